@@ -1,0 +1,11 @@
+//! The pure part of Switchback.
+//!
+//! Everything here is a value or a function of values: configuration, plans, events, the fold that
+//! turns events into state, verdicts, reports, criteria. It must never touch the file system, the
+//! network, processes, the clock or randomness; `switchback-engine` passes those results in.
+
+pub mod check;
+pub mod data;
+pub mod duration;
+pub mod ids;
+pub mod workflow;

@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// The kinds of store that can be cloned and compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
     /// One SQLite database file.
@@ -132,8 +134,7 @@ pub struct StoreDiff {
 impl StoreDiff {
     /// Whether the two states are equal in every respect.
     pub fn is_empty(&self) -> bool {
-        self.schema_changes.is_empty()
-            && self.parts.iter().all(|p| p.change == PartChange::Unchanged)
+        self.schema_changes.is_empty() && self.parts.iter().all(|p| p.change == PartChange::Unchanged)
     }
     /// Rows (or files) of the old state that are gone or altered: what a person calls data loss.
     pub fn lost_or_altered(&self) -> u64 {

@@ -5,7 +5,12 @@
 //! network, processes, the clock or randomness; `switchback-engine` passes those results in.
 
 pub mod check;
+pub mod config;
 pub mod data;
 pub mod duration;
 pub mod ids;
+pub mod journal;
+pub mod next;
+pub mod plan;
+pub mod release;
 pub mod workflow;

@@ -1,0 +1,272 @@
+//! Rules that the shape of the file cannot express.
+
+use super::{Config, ConfigError, Service, line_of, suggest, template};
+use crate::ids::ServiceName;
+use std::collections::BTreeMap;
+
+struct Checker<'a> {
+    text: &'a str,
+    file: &'a str,
+}
+
+impl Checker<'_> {
+    fn error(&self, path: &str, message: impl Into<String>, hint: Option<String>) -> ConfigError {
+        ConfigError {
+            file: self.file.to_owned(),
+            line: line_of(self.text, path).unwrap_or(0),
+            message: message.into(),
+            hint,
+        }
+    }
+}
+
+pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), ConfigError> {
+    let checker = Checker { text, file };
+    if config.services.is_empty() {
+        return Err(checker.error(
+            "services",
+            "no service is configured",
+            Some("add one under `services:`".into()),
+        ));
+    }
+    let mut used_ports: BTreeMap<u16, String> = BTreeMap::new();
+    for (name, service) in &config.services {
+        check_service(config, name, service, &checker)?;
+        for (port_name, port) in &service.ports {
+            let path = format!("services.{name}.ports.{port_name}");
+            if *port == 0 {
+                return Err(checker.error(&path, format!("{path}: port 0 is not a fixed port"), None));
+            }
+            if let Some(other) = used_ports.insert(*port, path.clone()) {
+                let line = line_of(text, &other).unwrap_or(0);
+                return Err(checker.error(
+                    &path,
+                    format!("{path}: port {port} is already used by {other} (line {line})"),
+                    Some("give each service its own port".into()),
+                ));
+            }
+        }
+    }
+    check_cycles(config, &checker)?;
+    check_stores(config, &checker)?;
+    for (index, invariant) in config.checks.invariants.iter().enumerate() {
+        if !config.stores.contains_key(&invariant.store) {
+            let hint =
+                suggest(invariant.store.as_str(), config.stores.keys().map(crate::ids::StoreName::as_str));
+            return Err(checker.error(
+                &format!("checks.invariants[{index}].store"),
+                format!("checks.invariants[{index}]: there is no store {:?}", invariant.store.as_str()),
+                hint.map(|h| format!("did you mean {h:?}?")),
+            ));
+        }
+    }
+    for (index, allowed) in config.checks.expected_changes.iter().enumerate() {
+        let store = allowed.split('.').next().unwrap_or("");
+        if !allowed.contains('.') || !config.stores.contains_key(store) {
+            return Err(checker.error(
+                &format!("checks.expected_changes[{index}]"),
+                format!("{allowed:?} does not name a table of a store"),
+                Some("write store.table, or store.* for all of a store".into()),
+            ));
+        }
+    }
+    if config.rollback.failures == 0 {
+        return Err(checker.error("rollback.failures", "rollback.failures must be at least 1", None));
+    }
+    Ok(())
+}
+
+fn check_service(
+    config: &Config,
+    name: &ServiceName,
+    service: &Service,
+    checker: &Checker<'_>,
+) -> Result<(), ConfigError> {
+    let at = |key: &str| format!("services.{name}.{key}");
+    if service.command.is_empty() {
+        return Err(checker.error(&at("command"), format!("{}: the command is empty", at("command")), None));
+    }
+    if service.version.is_empty() || service.version.contains('/') || service.version.contains("..") {
+        return Err(checker.error(
+            &at("version"),
+            format!("{}: {:?} is not a version", at("version"), service.version),
+            Some("a version may not be empty or contain '/' or '..'".into()),
+        ));
+    }
+    let health = &service.health;
+    let kinds = [health.http.is_some(), health.tcp.is_some(), health.command.is_some()];
+    if kinds.iter().filter(|k| **k).count() != 1 {
+        return Err(checker.error(
+            &at("health"),
+            format!("{}: exactly one of http, tcp and command must be given", at("health")),
+            Some("for example  health: { http: /health }".into()),
+        ));
+    }
+    if let Some(path) = &health.http
+        && !path.starts_with('/')
+    {
+        return Err(checker.error(
+            &at("health.http"),
+            format!("{}: {path:?} must start with /", at("health.http")),
+            None,
+        ));
+    }
+    for (key, port) in [("port", &health.port), ("tcp", &health.tcp)] {
+        if let Some(port) = port
+            && !service.ports.contains_key(port)
+        {
+            let hint = suggest(port, service.ports.keys().map(String::as_str));
+            return Err(checker.error(
+                &at(&format!("health.{key}")),
+                format!("{}: the service has no port {port:?}", at(&format!("health.{key}"))),
+                hint.map(|h| format!("did you mean {h:?}?")),
+            ));
+        }
+    }
+    if health.http.is_some() && service.ports.is_empty() {
+        return Err(checker.error(
+            &at("health.http"),
+            format!("{}: the service has no port to ask", at("health.http")),
+            Some("add `ports: { http: 8000 }`".into()),
+        ));
+    }
+    if health.http.is_some()
+        && health.port.is_none()
+        && service.ports.len() > 1
+        && !service.ports.contains_key("http")
+    {
+        return Err(checker.error(
+            &at("health"),
+            format!(
+                "{}: which of the ports ({}) answers {}?",
+                at("health"),
+                service.ports.keys().cloned().collect::<Vec<_>>().join(", "),
+                health.http.as_deref().unwrap_or("")
+            ),
+            Some("add `port: NAME`".into()),
+        ));
+    }
+    for needed in &service.needs {
+        if !config.services.contains_key(needed) {
+            let hint = suggest(needed.as_str(), config.services.keys().map(ServiceName::as_str));
+            return Err(checker.error(
+                &at("needs"),
+                format!("{}: there is no service {:?}", at("needs"), needed.as_str()),
+                hint.map(|h| format!("did you mean {h:?}?")),
+            ));
+        }
+    }
+    for path in service.config.iter().chain(&service.env_file) {
+        if !stays_inside(path) {
+            return Err(checker.error(
+                &at("config"),
+                format!("{}: {path:?} leaves the stack's folder", at("config")),
+                Some("only files below the stack's folder can belong to a generation".into()),
+            ));
+        }
+    }
+    check_templates(config, name, service, checker)
+}
+
+fn check_templates(
+    config: &Config,
+    name: &ServiceName,
+    service: &Service,
+    checker: &Checker<'_>,
+) -> Result<(), ConfigError> {
+    use template::Placeholder as P;
+    let has_release = service.release.is_some();
+    let fill = |p: &P<'_>| {
+        let known = match p {
+            P::Version | P::Stack | P::Env(_) => true,
+            P::Release => has_release,
+            P::Store(store) => config.stores.contains_key(*store),
+            P::Port(port) => service.ports.contains_key(*port),
+            P::PortOf(other, port) => {
+                config.services.get(*other).is_some_and(|s| s.ports.contains_key(*port))
+            }
+        };
+        known.then(String::new)
+    };
+    let texts = service
+        .command
+        .iter()
+        .map(|t| ("command", t))
+        .chain(service.migrate.iter().map(|t| ("migrate", t)))
+        .chain(service.health.command.iter().flatten().map(|t| ("health.command", t)))
+        .chain(service.env.iter().map(|(_, t)| ("env", t)));
+    for (key, text) in texts {
+        if let Err(e) = template::expand(text, fill) {
+            let path = format!("services.{name}.{key}");
+            let hint = match &e {
+                template::TemplateError::Unknown { name, .. } if name == "release" => "add `release: path/{version}` to the service".to_owned(),
+                _ => "known: {release} {version} {stack} {store.NAME} {port.NAME} {port.SERVICE.NAME} {env.NAME}".to_owned(),
+            };
+            return Err(checker.error(&path, format!("{path}: {e}"), Some(hint)));
+        }
+    }
+    if let Some(release) = &service.release {
+        let only_version = template::expand(release, |p| matches!(p, P::Version).then(String::new));
+        if let Err(e) = only_version {
+            let path = format!("services.{name}.release");
+            return Err(checker.error(
+                &path,
+                format!("{path}: {e}"),
+                Some("only {version} can be used here".into()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_cycles(config: &Config, checker: &Checker<'_>) -> Result<(), ConfigError> {
+    let placed: usize = Config::start_order(&config.services).iter().map(Vec::len).sum();
+    if placed < config.services.len() {
+        return Err(checker.error(
+            "services",
+            "services need each other in a circle (`needs`)",
+            Some("remove one of the `needs`".into()),
+        ));
+    }
+    Ok(())
+}
+
+fn check_stores(config: &Config, checker: &Checker<'_>) -> Result<(), ConfigError> {
+    let mut seen: Vec<(String, &str)> = Vec::new();
+    for (name, store) in &config.stores {
+        let at = format!("stores.{name}.path");
+        let path = std::path::Path::new(&store.path);
+        let clean = path.components().collect::<std::path::PathBuf>().to_string_lossy().into_owned();
+        if store.path.is_empty()
+            || path.components().any(|c| matches!(c, std::path::Component::ParentDir))
+            || clean == "/"
+            || clean == "."
+        {
+            return Err(checker.error(
+                &at,
+                format!("{at}: {:?} cannot be a store", store.path),
+                Some("name a file or folder of its own, without `..`".into()),
+            ));
+        }
+        for (other, other_name) in &seen {
+            let (a, b) = (std::path::Path::new(&clean), std::path::Path::new(other));
+            if a.starts_with(b) || b.starts_with(a) {
+                return Err(checker.error(
+                    &at,
+                    format!("{at}: {:?} overlaps with the store {other_name:?}", store.path),
+                    Some("each file must belong to one store only".into()),
+                ));
+            }
+        }
+        seen.push((clean, name.as_str()));
+    }
+    Ok(())
+}
+
+/// Whether a relative path stays below its root (lexically).
+fn stays_inside(path: &str) -> bool {
+    use std::path::Component;
+    let path = std::path::Path::new(path);
+    path.components().next().is_some()
+        && path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
+}

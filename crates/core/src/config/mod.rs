@@ -1,0 +1,418 @@
+//! The configuration of a stack (`switchback.yaml`): its shape, defaults and rules.
+//!
+//! Owns what the file may say. Reading the file from disk and looking at the host is the engine's.
+
+mod check;
+mod located;
+pub mod template;
+
+pub use located::{ConfigError, line_of, suggest};
+
+use crate::data::StoreKind;
+use crate::duration::Span;
+use crate::ids::{ServiceName, StackName, StoreName};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name of the stack: 1 to 63 letters, digits, `_` or `-`.
+    pub stack: StackName,
+    /// What runs the services.
+    #[serde(default)]
+    pub runtime: RuntimeKind,
+    /// The services, by name.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// The stores, by name.
+    #[serde(default)]
+    pub stores: BTreeMap<StoreName, Store>,
+    /// How staging environments differ from production.
+    #[serde(default)]
+    pub staging: Staging,
+    /// What is checked besides health and data integrity.
+    #[serde(default)]
+    pub checks: Checks,
+    /// Rehearsals and the certificates they issue.
+    #[serde(default)]
+    pub rehearsal: Rehearsal,
+    /// Promotion's trial and rollback.
+    #[serde(default)]
+    pub rollback: Rollback,
+    /// What `gc` keeps.
+    #[serde(default)]
+    pub retention: Retention,
+    /// Log files of services.
+    #[serde(default)]
+    pub logs: Logs,
+    /// The acceptance run.
+    #[serde(default)]
+    pub verify: Verify,
+}
+
+/// What runs the services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeKind {
+    /// Local processes, detached from the terminal.
+    #[default]
+    Process,
+}
+
+/// One service: a local process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// The version to run; `{version}` in `release` is replaced by it.
+    pub version: String,
+    /// Path of the release artefact (file or folder), relative to the stack; its hash is part of the release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// Program and arguments. Templates: see `docs/upgrade-infrastructure/reference/configuration.md`.
+    pub command: Vec<String>,
+    /// Program and arguments that migrate the data to this version; runs before the service starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub migrate: Vec<String>,
+    /// A migration that takes longer is stopped and counts as failed.
+    #[serde(default = "defaults::migrate_deadline")]
+    pub migrate_deadline: Span,
+    /// Environment variables. Only these, and PATH, HOME, USER, LOGNAME, SHELL, LANG, LC_*, TZ and TMPDIR of the
+    /// caller, reach the service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// A file with `NAME=value` lines, for secrets; it belongs to the generation like `config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env_file: Option<String>,
+    /// Named ports the service listens on in production. Staging gets free ones.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<String, u16>,
+    /// When the service counts as healthy.
+    pub health: Health,
+    /// Files, relative to the stack, that belong to the generation; they are copied to the working folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub config: Vec<String>,
+    /// How the service is stopped.
+    #[serde(default)]
+    pub stop: Stop,
+    /// Services that must be healthy before this one starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<ServiceName>,
+    /// What happens when the process ends by itself.
+    #[serde(default)]
+    pub restart: Restart,
+}
+
+/// When a service counts as healthy. Exactly one of `http`, `tcp`, `command`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// A path that answers 200 to 399.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// Name of a port that accepts connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<String>,
+    /// Program and arguments that exit 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Name of the port for `http`; may be left out if the service has one port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// Healthy must stay healthy for this long.
+    #[serde(default = "defaults::stable")]
+    pub stable: Span,
+    /// Healthy must come within this time after the start.
+    #[serde(default = "defaults::start")]
+    pub start: Span,
+    /// One probe may take this long.
+    #[serde(default = "defaults::probe_timeout")]
+    pub timeout: Span,
+}
+
+/// How a service is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stop {
+    /// The signal sent to the whole process group.
+    pub signal: StopSignal,
+    /// After this time what is left is killed.
+    pub grace: Span,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self { signal: StopSignal::Term, grace: Span::secs(10) }
+    }
+}
+
+/// Signals that ask a process to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum StopSignal {
+    /// SIGTERM
+    Term,
+    /// SIGINT
+    Int,
+    /// SIGQUIT
+    Quit,
+    /// SIGHUP
+    Hup,
+}
+
+/// What happens when a process ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// It is started again, after 0.2 s and then twice as long each time, at most 10 s.
+    #[default]
+    Always,
+    /// It stays down.
+    Never,
+}
+
+/// One store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// What kind of data it is.
+    pub kind: StoreKind,
+    /// Where production's data lies before the first promotion, relative to the stack.
+    pub path: String,
+}
+
+/// How staging environments differ from production.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Staging {
+    /// Environment variables that are set or replaced in staging, for every service.
+    pub env: BTreeMap<String, String>,
+}
+
+/// What is checked besides health and data integrity.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checks {
+    /// Workflow files: paths or patterns (`checks/*.yaml`), relative to the stack.
+    pub workflows: Vec<String>,
+    /// Rules on the data.
+    pub invariants: Vec<Invariant>,
+    /// Commands that check something.
+    pub commands: Vec<CommandCheck>,
+    /// Changes to existing rows that an upgrade is allowed to make: `store.table`, or `store.*`.
+    pub expected_changes: Vec<String>,
+}
+
+/// A rule on the data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Invariant {
+    /// Name in reports; by default the query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The store that is asked.
+    pub store: StoreName,
+    /// A query that yields one value.
+    pub sql: String,
+    /// The value it must have. Without it, the value must be the same before and after the upgrade.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<serde_json::Value>,
+}
+
+/// A command that checks something.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandCheck {
+    /// Name in reports.
+    pub name: String,
+    /// Program and arguments, or one line for `sh -c`.
+    pub run: CommandLine,
+    /// JUnit XML that the command writes; relative to the folder it runs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub junit: Option<String>,
+    /// Stopped and failed after this time.
+    #[serde(default = "defaults::command_timeout")]
+    pub timeout: Span,
+    /// Whether it may run against production during a trial.
+    #[serde(default)]
+    pub production: bool,
+}
+
+/// A command as a list, or as one line for the shell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum CommandLine {
+    /// Program and arguments.
+    Words(Vec<String>),
+    /// A line for `sh -c`.
+    Shell(String),
+}
+
+/// Rehearsals and the certificates they issue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rehearsal {
+    /// A certificate older than this no longer permits a promotion.
+    pub valid: Span,
+    /// Also find out whether the old version runs on the migrated data.
+    pub code_only_rollback: bool,
+}
+
+impl Default for Rehearsal {
+    fn default() -> Self {
+        Self { valid: Span::secs(7 * 86_400), code_only_rollback: true }
+    }
+}
+
+/// Promotion's trial and rollback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rollback {
+    /// A rollback must be done within this time.
+    pub budget: Span,
+    /// How long a promotion is on trial.
+    pub watch: Span,
+    /// Time between two probes of a trial.
+    pub every: Span,
+    /// So many failed probes in a row roll back.
+    pub failures: u32,
+    /// What happens to the writes made since the promotion.
+    pub writes: Writes,
+}
+
+impl Default for Rollback {
+    fn default() -> Self {
+        Self {
+            budget: Span::secs(300),
+            watch: Span::secs(1800),
+            every: Span::secs(10),
+            failures: 3,
+            writes: Writes::Export,
+        }
+    }
+}
+
+/// What happens to the writes made between a promotion and its rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Writes {
+    /// They are exported exactly, after service is back; until then the abandoned generation is kept.
+    Export,
+}
+
+/// What `gc` keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Generations kept besides the current one and the one a rollback needs.
+    pub generations: u32,
+    /// Runs (reports, logs, artefacts) kept.
+    pub runs: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { generations: 1, runs: 50 }
+    }
+}
+
+/// Log files of services.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logs {
+    /// A log file that reaches this size (MiB) is rotated.
+    pub max_mib: u64,
+    /// Rotated files kept per service.
+    pub keep: u32,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { max_mib: 10, keep: 5 }
+    }
+}
+
+/// The acceptance run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Verify {
+    /// A file with further criteria, in the format of the built-in catalogue.
+    pub catalogue: Option<String>,
+}
+
+mod defaults {
+    use crate::duration::Span;
+    pub fn migrate_deadline() -> Span {
+        Span::secs(3600)
+    }
+    /// Two applications that we measured report ready and exit a second later; 2 s sees it.
+    pub fn stable() -> Span {
+        Span::secs(2)
+    }
+    pub fn start() -> Span {
+        Span::secs(60)
+    }
+    /// A 10 s time-out once caused a false rollback elsewhere; a probe that needs over 5 s is a
+    /// failure, but several in a row are needed before anything happens.
+    pub fn probe_timeout() -> Span {
+        Span::secs(5)
+    }
+    pub fn command_timeout() -> Span {
+        Span::secs(600)
+    }
+}
+
+impl Config {
+    /// Parses and checks the text of a `switchback.yaml`; `file` is only named in errors.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+        let config: Self = serde_yaml_ng::from_str(text).map_err(|e| located::from_serde(&e, text, file))?;
+        check::check(&config, text, file)?;
+        Ok(config)
+    }
+
+    /// The JSON Schema (draft 2020-12) of the file.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Self).to_value()
+    }
+
+    /// The services in an order in which each comes after those it needs.
+    ///
+    /// Groups can start at the same time. `parse` has refused cycles.
+    pub fn start_order(services: &BTreeMap<ServiceName, Service>) -> Vec<Vec<ServiceName>> {
+        let mut groups: Vec<Vec<ServiceName>> = Vec::new();
+        let mut placed: Vec<&ServiceName> = Vec::new();
+        while placed.len() < services.len() {
+            let group: Vec<&ServiceName> = services
+                .iter()
+                .filter(|(name, service)| {
+                    !placed.contains(name) && service.needs.iter().all(|n| placed.contains(&n))
+                })
+                .map(|(name, _)| name)
+                .collect();
+            if group.is_empty() {
+                break; // a cycle; the caller's configuration was not checked
+            }
+            placed.extend(group.iter().copied());
+            groups.push(group.into_iter().cloned().collect());
+        }
+        groups
+    }
+}
+
+impl Service {
+    /// The port that health checks and `{{service.url}}` use.
+    pub fn main_port(&self) -> Option<&str> {
+        let named = self.health.port.as_deref().or(self.health.tcp.as_deref());
+        named.or_else(|| {
+            if self.ports.contains_key("http") {
+                Some("http")
+            } else {
+                self.ports.keys().next().map(String::as_str)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,362 @@
+//! Plans: the immutable, printable list of steps that a run will take.
+//!
+//! A plan names every path, port and generation, so that execution makes no choices and undo never
+//! needs what `do` returned.
+
+mod promote;
+mod rehearse;
+mod rollback;
+mod single;
+
+pub use promote::{PromoteFacts, promote};
+pub use rehearse::{RehearseFacts, rehearse};
+pub use rollback::{RollbackFacts, rollback};
+pub use single::{down, up};
+
+use crate::ids::{GenerationId, RunId, ServiceName, StackName, StepId, StoreName};
+use crate::release::Instance;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Procedure {
+    /// Try an upgrade on a clone.
+    Rehearse,
+    /// Bring an upgrade to production.
+    Promote,
+    /// Return production to an earlier generation.
+    Rollback,
+    /// Start production's current generation.
+    Up,
+    /// Stop production.
+    Down,
+}
+
+impl Procedure {
+    /// The word used on the command line and in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rehearse => "rehearse",
+            Self::Promote => "promote",
+            Self::Rollback => "rollback",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// The list of steps of a run, with everything they need.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Format of the journal.
+    pub format: u32,
+    /// The run.
+    pub run: RunId,
+    /// What it does.
+    pub procedure: Procedure,
+    /// The stack.
+    pub stack: StackName,
+    /// UTC, milliseconds since 1970.
+    pub made_at_ms: i64,
+    /// Versions before.
+    pub from: BTreeMap<ServiceName, String>,
+    /// Versions after.
+    pub to: BTreeMap<ServiceName, String>,
+    /// Production's generation before, if there is one.
+    pub from_generation: Option<GenerationId>,
+    /// Production's generation after; `None` where production is not touched.
+    pub to_generation: Option<GenerationId>,
+    /// Why the run was started, where somebody gave a reason.
+    pub reason: Option<String>,
+    /// A rollback must be done within this time.
+    pub budget_ms: u64,
+    /// Every instance that a step names, by key.
+    pub instances: BTreeMap<String, Instance>,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One operation with what undoes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Unique in the plan.
+    pub id: StepId,
+    /// What it does, for people.
+    pub title: String,
+    /// What it does, for the engine.
+    pub op: Op,
+    /// Whether undo must reverse it.
+    pub undo: Undo,
+    /// What happens when it fails.
+    pub on_failure: OnFailure,
+    /// Steps that must have succeeded; otherwise this one is skipped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<StepId>,
+    /// What its time counts towards.
+    pub group: Group,
+}
+
+/// Whether a step is reversed when a run is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Undo {
+    /// Nothing to reverse, or another step's undo covers it.
+    Nothing,
+    /// The operation has a reverse.
+    Reverse,
+}
+
+/// What happens when a step fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "then", rename_all = "snake_case")]
+pub enum OnFailure {
+    /// Everything started is undone, in reverse order.
+    Undo,
+    /// The failure is recorded and the run goes on; steps that require this one are skipped.
+    Continue,
+    /// It is tried again, at most so many times in all; then a person is needed.
+    Persist {
+        /// Attempts in all.
+        attempts: u32,
+    },
+}
+
+/// What a step's time counts towards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Group {
+    /// Before anything changes.
+    Prepare,
+    /// Baseline: the old version on a clone.
+    Baseline,
+    /// The switch to the new generation (on production: the downtime).
+    Switch,
+    /// Observing and judging.
+    Check,
+    /// The return to the old generation.
+    Rollback,
+    /// After service is back.
+    After,
+}
+
+/// The operations. Instances are named by their key in [`Plan::instances`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Op {
+    /// Confirms that what the plan was made from still holds: artefacts, disk, certificate.
+    Preflight {
+        /// The instance that will be started.
+        target: String,
+        /// Free bytes needed.
+        need_bytes: u64,
+    },
+    /// Makes the folder of an instance and puts its configuration files there.
+    Prepare {
+        /// The instance.
+        instance: String,
+    },
+    /// Clones every store of one instance into another, cut at one moment.
+    Clone {
+        /// Source instance.
+        from: String,
+        /// Target instance; its stores do not exist yet.
+        to: String,
+        /// Whether the source may be written meanwhile.
+        mode: CloneMode,
+    },
+    /// Keeps a clone of an instance's stores as they are now, to compare with later.
+    Base {
+        /// The instance; nothing runs on it.
+        instance: String,
+    },
+    /// Runs a service's migration command on an instance.
+    Migrate {
+        /// The instance.
+        instance: String,
+        /// The service.
+        service: ServiceName,
+        /// Where its stores were cloned from, to start afresh when the migration was interrupted.
+        source: String,
+    },
+    /// Starts all services and waits until they are healthy and stay so.
+    Start {
+        /// The instance.
+        instance: String,
+    },
+    /// Stops all services; what does not stop in its grace time is killed.
+    Stop {
+        /// The instance.
+        instance: String,
+    },
+    /// Confirms that exactly this instance runs.
+    ReadBack {
+        /// The instance.
+        instance: String,
+    },
+    /// Takes the fingerprints of all stores.
+    Fingerprint {
+        /// The instance.
+        instance: String,
+        /// Whether services are writing.
+        mode: CloneMode,
+        /// A fingerprint step whose result must be equal.
+        equal_to: Option<StepId>,
+    },
+    /// Compares the data of two instances exactly, and judges what was lost.
+    Diff {
+        /// The older state; nothing runs on it.
+        before: String,
+        /// The newer state.
+        after: String,
+    },
+    /// Runs checks on one or several instances, alternating between them.
+    Check {
+        /// The instances.
+        instances: Vec<String>,
+        /// Which checks.
+        phase: CheckPhase,
+    },
+    /// Stops and removes staging instances, and confirms that nothing of them is left.
+    Dispose {
+        /// The instances.
+        instances: Vec<String>,
+    },
+    /// Points production at another generation.
+    Flip {
+        /// Before.
+        from: Option<GenerationId>,
+        /// What a rollback returned to before.
+        from_previous: Option<GenerationId>,
+        /// After.
+        to: GenerationId,
+        /// What a rollback returns to afterwards.
+        to_previous: Option<GenerationId>,
+    },
+    /// Writes the versions asked for into `switchback.yaml`.
+    EditVersions {
+        /// Versions before, per service.
+        from: BTreeMap<ServiceName, String>,
+        /// Versions after, per service.
+        to: BTreeMap<ServiceName, String>,
+    },
+    /// Starts the watched period.
+    BeginTrial {
+        /// The generation on trial.
+        instance: String,
+        /// Length in milliseconds.
+        watch_ms: u64,
+    },
+    /// Exports what was written to an abandoned generation since its promotion.
+    Export {
+        /// The abandoned generation.
+        abandoned: String,
+        /// The generation it was made from.
+        previous: String,
+    },
+    /// Issues the certificate if everything passed.
+    Certify {
+        /// The release that is left.
+        from: String,
+        /// The release that is permitted.
+        to: String,
+        /// How long it is valid.
+        valid_ms: u64,
+    },
+}
+
+/// Whether the source of a copy or comparison is being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloneMode {
+    /// Services are running on it.
+    Live,
+    /// Nothing has it open.
+    Cold,
+}
+
+/// Which checks run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckPhase {
+    /// In staging: everything.
+    Staging,
+    /// In staging, the old version on migrated data: recorded, never refused for.
+    CodeOnly,
+    /// In staging after the rollback.
+    AfterRollback,
+    /// On production: only what is safe there.
+    Production,
+}
+
+impl Plan {
+    /// The step with this id.
+    pub fn step(&self, id: &StepId) -> Option<&Step> {
+        self.steps.iter().find(|s| &s.id == id)
+    }
+    /// The instance with this key.
+    pub fn instance(&self, key: &str) -> Option<&Instance> {
+        self.instances.get(key)
+    }
+    /// Folders of staging instances, relative to the state folder.
+    pub fn scratch_dirs(&self) -> Vec<&str> {
+        self.instances.values().filter(|i| !i.is_production()).map(|i| i.dir.as_str()).collect()
+    }
+}
+
+/// Builds the list of steps.
+pub(crate) struct Steps(Vec<Step>);
+
+impl Steps {
+    fn new() -> Self {
+        Self(Vec::new())
+    }
+    fn add(&mut self, id: &str, title: impl Into<String>, group: Group, op: Op) -> &mut Step {
+        debug_assert!(self.0.iter().all(|s| s.id.as_str() != id), "step {id} twice");
+        self.0.push(Step {
+            id: id.into(),
+            title: title.into(),
+            op,
+            undo: Undo::Nothing,
+            on_failure: OnFailure::Undo,
+            requires: Vec::new(),
+            group,
+        });
+        let last = self.0.len() - 1;
+        &mut self.0[last]
+    }
+}
+
+impl Step {
+    fn reversible(&mut self) -> &mut Self {
+        self.undo = Undo::Reverse;
+        self
+    }
+    fn on_failure(&mut self, then: OnFailure) -> &mut Self {
+        self.on_failure = then;
+        self
+    }
+    fn requires(&mut self, steps: &[&str]) -> &mut Self {
+        self.requires = steps.iter().map(|s| StepId::from(*s)).collect();
+        self
+    }
+}
+
+/// The stores of an instance moved into a folder of its own.
+pub fn stores_in(
+    stores: &BTreeMap<StoreName, crate::release::StorePlace>,
+    dir: &str,
+) -> BTreeMap<StoreName, crate::release::StorePlace> {
+    stores
+        .iter()
+        .map(|(name, place)| {
+            let file = place.path.rsplit('/').find(|p| !p.is_empty()).unwrap_or("data");
+            let path = format!("{dir}/stores/{name}/{file}");
+            (name.clone(), crate::release::StorePlace { kind: place.kind, path })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,202 @@
+//! Releases (what runs) and generations (a release with its data).
+
+use crate::config::Service;
+use crate::data::StoreKind;
+use crate::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The on-disk format of releases, generations and the pointer that this program writes.
+pub const FORMAT: u32 = 1;
+
+/// What runs: versions, artefact hashes, service definitions and configuration files.
+///
+/// Content-addressed: equal releases have equal ids, on any host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Release {
+    /// On-disk format.
+    pub format: u32,
+    /// Per service.
+    pub services: BTreeMap<ServiceName, ServiceRelease>,
+    /// Configuration files (path relative to the stack) and their content digests.
+    pub config: BTreeMap<String, Digest>,
+}
+
+/// One service of a release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRelease {
+    /// The artefact, if the service has one.
+    pub artefact: Option<ArtefactRef>,
+    /// The service as configured when the release was made.
+    pub definition: Service,
+}
+
+/// The files that are a version of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtefactRef {
+    /// Absolute path.
+    pub path: String,
+    /// Digest of the tree: names, modes, contents, link targets; without `__pycache__`.
+    pub digest: Digest,
+}
+
+impl Release {
+    /// The content address.
+    ///
+    /// BLAKE3 over the JSON form without the artefacts' paths (the same release may lie elsewhere).
+    pub fn id(&self) -> Digest {
+        let mut canonical = self.clone();
+        for service in canonical.services.values_mut() {
+            if let Some(artefact) = &mut service.artefact {
+                artefact.path.clear();
+            }
+        }
+        Digest::of(serde_json::to_string(&canonical).unwrap_or_default().as_bytes())
+    }
+
+    /// Version per service.
+    pub fn versions(&self) -> BTreeMap<ServiceName, String> {
+        self.services.iter().map(|(n, s)| (n.clone(), s.definition.version.clone())).collect()
+    }
+}
+
+/// A release for people: `hub 3.1.1, proxy 4.6`.
+pub fn describe(versions: &BTreeMap<ServiceName, String>) -> String {
+    versions.iter().map(|(n, v)| format!("{n} {v}")).collect::<Vec<_>>().join(", ")
+}
+
+/// What is different between two sets of versions: `hub 3.1.1 -> 5.4.6`.
+pub fn describe_change(from: &BTreeMap<ServiceName, String>, to: &BTreeMap<ServiceName, String>) -> String {
+    let mut parts = Vec::new();
+    for (name, new) in to {
+        match from.get(name) {
+            Some(old) if old == new => {}
+            Some(old) => parts.push(format!("{name} {old} -> {new}")),
+            None => parts.push(format!("{name} {new} (new)")),
+        }
+    }
+    parts.extend(from.keys().filter(|n| !to.contains_key(*n)).map(|n| format!("{n} removed")));
+    if parts.is_empty() { "configuration only".to_owned() } else { parts.join(", ") }
+}
+
+/// A generation placed in an environment: where its processes run and its data lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// `production`, or the name of a staging environment.
+    pub environment: String,
+    /// Its number in that environment.
+    pub generation: GenerationId,
+    /// What runs.
+    pub release: Digest,
+    /// Versions, for people.
+    pub versions: BTreeMap<ServiceName, String>,
+    /// Folder of the instance, relative to the state folder.
+    pub dir: String,
+    /// Where the data lies.
+    pub stores: BTreeMap<StoreName, StorePlace>,
+    /// Ports per service and port name.
+    pub ports: BTreeMap<ServiceName, BTreeMap<String, u16>>,
+}
+
+/// Where the data of a store lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorePlace {
+    /// The kind of data.
+    pub kind: StoreKind,
+    /// Absolute path.
+    pub path: String,
+}
+
+impl Instance {
+    /// `production/3`: how steps and process markers name it.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.environment, self.generation)
+    }
+    /// Whether this is the production environment.
+    pub fn is_production(&self) -> bool {
+        self.environment == PRODUCTION
+    }
+}
+
+/// The name of the production environment.
+pub const PRODUCTION: &str = "production";
+
+/// A production generation as recorded on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// On-disk format.
+    pub format: u32,
+    /// Where and what.
+    pub instance: Instance,
+    /// The run that made it.
+    pub created_by: RunId,
+    /// UTC, milliseconds since 1970.
+    pub created_at_ms: i64,
+    /// The generation it was made from.
+    pub previous: Option<GenerationId>,
+    /// Whether its data lies where the user put it (the first generation); such data is never deleted.
+    pub adopted: bool,
+}
+
+/// Which generation is production's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pointer {
+    /// On-disk format.
+    pub format: u32,
+    /// The generation that runs.
+    pub current: GenerationId,
+    /// The generation that a rollback returns to.
+    pub previous: Option<GenerationId>,
+}
+
+/// Proof that this host rolled back this data from this release within the budget.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The rehearsal that issued it.
+    pub run: RunId,
+    /// The release that it leaves.
+    pub from: Digest,
+    /// The release that it permits.
+    pub to: Digest,
+    /// UTC, milliseconds since 1970.
+    pub issued_at_ms: i64,
+    /// UTC, milliseconds since 1970.
+    pub expires_at_ms: i64,
+    /// Name of the host.
+    pub host: String,
+    /// Data that was cloned, bytes.
+    pub data_bytes: u64,
+    /// The measured rollback, from the decision to healthy and stable.
+    pub rollback_ms: u64,
+    /// Predicted downtime of the promotion: stop + clone + migrate + first healthy answer.
+    pub downtime_ms: u64,
+    /// Checks passed.
+    pub checks_passed: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_release_id_depends_on_content_but_not_on_where_it_lies() {
+        let config = Config::parse(
+            "stack: s\nservices:\n  a: { version: '1', command: [x], ports: {http: 80}, health: {tcp: http} }\n",
+            "f",
+        )
+        .expect("valid");
+        let service = |path: &str, digest: &str| ServiceRelease {
+            artefact: Some(ArtefactRef { path: path.into(), digest: digest.into() }),
+            definition: config.services["a"].clone(),
+        };
+        let name = ServiceName::new("a").expect("valid");
+        let release = |path, digest| Release {
+            format: FORMAT,
+            services: BTreeMap::from([(name.clone(), service(path, digest))]),
+            config: BTreeMap::new(),
+        };
+        assert_eq!(release("/x", "1").id(), release("/y", "1").id());
+        assert_ne!(release("/x", "1").id(), release("/x", "2").id());
+    }
+}

@@ -13,4 +13,5 @@ pub mod journal;
 pub mod next;
 pub mod plan;
 pub mod release;
+pub mod times;
 pub mod workflow;

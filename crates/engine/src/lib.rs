@@ -4,4 +4,18 @@
 //! environment only through endpoints and store handles.
 
 pub mod check;
+pub mod checks;
+pub mod engine;
+pub mod error;
+pub mod exec;
+pub mod fault;
+pub mod gather;
+pub mod home;
+pub mod journal;
+pub mod lock;
+pub mod ops;
+pub mod runtime;
+pub mod scratch;
+pub mod session;
 pub mod store;
+pub mod watch;

@@ -166,10 +166,13 @@ pub enum Op {
         /// Whether the source may be written meanwhile.
         mode: CloneMode,
     },
-    /// Keeps a clone of an instance's stores as they are now, to compare with later.
+    /// Keeps a clone of stores beside an instance, to recognise later writes by.
     Base {
-        /// The instance; nothing runs on it.
+        /// The instance that gets it.
         instance: String,
+        /// Whose stores are cloned; nothing runs on it: the instance itself before it starts, or
+        /// (where that would lengthen the downtime) the generation it was made from.
+        source: String,
     },
     /// Runs a service's migration command on an instance.
     Migrate {
@@ -252,8 +255,6 @@ pub enum Op {
     Export {
         /// The abandoned generation.
         abandoned: String,
-        /// The generation it was made from.
-        previous: String,
     },
     /// Issues the certificate if everything passed.
     Certify {

@@ -32,8 +32,9 @@ pub struct PromoteFacts {
     pub migrate: Vec<ServiceName>,
     /// Versions to write into `switchback.yaml`, before and after; empty if it already says so.
     pub edit: (BTreeMap<ServiceName, String>, BTreeMap<ServiceName, String>),
-    /// Whether a clone of the migrated data is kept to compare later writes with.
-    pub keep_base: bool,
+    /// Whether a clone of the migrated data costs next to no downtime; otherwise the old generation's
+    /// data is cloned once the new version serves.
+    pub cheap_base: bool,
     /// Bytes that the clone needs.
     pub need_bytes: u64,
     /// Rollback budget.
@@ -98,13 +99,10 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
             Op::Migrate { instance: new_key.clone(), service: service.clone(), source: old_key.clone() },
         );
     }
-    if facts.keep_base {
-        steps.add(
-            "base",
-            "Keep a clone to recognise later writes by",
-            Group::Switch,
-            Op::Base { instance: new_key.clone() },
-        );
+    let base = "Keep a clone to recognise later writes by";
+    if facts.cheap_base {
+        let op = Op::Base { instance: new_key.clone(), source: new_key.clone() };
+        steps.add("base", base, Group::Switch, op);
     }
     steps
         .add(
@@ -114,6 +112,10 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
             Op::Start { instance: new_key.clone() },
         )
         .reversible();
+    if !facts.cheap_base {
+        let op = Op::Base { instance: new_key.clone(), source: old_key.clone() };
+        steps.add("base", base, Group::Check, op);
+    }
     steps.add("read-back", "Read back what runs", Group::Check, Op::ReadBack { instance: new_key.clone() });
     steps.add(
         "gate",

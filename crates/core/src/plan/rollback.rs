@@ -19,8 +19,6 @@ pub struct RollbackFacts {
     pub target: Instance,
     /// What the generation returned to would itself roll back to.
     pub target_previous: Option<GenerationId>,
-    /// The generation that the one left was made from.
-    pub made_from: Instance,
     /// The rollback target that the pointer holds now.
     pub pointer_previous: Option<GenerationId>,
     /// Rollback budget.
@@ -88,7 +86,7 @@ pub fn rollback(facts: &RollbackFacts) -> Plan {
             "export",
             format!("Export what was written since generation {from} was promoted"),
             Group::After,
-            Op::Export { abandoned: leave, previous: facts.made_from.key() },
+            Op::Export { abandoned: leave },
         )
         .on_failure(OnFailure::Continue);
     Plan {
@@ -103,10 +101,7 @@ pub fn rollback(facts: &RollbackFacts) -> Plan {
         to_generation: Some(to),
         reason: Some(facts.reason.clone()),
         budget_ms: facts.budget_ms,
-        instances: [facts.leave.clone(), facts.target.clone(), facts.made_from.clone()]
-            .into_iter()
-            .map(|i| (i.key(), i))
-            .collect(),
+        instances: [facts.leave.clone(), facts.target.clone()].into_iter().map(|i| (i.key(), i)).collect(),
         steps: steps.0,
     }
 }

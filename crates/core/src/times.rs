@@ -1,0 +1,46 @@
+//! How long things took, read from the journal.
+
+use crate::ids::StepId;
+use crate::journal::{Event, Record};
+
+/// When a step began (its last attempt) and ended; UTC, milliseconds since 1970.
+pub fn window(records: &[Record], step: &StepId) -> Option<(i64, i64)> {
+    let began = records.iter().rev().find_map(|r| match &r.event {
+        Event::Started { step: s, .. } if s == step => Some(r.at_ms),
+        _ => None,
+    })?;
+    let ended = records.iter().rev().find_map(|r| match &r.event {
+        Event::Finished { step: s, .. } | Event::Failed { step: s, .. } if s == step => Some(r.at_ms),
+        _ => None,
+    })?;
+    (ended >= began).then_some((began, ended))
+}
+
+/// From the beginning of one step (its first attempt) to the end of another, in milliseconds.
+pub fn between(records: &[Record], from: &str, to: &str) -> Option<u64> {
+    let began = records.iter().find_map(|r| match &r.event {
+        Event::Started { step, .. } if step.as_str() == from => Some(r.at_ms),
+        _ => None,
+    })?;
+    let (_, ended) = window(records, &to.into())?;
+    u64::try_from(ended - began).ok()
+}
+
+/// The outage that users of the services saw in a switch: from the stop of the old instance to the first
+/// healthy answer of the new one, in milliseconds. The stability time is not part of it.
+pub fn downtime(records: &[Record], stop: &str, start: &str) -> Option<u64> {
+    let total = between(records, stop, start)?;
+    let (began, ended) = window(records, &start.into())?;
+    let first_healthy = records.iter().rev().find_map(|r| match &r.event {
+        Event::Finished { step, output, .. } if step.as_str() == start => {
+            // Services start in order; the last to answer ends the outage.
+            output.services.values().map(|s| s.stable_after_ms.zip(s.healthy_after_ms)).try_fold(0, |tail: u64, s| {
+                let (stable, healthy) = s?;
+                Some(tail.max(stable.saturating_sub(healthy)))
+            })
+        }
+        _ => None,
+    });
+    let start_took = u64::try_from(ended - began).ok()?;
+    Some(total - first_healthy.unwrap_or(0).min(start_took).min(total))
+}

@@ -1,0 +1,299 @@
+//! The suite of checks of a stack: which run where, and running them.
+//!
+//! On production only what cannot change anything runs, unless the user says otherwise.
+
+use crate::check::command::{self, CommandContext};
+use crate::check::workflow::{self, Endpoint, WorkflowContext};
+use crate::error::{EngineError, io};
+use crate::home::{Home, create_dir};
+use crate::runtime::process::{Placement, health};
+use crate::store::{self, Source};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use switchback_core::check::{CheckKind, CheckResult, Failure, Verdict};
+use switchback_core::config::{CommandCheck, Config, Invariant};
+use switchback_core::ids::{RunId, ServiceName, StoreName};
+use switchback_core::plan::CheckPhase;
+use switchback_core::workflow::Workflow;
+
+/// An instance under observation.
+pub struct Target<'a> {
+    /// Where it runs.
+    pub placement: Placement<'a>,
+    /// The name used in results.
+    pub environment: String,
+    /// The run, for unique test data.
+    pub run: &'a str,
+    /// The folder for artefacts.
+    pub run_dir: &'a Path,
+    /// A folder for private copies.
+    pub scratch: &'a Path,
+}
+
+impl Target<'_> {
+    fn endpoints(&self) -> BTreeMap<ServiceName, Endpoint> {
+        let services = &self.placement.release.services;
+        services
+            .iter()
+            .map(|(name, service)| {
+                let ports = self.placement.instance.ports.get(name).cloned().unwrap_or_default();
+                let main = service.definition.main_port().map(str::to_owned);
+                (name.clone(), Endpoint { host: "127.0.0.1".to_owned(), ports, default_port: main })
+            })
+            .collect()
+    }
+
+    fn sql(&self, store: &StoreName, sql: &str, values: &[serde_json::Value]) -> Result<serde_json::Value, String> {
+        let place = self
+            .placement
+            .instance
+            .stores
+            .get(store)
+            .ok_or_else(|| format!("there is no store {store}"))?;
+        store::sqlite_value(Source::live(Path::new(&place.path)), sql, values).map_err(|e| e.to_string())
+    }
+}
+
+/// The checks of a stack as they were when the run was planned.
+pub struct Suite {
+    workflows: Vec<(String, Workflow)>,
+    invariants: Vec<Invariant>,
+    commands: Vec<CommandCheck>,
+    folder: PathBuf,
+}
+
+/// Where a run keeps its copy of the workflow files.
+fn kept_dir(home: &Home, run: &RunId) -> PathBuf {
+    home.run_dir(run).join("checks")
+}
+
+/// The workflow files that the configuration names, in order of name.
+pub fn workflow_files(home: &Home, config: &Config) -> Result<Vec<PathBuf>, EngineError> {
+    let mut files = Vec::new();
+    for pattern in &config.checks.workflows {
+        let before = files.len();
+        let (folder, name) = pattern.rsplit_once('/').unwrap_or((".", pattern));
+        let folder = home.root().join(folder);
+        match name.split_once('*') {
+            None => files.push(folder.join(name)),
+            Some((prefix, suffix)) => {
+                let entries = fs::read_dir(&folder).map_err(io("list the checks in", &folder))?;
+                for entry in entries.flatten() {
+                    let file = entry.file_name();
+                    let text = file.to_string_lossy();
+                    if text.len() >= prefix.len() + suffix.len() && text.starts_with(prefix) && text.ends_with(suffix) {
+                        files.push(entry.path());
+                    }
+                }
+            }
+        }
+        if files.len() == before || files.iter().any(|f| !f.is_file()) {
+            return Err(EngineError::refused(
+                format!("checks.workflows: {pattern:?} matches no file"),
+                "remove the pattern, or write the workflow; `switchback init` writes a first one",
+            ));
+        }
+    }
+    files.sort();
+    files.dedup();
+    Ok(files)
+}
+
+/// Reads and keeps the workflow files with the run, so that it sees the same ones to its end.
+pub fn keep(home: &Home, run: &RunId, config: &Config) -> Result<(), EngineError> {
+    let dir = kept_dir(home, run);
+    create_dir(&dir)?;
+    for file in workflow_files(home, config)? {
+        load(&file)?;
+        let name = file.file_name().unwrap_or_default();
+        fs::copy(&file, dir.join(name)).map_err(io("copy", &file))?;
+    }
+    Ok(())
+}
+
+fn load(file: &Path) -> Result<(String, Workflow), EngineError> {
+    let text = fs::read_to_string(file).map_err(io("read", file))?;
+    let shown = file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let workflow = Workflow::parse(&text, &format!("checks/{shown}")).map_err(|e| EngineError::Config(e.into()))?;
+    let id = file.file_stem().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    Ok((id, workflow))
+}
+
+impl Suite {
+    /// Loads what `keep` kept.
+    pub fn load(home: &Home, run: &RunId, config: &Config) -> Result<Self, EngineError> {
+        let dir = kept_dir(home, run);
+        let mut files: Vec<PathBuf> = match fs::read_dir(&dir) {
+            Ok(entries) => entries.flatten().map(|e| e.path()).collect(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(io("list", &dir)(e)),
+        };
+        files.sort();
+        Ok(Self {
+            workflows: files.iter().map(|f| load(f)).collect::<Result<_, _>>()?,
+            invariants: config.checks.invariants.clone(),
+            commands: config.checks.commands.clone(),
+            folder: home.root().to_owned(),
+        })
+    }
+
+    /// Runs every check that belongs to the phase, each on all targets before the next one.
+    pub fn run(
+        &self,
+        targets: &[Target<'_>],
+        phase: CheckPhase,
+        say: &dyn Fn(&str),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<CheckResult>, EngineError> {
+        let production = phase == CheckPhase::Production;
+        let mut results = Vec::new();
+        for target in targets {
+            results.extend(health_results(target));
+        }
+        for (id, workflow) in &self.workflows {
+            if production && !workflow.runs_on_production() {
+                continue;
+            }
+            for target in targets {
+                say(&format!("workflow {id} in {}", target.environment));
+                results.push(run_workflow(id, workflow, target, &self.folder, cancelled));
+            }
+        }
+        for invariant in &self.invariants {
+            if invariant.expect.is_none() && targets.len() < 2 {
+                continue; // it compares two states, and there is one
+            }
+            results.extend(run_invariant(invariant, targets));
+        }
+        for check in self.commands.iter().filter(|c| !production || c.production) {
+            for target in targets {
+                say(&format!("command {} in {}", check.name, target.environment));
+                results.push(run_command(check, target, &self.folder, cancelled)?);
+            }
+        }
+        Ok(results)
+    }
+}
+
+fn health_results(target: &Target<'_>) -> Vec<CheckResult> {
+    let services = &target.placement.release.services;
+    services
+        .iter()
+        .map(|(name, service)| {
+            let began = Instant::now();
+            let seen = health::probe(&target.placement, name, &service.definition);
+            let verdict = if seen.ok {
+                Verdict::Pass
+            } else {
+                Verdict::fail(Failure { at: name.to_string(), what: seen.seen.clone(), ..Failure::default() })
+            };
+            CheckResult {
+                measured: BTreeMap::from([("seen".to_owned(), seen.seen)]),
+                ..blank(format!("health/{name}"), CheckKind::Health, target, verdict, began)
+            }
+        })
+        .collect()
+}
+
+fn blank(id: String, kind: CheckKind, target: &Target<'_>, verdict: Verdict, began: Instant) -> CheckResult {
+    CheckResult {
+        id,
+        kind,
+        environment: target.environment.clone(),
+        verdict,
+        took_ms: crate::runtime::process::elapsed_ms(began),
+        measured: BTreeMap::new(),
+        steps: Vec::new(),
+        artefacts: Vec::new(),
+    }
+}
+
+fn run_workflow(
+    id: &str,
+    workflow: &Workflow,
+    target: &Target<'_>,
+    folder: &Path,
+    cancelled: &dyn Fn() -> bool,
+) -> CheckResult {
+    let sql = |store: &StoreName, sql: &str, values: &[serde_json::Value]| target.sql(store, sql, values);
+    // A workflow may use the variables of the services' own env files: tokens live there.
+    let known = |name: &str| std::env::var(name).ok().or_else(|| env_file_value(target, name));
+    let context = WorkflowContext {
+        id: id.to_owned(),
+        environment: target.environment.clone(),
+        endpoints: target.endpoints(),
+        run_id: format!("{}-{}", target.run, target.environment.replace(' ', "-")),
+        env: &known,
+        secrets: target.placement.secrets(),
+        base_dir: folder.to_owned(),
+        sql: Some(&sql),
+        cancel: cancelled,
+    };
+    workflow::run(workflow, &context)
+}
+
+fn env_file_value(target: &Target<'_>, name: &str) -> Option<String> {
+    target.placement.release.services.values().find_map(|service| {
+        let file = service.definition.env_file.as_ref()?;
+        let path = target.placement.work_dir().join(file);
+        crate::runtime::process::start::read_env_file(&path).ok()?.remove(name)
+    })
+}
+
+fn run_invariant(invariant: &Invariant, targets: &[Target<'_>]) -> Vec<CheckResult> {
+    let name = invariant.name.clone().unwrap_or_else(|| invariant.sql.clone());
+    let mut first: Option<serde_json::Value> = None;
+    let mut results = Vec::new();
+    for target in targets {
+        let began = Instant::now();
+        let (verdict, seen) = match target.sql(&invariant.store, &invariant.sql, &[]) {
+            // Missing data is inconclusive, never a pass.
+            Err(e) => (Verdict::Inconclusive { why: e }, String::new()),
+            Ok(value) => {
+                let expected = invariant.expect.clone().or_else(|| first.clone());
+                first.get_or_insert_with(|| value.clone());
+                let verdict = match expected {
+                    Some(expected) if expected != value => Verdict::fail(Failure {
+                        at: invariant.store.to_string(),
+                        what: format!("{name} is {value}"),
+                        expected: Some(expected.to_string()),
+                        got: Some(value.to_string()),
+                        reproduce: None,
+                    }),
+                    _ => Verdict::Pass,
+                };
+                (verdict, value.to_string())
+            }
+        };
+        results.push(CheckResult {
+            measured: BTreeMap::from([("value".to_owned(), seen), ("sql".to_owned(), invariant.sql.clone())]),
+            ..blank(format!("invariant/{name}"), CheckKind::Invariant, target, verdict, began)
+        });
+    }
+    results
+}
+
+fn run_command(
+    check: &CommandCheck,
+    target: &Target<'_>,
+    folder: &Path,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<CheckResult, EngineError> {
+    let endpoints = target.endpoints();
+    let urls = endpoints
+        .iter()
+        .filter_map(|(name, endpoint)| Some((name.clone(), endpoint.url()?)))
+        .collect();
+    Ok(command::run(
+        check,
+        &CommandContext {
+            environment: target.environment.clone(),
+            urls,
+            folder: folder.to_owned(),
+            secrets: target.placement.secrets(),
+            cancel: cancelled,
+        },
+    ))
+}

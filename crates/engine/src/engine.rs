@@ -1,0 +1,251 @@
+//! The loop: next, journal, perform, journal.
+//!
+//! One path for fresh and resumed runs. An error of the journal stops the engine at once: nothing is
+//! touched that is not recorded first.
+
+use crate::error::EngineError;
+use crate::fault::{self, At, Way};
+use crate::home::Home;
+use crate::journal::Journal;
+use crate::ops::{self, Context, Failed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use switchback_core::config::Config;
+use switchback_core::journal::{ErrorKind, Event, Outcome, Output, Record, RunState, StepError};
+use switchback_core::next::{Next, gave_up, next};
+use switchback_core::plan::{Op, Plan, Step};
+use switchback_core::release::PRODUCTION;
+
+/// Asks a run to stop; set by a signal handler.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// The flag itself, for signal handlers.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+    /// Whether a stop was asked for.
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What an observer is told while a run goes on.
+#[derive(Debug, Clone)]
+pub enum Notice<'a> {
+    /// An event was recorded.
+    Recorded(&'a Plan, &'a Record),
+    /// A step says what it is doing now.
+    Doing {
+        /// In words.
+        text: &'a str,
+        /// Done so far, of `total` (bytes); zero if not known.
+        done: u64,
+        /// Of how much.
+        total: u64,
+    },
+}
+
+/// Somebody who is told what happens.
+pub type Observer<'a> = &'a (dyn Fn(&Notice<'_>) + Sync);
+
+/// How the loop ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunEnd {
+    /// The run is over.
+    Ended(Outcome),
+    /// It was interrupted between two steps and can be resumed.
+    Interrupted,
+}
+
+/// The current time, UTC, milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// Carries out a planned run until it ends or is interrupted. The caller holds the lock.
+pub struct Engine<'a> {
+    /// The stack.
+    pub home: &'a Home,
+    /// Its journal.
+    pub journal: &'a mut Journal,
+    /// Told about everything.
+    pub observe: Observer<'a>,
+    /// Asked between and within steps.
+    pub cancel: Cancel,
+}
+
+impl Engine<'_> {
+    /// Records a new plan. Nothing is touched yet.
+    pub fn begin(&mut self, plan: &Plan) -> Result<(), EngineError> {
+        self.append(plan, &Event::Planned { plan: Box::new(plan.clone()) })?;
+        Ok(())
+    }
+
+    fn append(&mut self, plan: &Plan, event: &Event) -> Result<Record, EngineError> {
+        let record = self.journal.append(&plan.run, now_ms(), event)?;
+        (self.observe)(&Notice::Recorded(plan, &record));
+        Ok(record)
+    }
+
+    /// Runs from wherever the journal says the run stands.
+    pub fn run(&mut self, plan: &Plan, config: &Config) -> Result<RunEnd, EngineError> {
+        let (_, mut state, mut records) = self.journal.load(&plan.run)?;
+        loop {
+            let event = match next(plan, &state) {
+                Next::Finished(outcome) => return Ok(RunEnd::Ended(outcome)),
+                Next::End(outcome) => Event::Ended { outcome },
+                Next::Skip(step, because) => Event::Skipped { step: step.id.clone(), because },
+                Next::GiveUp(step) => Event::Failed {
+                    step: step.id.clone(),
+                    error: gave_up(step),
+                    output: Output::default(),
+                    took_ms: 0,
+                },
+                Next::Do(_) | Next::Undo(_) if self.cancel.requested() => Event::Interrupted,
+                Next::Do(step) => {
+                    let attempt = state.steps.get(&step.id).map_or(0, |s| s.attempts) + 1;
+                    let begun = Event::Started { step: step.id.clone(), attempt };
+                    let record = self.append(plan, &begun)?;
+                    state.apply(plan, &record.event);
+                    records.push(record);
+                    self.perform(plan, config, &state, &records, step, attempt)?
+                }
+                Next::Undo(step) => {
+                    let attempt = state.steps.get(&step.id).map_or(0, |s| s.undo_attempts) + 1;
+                    let begun = Event::UndoStarted { step: step.id.clone(), attempt };
+                    let record = self.append(plan, &begun)?;
+                    state.apply(plan, &record.event);
+                    records.push(record);
+                    self.reverse(plan, config, &state, &records, step, attempt)
+                }
+            };
+            let record = self.append(plan, &event)?;
+            state.apply(plan, &record.event);
+            records.push(record);
+            if event == Event::Interrupted {
+                return Ok(RunEnd::Interrupted);
+            }
+        }
+    }
+
+    fn perform(
+        &mut self,
+        plan: &Plan,
+        config: &Config,
+        state: &RunState,
+        records: &[Record],
+        step: &Step,
+        attempt: u32,
+    ) -> Result<Event, EngineError> {
+        let began = Instant::now();
+        let id = step.id.as_str();
+        fault::point(Way::Do, id, At::Before);
+        if let Op::BeginTrial { instance, watch_ms } = &step.op
+            && state.trial.is_none()
+            && let Some(instance) = plan.instance(instance)
+        {
+            let deadline_ms = now_ms().saturating_add_unsigned(*watch_ms);
+            self.append(plan, &Event::TrialBegan { generation: instance.generation, deadline_ms })?;
+        }
+        let context = self.context(plan, config, state, records, step, attempt, Way::Do);
+        let mut result = ops::perform(&context);
+        if fault::repeats() && result.is_ok() {
+            result = ops::perform(&context);
+        }
+        if fault::fails(Way::Do, id) && result.is_ok() {
+            result = Err(Failed::from(injected()));
+        }
+        fault::point(Way::Do, id, At::After);
+        let took_ms = elapsed(began);
+        Ok(match result {
+            Ok(output) => Event::Finished { step: step.id.clone(), output, took_ms },
+            // A failure that the interruption caused is not the step's: it is done again on resume.
+            Err(_) if self.cancel.requested() => Event::Interrupted,
+            Err(Failed { error, output }) => {
+                Event::Failed { step: step.id.clone(), error, output: *output, took_ms }
+            }
+        })
+    }
+
+    fn reverse(
+        &mut self,
+        plan: &Plan,
+        config: &Config,
+        state: &RunState,
+        records: &[Record],
+        step: &Step,
+        attempt: u32,
+    ) -> Event {
+        let began = Instant::now();
+        let id = step.id.as_str();
+        fault::point(Way::Undo, id, At::Before);
+        let context = self.context(plan, config, state, records, step, attempt, Way::Undo);
+        let mut result = ops::reverse(&context);
+        if fault::repeats() && result.is_ok() {
+            result = ops::reverse(&context);
+        }
+        if fault::fails(Way::Undo, id) && result.is_ok() {
+            result = Err(Failed::from(injected()));
+        }
+        fault::point(Way::Undo, id, At::After);
+        let took_ms = elapsed(began);
+        match result {
+            Ok(output) => Event::Undone { step: step.id.clone(), output, took_ms },
+            Err(_) if self.cancel.requested() => Event::Interrupted,
+            Err(Failed { error, .. }) => Event::UndoFailed { step: step.id.clone(), error, took_ms },
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one step's context, named at the only call sites")]
+    fn context<'c>(
+        &'c self,
+        plan: &'c Plan,
+        config: &'c Config,
+        state: &'c RunState,
+        records: &'c [Record],
+        step: &'c Step,
+        attempt: u32,
+        way: Way,
+    ) -> Context<'c> {
+        Context {
+            home: self.home,
+            plan,
+            config,
+            state,
+            records,
+            step,
+            attempt,
+            way,
+            cancel: &self.cancel,
+            observe: self.observe,
+        }
+    }
+}
+
+/// Whether the production services are expected to be down at this point of an unfinished run.
+pub fn production_down(plan: &Plan, state: &RunState) -> bool {
+    let mut down = false;
+    for step in &plan.steps {
+        let status = state.steps.get(&step.id);
+        let begun = status.is_some_and(|s| s.attempts > 0);
+        let undone = status.is_some_and(|s| s.undone);
+        match &step.op {
+            Op::Stop { instance } if instance.starts_with(PRODUCTION) && begun => down = !undone,
+            Op::Start { instance } if instance.starts_with(PRODUCTION) && state.succeeded(&step.id) => down = undone,
+            _ => {}
+        }
+    }
+    down
+}
+
+fn injected() -> StepError {
+    StepError { kind: ErrorKind::Internal, message: "failed on request".to_owned(), hint: None, details: Vec::new() }
+}
+
+
+fn elapsed(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,364 @@
+//! Gathering the facts that plans are made from. Reads the world, changes nothing but the store of
+//! releases, which is content-addressed.
+
+use crate::engine::now_ms;
+use crate::error::{EngineError, io};
+use crate::home::{Home, create_dir, write_atomic, write_json};
+use crate::journal::Journal;
+use crate::store;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use switchback_core::config::template::{Placeholder, expand};
+use switchback_core::config::{Config, Service};
+use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
+use switchback_core::plan::{Plan, PromoteFacts, RehearseFacts};
+use switchback_core::release::{
+    ArtefactRef, Certificate, FORMAT, Instance, PRODUCTION, Pointer, Release, ServiceRelease, StorePlace, describe_change,
+};
+
+/// A new run's id.
+pub fn new_run() -> RunId {
+    RunId(ulid::Ulid::generate().to_string())
+}
+
+/// Makes the release that the configuration describes, with some versions replaced, and stores it.
+pub fn release(home: &Home, config: &Config, versions: &BTreeMap<ServiceName, String>) -> Result<(Digest, Release), EngineError> {
+    let mut services = BTreeMap::new();
+    let mut files: Vec<String> = Vec::new();
+    for (name, service) in &config.services {
+        let mut definition = service.clone();
+        if let Some(version) = versions.get(name) {
+            definition.version.clone_from(version);
+        }
+        let artefact = artefact(home, name, &definition)?;
+        files.extend(definition.config.iter().chain(&definition.env_file).cloned());
+        services.insert(name.clone(), ServiceRelease { artefact, definition });
+    }
+    let mut contents = BTreeMap::new();
+    for file in files {
+        let path = home.root().join(&file);
+        if !path.is_file() {
+            return Err(EngineError::refused(
+                format!("the configuration file {file} does not exist"),
+                "files named by `config` and `env_file` must lie in the stack's folder",
+            ));
+        }
+        contents.insert(file, fs::read(&path).map_err(io("read", &path))?);
+    }
+    let release = Release {
+        format: FORMAT,
+        services,
+        config: contents.iter().map(|(f, c)| (f.clone(), Digest::of(c))).collect(),
+    };
+    let id = release.id();
+    keep_release(home, &id, &release, &contents)?;
+    Ok((id, release))
+}
+
+fn keep_release(home: &Home, id: &Digest, release: &Release, contents: &BTreeMap<String, Vec<u8>>) -> Result<(), EngineError> {
+    let dir = home.release_dir(id);
+    for (file, content) in contents {
+        let path = dir.join("config").join(file);
+        if let Some(parent) = path.parent() {
+            create_dir(parent)?;
+        }
+        write_atomic(&path, content)?;
+        let mode = fs::metadata(home.root().join(file)).map_err(io("look at", &path))?.permissions();
+        fs::set_permissions(&path, mode).map_err(io("set the mode of", &path))?;
+    }
+    create_dir(&dir)?;
+    write_json(&dir.join("release.json"), release)
+}
+
+fn artefact(home: &Home, name: &ServiceName, service: &Service) -> Result<Option<ArtefactRef>, EngineError> {
+    let Some(template) = &service.release else { return Ok(None) };
+    let relative = expand(template, |p| matches!(p, Placeholder::Version).then(|| service.version.clone()))
+        .map_err(|e| EngineError::Internal { detail: e.to_string() })?;
+    let path = home.root().join(relative);
+    if !path.exists() {
+        let known = installed_versions(home, service);
+        return Err(EngineError::Refused {
+            message: format!("{name} {} is not installed: {} does not exist", service.version, path.display()),
+            hint: Some(if known.is_empty() { "install it there first".to_owned() } else { format!("installed: {}", known.join(", ")) }),
+        });
+    }
+    let digest = artefact_digest(&path)?;
+    Ok(Some(ArtefactRef { path: path.to_string_lossy().into_owned(), digest }))
+}
+
+/// The versions that lie where the release template points.
+pub fn installed_versions(home: &Home, service: &Service) -> Vec<String> {
+    let Some((before, after)) = service.release.as_deref().and_then(|t| t.split_once("{version}")) else {
+        return Vec::new();
+    };
+    let (folder, prefix) = before.rsplit_once('/').unwrap_or((".", before));
+    let suffix = after.split('/').next().unwrap_or("");
+    let mut found: Vec<String> = fs::read_dir(home.root().join(folder))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| Some(e.file_name().to_str()?.strip_prefix(prefix)?.strip_suffix(suffix)?.to_owned()))
+        .collect();
+    found.sort();
+    found
+}
+
+/// The digest of an artefact: relative names, modes, link targets and contents of the whole tree.
+///
+/// `__pycache__` folders are left out: Python writes them while it runs.
+pub fn artefact_digest(path: &Path) -> Result<Digest, EngineError> {
+    let mut hasher = blake3::Hasher::new();
+    let walk = walkdir::WalkDir::new(path).sort_by_file_name().into_iter();
+    for entry in walk.filter_entry(|e| e.file_name() != "__pycache__") {
+        let entry = entry.map_err(|e| {
+            let at = e.path().unwrap_or(path).to_owned();
+            EngineError::Io { doing: "read the artefact", path: at, source: e.into() }
+        })?;
+        let relative = entry.path().strip_prefix(path).unwrap_or(entry.path());
+        let metadata = entry.metadata().map_err(|e| EngineError::Io { doing: "read", path: entry.path().to_owned(), source: e.into() })?;
+        use std::os::unix::ffi::OsStrExt as _;
+        use std::os::unix::fs::PermissionsExt as _;
+        let name = relative.as_os_str().as_bytes();
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(name);
+        hasher.update(&metadata.permissions().mode().to_le_bytes());
+        if metadata.file_type().is_symlink() {
+            let target = fs::read_link(entry.path()).map_err(io("read the link", entry.path()))?;
+            hasher.update(target.as_os_str().as_bytes());
+        } else if metadata.is_file() {
+            hasher.update(&metadata.len().to_le_bytes());
+            let file = fs::File::open(entry.path()).map_err(io("read", entry.path()))?;
+            hasher.update_reader(file).map_err(io("read", entry.path()))?;
+        }
+    }
+    Ok(Digest(hasher.finalize().to_hex().to_string()))
+}
+
+/// Free bytes on the file system of a folder, for this user.
+pub fn free_bytes(path: &Path) -> Result<u64, EngineError> {
+    let found = rustix::fs::statvfs(path).map_err(|e| io("ask for free space on", path)(e.into()))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Where the configuration says that production's data lies before the first promotion.
+pub fn configured_stores(home: &Home, config: &Config) -> BTreeMap<StoreName, StorePlace> {
+    config
+        .stores
+        .iter()
+        .map(|(name, store)| {
+            let path = home.root().join(&store.path).components().collect::<std::path::PathBuf>();
+            (name.clone(), StorePlace { kind: store.kind, path: path.to_string_lossy().into_owned() })
+        })
+        .collect()
+}
+
+fn ports(services: &BTreeMap<ServiceName, ServiceRelease>) -> BTreeMap<ServiceName, BTreeMap<String, u16>> {
+    services.iter().map(|(n, s)| (n.clone(), s.definition.ports.clone())).collect()
+}
+
+/// The first generation: the stack as it is, its data where it lies.
+pub fn adopted(home: &Home, config: &Config) -> Result<Instance, EngineError> {
+    let (id, release) = release(home, config, &BTreeMap::new())?;
+    Ok(Instance {
+        environment: PRODUCTION.to_owned(),
+        generation: GenerationId(1),
+        versions: release.versions(),
+        ports: ports(&release.services),
+        release: id,
+        dir: "generations/1".to_owned(),
+        stores: configured_stores(home, config),
+    })
+}
+
+/// Production as it is; stores that were configured since are taken from where they lie.
+pub fn production(home: &Home, config: &Config) -> Result<(Pointer, Instance), EngineError> {
+    let Some(pointer) = home.pointer()? else {
+        return Err(EngineError::refused(
+            "the stack has not been started by Switchback yet",
+            "`switchback up` starts it and makes it generation 1",
+        ));
+    };
+    let mut instance = home.generation(pointer.current)?.instance;
+    for (name, place) in configured_stores(home, config) {
+        instance.stores.entry(name).or_insert(place);
+    }
+    instance.stores.retain(|name, _| config.stores.contains_key(name));
+    Ok((pointer, instance))
+}
+
+/// Bytes that one clone of all stores takes; 0 where blocks can be shared.
+pub fn clone_bytes(home: &Home, instance: &Instance) -> Result<(u64, bool), EngineError> {
+    let mut bytes = 0;
+    let mut shared = true;
+    for place in instance.stores.values() {
+        let path = Path::new(&place.path);
+        if !path.exists() {
+            continue;
+        }
+        if !path.parent().is_some_and(|p| store::can_reflink(p, &home.state())) {
+            shared = false;
+            bytes += store::size_bytes(place.kind, path)?;
+        }
+    }
+    Ok((bytes, shared))
+}
+
+/// Ports that nobody listens on, all different.
+pub fn free_ports(count: usize) -> Result<Vec<u16>, EngineError> {
+    let here = Path::new("127.0.0.1");
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>().map_err(io("find a free port on", here))?;
+    listeners.iter().map(|l| l.local_addr().map(|a| a.port()).map_err(io("find a free port on", here))).collect()
+}
+
+/// Services with a migration command, in the order in which they start.
+fn migrations(release: &Release, current: &BTreeMap<ServiceName, String>) -> Vec<ServiceName> {
+    let definitions: BTreeMap<ServiceName, Service> =
+        release.services.iter().map(|(n, s)| (n.clone(), s.definition.clone())).collect();
+    Config::start_order(&definitions)
+        .into_iter()
+        .flatten()
+        .filter(|n| {
+            let service = &definitions[n];
+            !service.migrate.is_empty() && current.get(n) != Some(&service.version)
+        })
+        .collect()
+}
+
+/// What is asked of a rehearsal or a promotion.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    /// Versions that replace the configured ones.
+    pub versions: BTreeMap<ServiceName, String>,
+}
+
+/// Facts of a rehearsal.
+pub fn rehearse_facts(home: &Home, config: &Config, target: &Target) -> Result<RehearseFacts, EngineError> {
+    let (_, instance) = production(home, config)?;
+    let (id, release) = release(home, config, &target.versions)?;
+    if id == instance.release {
+        return Err(nothing_to_do(config));
+    }
+    let (bytes, shared) = clone_bytes(home, &instance)?;
+    let copies = if config.rehearsal.code_only_rollback { 4 } else { 3 };
+    let target_ports = ports(&release.services);
+    let count: usize = target_ports.values().chain(instance.ports.values()).map(BTreeMap::len).sum();
+    Ok(RehearseFacts {
+        run: new_run(),
+        stack: config.stack.clone(),
+        now_ms: now_ms(),
+        state_dir: home.state().to_string_lossy().into_owned(),
+        migrate: migrations(&release, &instance.versions),
+        target_versions: release.versions(),
+        target: id,
+        target_ports,
+        free_ports: free_ports(count * 4)?,
+        need_bytes: if shared { 0 } else { bytes * copies },
+        budget_ms: config.rollback.budget.as_millis(),
+        valid_ms: config.rehearsal.valid.as_millis(),
+        code_only: config.rehearsal.code_only_rollback,
+        production_runs: !crate::runtime::process::instance_members(home, &instance)?.is_empty(),
+        production: instance,
+    })
+}
+
+fn nothing_to_do(config: &Config) -> EngineError {
+    let names: Vec<&str> = config.services.keys().map(ServiceName::as_str).collect();
+    EngineError::Refused {
+        message: "there is nothing to upgrade: production runs exactly what switchback.yaml says".to_owned(),
+        hint: Some(format!("change a version there, or name one: `{}=VERSION`", names.first().unwrap_or(&"SERVICE"))),
+    }
+}
+
+/// A clone of this size costs next to no downtime even where it must be copied (0.1 s at 1 GB/s).
+const SMALL_BYTES: u64 = 128 << 20;
+
+/// Facts of a promotion.
+pub fn promote_facts(home: &Home, config: &Config, target: &Target, waiver: Option<String>) -> Result<PromoteFacts, EngineError> {
+    let (pointer, instance) = production(home, config)?;
+    let (id, release) = release(home, config, &target.versions)?;
+    if id == instance.release {
+        return Err(nothing_to_do(config));
+    }
+    let (bytes, shared) = clone_bytes(home, &instance)?;
+    let highest = home.generation_ids()?.last().copied().unwrap_or(pointer.current);
+    let before: BTreeMap<ServiceName, String> = config
+        .services
+        .iter()
+        .filter(|(n, s)| target.versions.get(*n).is_some_and(|v| *v != s.version))
+        .map(|(n, s)| (n.clone(), s.version.clone()))
+        .collect();
+    let after = target.versions.iter().filter(|(n, _)| before.contains_key(*n)).map(|(n, v)| (n.clone(), v.clone())).collect();
+    Ok(PromoteFacts {
+        run: new_run(),
+        stack: config.stack.clone(),
+        now_ms: now_ms(),
+        state_dir: home.state().to_string_lossy().into_owned(),
+        migrate: migrations(&release, &instance.versions),
+        production: instance,
+        previous: pointer.previous,
+        next: GenerationId(highest.0 + 1),
+        target_versions: release.versions(),
+        target_ports: ports(&release.services),
+        target: id,
+        edit: (before, after),
+        cheap_base: shared || bytes <= SMALL_BYTES,
+        need_bytes: if shared { 0 } else { bytes * 2 },
+        budget_ms: config.rollback.budget.as_millis(),
+        watch_ms: config.rollback.watch.as_millis(),
+        waiver,
+    })
+}
+
+/// All certificates ever issued, newest last.
+pub fn certificates(journal: &Journal) -> Result<Vec<Certificate>, EngineError> {
+    use switchback_core::journal::Event;
+    let mut found = Vec::new();
+    for record in journal.of_kind("finished")? {
+        if let Event::Finished { output, .. } = record.event {
+            found.extend(output.certificate);
+        }
+    }
+    Ok(found)
+}
+
+/// Confirms that a certificate permits what the plan does.
+pub fn certificate_holds(home: &Home, plan: &Plan) -> Result<(), EngineError> {
+    if plan.reason.is_some() {
+        return Ok(()); // a person waived it, with a reason that is in the plan
+    }
+    let (Some(from), Some(to)) = (plan.from_generation, plan.to_generation) else { return Ok(()) };
+    let release_of = |g: GenerationId| plan.instances.values().find(|i| i.is_production() && i.generation == g).map(|i| i.release.clone());
+    let (Some(from), Some(to)) = (release_of(from), release_of(to)) else {
+        return Err(EngineError::Internal { detail: "a promotion without two releases".to_owned() });
+    };
+    let journal = Journal::open_read(&home.state().join("journal.db"))?;
+    let certificates = journal.as_ref().map_or_else(|| Ok(Vec::new()), certificates)?;
+    let now = now_ms();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let matching: Vec<&Certificate> = certificates.iter().filter(|c| c.from == from && c.to == to).collect();
+    if matching.iter().any(|c| c.expires_at_ms > now && c.host == host) {
+        return Ok(());
+    }
+    let change = describe_change(&plan.from, &plan.to);
+    Err(match (matching.last(), certificates.last()) {
+        (Some(old), _) if old.host != host => EngineError::refused(
+            format!("the certificate for {change} was issued on another host ({})", old.host),
+            "rehearse on this host: `switchback rehearse`",
+        ),
+        (Some(_), _) => EngineError::refused(
+            format!("the certificate for {change} has expired"),
+            "rehearse again: `switchback rehearse`; data and host may have changed since",
+        ),
+        (None, Some(_)) => EngineError::refused(
+            format!("there is a certificate, but not for {change} with exactly these artefacts and configuration"),
+            "rehearse this upgrade: `switchback rehearse`",
+        ),
+        (None, None) => EngineError::refused(
+            format!("there is no certificate for {change}"),
+            "rehearse first: `switchback rehearse`; in an emergency: `promote --without-certificate --reason TEXT`",
+        ),
+    })
+}

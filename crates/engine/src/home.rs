@@ -1,0 +1,247 @@
+//! Where things lie: the stack's folder and its state folder `.switchback`.
+//!
+//! Owns paths and the small JSON files (pointer, generations, releases). Knows nothing of processes.
+
+use crate::error::{EngineError, io};
+use rustix::fs::{Mode, OFlags};
+use serde::{Serialize, de::DeserializeOwned};
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use switchback_core::config::Config;
+use switchback_core::ids::{Digest, GenerationId, RunId};
+use switchback_core::release::{FORMAT, Generation, Instance, Pointer, Release};
+
+/// The name of the configuration file.
+pub const CONFIG_FILE: &str = "switchback.yaml";
+/// The name of the state folder.
+pub const STATE_DIR: &str = ".switchback";
+
+/// A stack on disk.
+#[derive(Debug, Clone)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    /// Opens the stack whose `switchback.yaml` lies in `dir`.
+    pub fn open(dir: &Path) -> Result<Self, EngineError> {
+        let root = dir.canonicalize().map_err(io("open the stack's folder", dir))?;
+        if !root.join(CONFIG_FILE).is_file() {
+            return Err(EngineError::NoConfig { dir: root });
+        }
+        Ok(Self { root })
+    }
+
+    /// The stack's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+    /// `switchback.yaml`.
+    pub fn config_file(&self) -> PathBuf {
+        self.root.join(CONFIG_FILE)
+    }
+    /// The state folder.
+    pub fn state(&self) -> PathBuf {
+        self.root.join(STATE_DIR)
+    }
+    /// The folder of a run.
+    pub fn run_dir(&self, run: &RunId) -> PathBuf {
+        self.state().join("runs").join(run.as_str())
+    }
+    /// The folder of an instance.
+    pub fn instance_dir(&self, instance: &Instance) -> PathBuf {
+        self.state().join(&instance.dir)
+    }
+    /// The folder that holds what was written to an abandoned generation.
+    pub fn export_dir(&self, generation: GenerationId) -> PathBuf {
+        self.state().join("exports").join(format!("generation-{generation}"))
+    }
+
+    /// Makes the state folder (only the owner may read it: it holds configuration).
+    pub fn create_state(&self) -> Result<(), EngineError> {
+        for dir in ["", "runs", "generations", "staging", "releases", "exports"] {
+            let path = self.state().join(dir);
+            if !path.is_dir() {
+                create_dir(&path)?;
+            }
+        }
+        let id = self.state().join("id");
+        if !id.exists() {
+            write_atomic(&id, ulid::Ulid::generate().to_string().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// An identifier of the state folder that survives moving it; part of every process marker.
+    pub fn id(&self) -> Result<String, EngineError> {
+        let path = self.state().join("id");
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim().to_owned()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::from("unborn")),
+            Err(e) => Err(io("read", &path)(e)),
+        }
+    }
+
+    /// Reads and checks the configuration.
+    pub fn config(&self) -> Result<Config, EngineError> {
+        let path = self.config_file();
+        let text = fs::read_to_string(&path).map_err(io("read", &path))?;
+        Ok(Config::parse(&text, CONFIG_FILE)?)
+    }
+
+    /// The configuration as it was when a run was planned.
+    pub fn run_config(&self, run: &RunId) -> Result<Config, EngineError> {
+        let path = self.run_dir(run).join(CONFIG_FILE);
+        let text = fs::read_to_string(&path).map_err(io("read", &path))?;
+        Ok(Config::parse(&text, &path.to_string_lossy())?)
+    }
+
+    /// Which generation is production's; `None` before the first `up`.
+    pub fn pointer(&self) -> Result<Option<Pointer>, EngineError> {
+        let path = self.state().join("current.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let pointer: Pointer = read_json(&path)?;
+        check_format(&path, pointer.format)?;
+        Ok(Some(pointer))
+    }
+
+    /// Moves the pointer, or removes it.
+    pub fn set_pointer(&self, pointer: Option<&Pointer>) -> Result<(), EngineError> {
+        let path = self.state().join("current.json");
+        match pointer {
+            Some(pointer) => write_json(&path, pointer),
+            None => match fs::remove_file(&path) {
+                Ok(()) => sync_dir(&self.state()),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                Err(e) => Err(io("remove", &path)(e)),
+            },
+        }
+    }
+
+    fn generation_file(&self, id: GenerationId) -> PathBuf {
+        self.state().join("generations").join(id.to_string()).join("generation.json")
+    }
+
+    /// A generation as recorded.
+    pub fn generation(&self, id: GenerationId) -> Result<Generation, EngineError> {
+        let path = self.generation_file(id);
+        if !path.exists() {
+            return Err(EngineError::UnknownGeneration { id, known: self.generation_ids()? });
+        }
+        let generation: Generation = read_json(&path)?;
+        check_format(&path, generation.format)?;
+        Ok(generation)
+    }
+
+    /// Records a generation.
+    pub fn save_generation(&self, generation: &Generation) -> Result<(), EngineError> {
+        write_json(&self.generation_file(generation.instance.generation), generation)
+    }
+
+    /// The numbers of all generations on disk, ascending.
+    pub fn generation_ids(&self) -> Result<Vec<GenerationId>, EngineError> {
+        let dir = self.state().join("generations");
+        let mut ids = Vec::new();
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(ids),
+            Err(e) => return Err(io("list", &dir)(e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(io("list", &dir))?;
+            if let Some(number) = entry.file_name().to_str().and_then(|n| n.parse().ok())
+                && entry.path().join("generation.json").exists()
+            {
+                ids.push(GenerationId(number));
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// The folder of a stored release.
+    pub fn release_dir(&self, id: &Digest) -> PathBuf {
+        self.state().join("releases").join(&id.0)
+    }
+
+    /// Reads a stored release and confirms that its content is what its name says.
+    pub fn release(&self, id: &Digest) -> Result<Release, EngineError> {
+        let path = self.release_dir(id).join("release.json");
+        let release: Release = read_json(&path)?;
+        check_format(&path, release.format)?;
+        if &release.id() != id {
+            return Err(EngineError::Damaged {
+                what: path,
+                detail: "its content does not match its name".to_owned(),
+            });
+        }
+        Ok(release)
+    }
+}
+
+/// Refuses a file that a newer program wrote.
+pub fn check_format(path: &Path, found: u32) -> Result<(), EngineError> {
+    if found > FORMAT {
+        return Err(EngineError::NewerFormat { path: path.to_owned(), found, known: FORMAT });
+    }
+    Ok(())
+}
+
+/// Makes a folder and its parents, readable by the owner only.
+pub fn create_dir(path: &Path) -> Result<(), EngineError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("create the folder", path))
+}
+
+/// Reads a JSON file.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, EngineError> {
+    let text = fs::read_to_string(path).map_err(io("read", path))?;
+    // A newer format may have another shape; say so rather than complain about the shape.
+    if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text)
+        && let Some(found) = value.get("format").and_then(serde_json::Value::as_u64)
+    {
+        check_format(path, u32::try_from(found).unwrap_or(u32::MAX))?;
+    }
+    serde_json::from_str(&text)
+        .map_err(|e| EngineError::Damaged { what: path.to_owned(), detail: e.to_string() })
+}
+
+/// Replaces a JSON file atomically.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), EngineError> {
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|e| EngineError::Internal { detail: format!("cannot write {}: {e}", path.display()) })?;
+    text.push(b'\n');
+    write_atomic(path, &text)
+}
+
+/// Replaces a file atomically and durably: temporary file, fsync, rename, fsync of the folder. Mode 600.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
+    let temp = path.with_extension(format!("tmp-{}", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temp)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temp, path)
+    };
+    write().map_err(|e| {
+        let _ = fs::remove_file(&temp);
+        io("write", path)(e)
+    })?;
+    match path.parent() {
+        Some(parent) => sync_dir(parent),
+        None => Ok(()),
+    }
+}
+
+/// Makes renames and removals in a folder durable.
+pub fn sync_dir(dir: &Path) -> Result<(), EngineError> {
+    let open = || -> std::io::Result<()> {
+        let fd = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(rustix::fs::fsync(fd)?)
+    };
+    open().map_err(io("sync", dir))
+}

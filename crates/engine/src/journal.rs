@@ -1,0 +1,396 @@
+//! The journal: an SQLite file of events, chained by hash, durable before each effect.
+//!
+//! It never repairs or skips anything: a record whose hash does not fit is damage, and damage is an
+//! error. `synchronous=EXTRA` with a rollback journal makes a commit durable before `append` returns
+//! (a torn write-ahead log would silently lose its last commits, so WAL is not used).
+
+use crate::error::{EngineError, io};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use switchback_core::ids::RunId;
+use switchback_core::journal::{Event, Record, RunState};
+use switchback_core::plan::Plan;
+use switchback_core::release::FORMAT;
+
+/// The journal of a stack.
+pub struct Journal {
+    connection: Connection,
+    path: PathBuf,
+}
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS events (
+        seq INTEGER PRIMARY KEY, run TEXT NOT NULL, at_ms INTEGER NOT NULL,
+        kind TEXT NOT NULL, json TEXT NOT NULL, chain TEXT NOT NULL);
+    CREATE INDEX IF NOT EXISTS events_by_run ON events(run, seq);
+    CREATE INDEX IF NOT EXISTS events_by_kind ON events(kind, seq);
+";
+
+/// The chain value before the first event.
+const GENESIS: &str = "genesis";
+
+impl Journal {
+    /// Opens the journal for writing, making it if there is none.
+    pub fn open(path: &Path) -> Result<Self, EngineError> {
+        refuse_lost(path)?;
+        let connection = Connection::open(path).map_err(|e| sqlite(path, e))?;
+        let journal = Self { connection, path: path.to_owned() };
+        journal.connection.busy_timeout(Duration::from_secs(10)).map_err(|e| journal.wrap(e))?;
+        // A corrupt file is noticed here at the latest: the first read happens before any write.
+        journal.check_version()?;
+        journal
+            .connection
+            .execute_batch("PRAGMA journal_mode=PERSIST; PRAGMA synchronous=EXTRA;")
+            .and_then(|()| journal.connection.execute_batch(SCHEMA))
+            .map_err(|e| journal.wrap(e))?;
+        journal
+            .connection
+            .execute("INSERT OR IGNORE INTO meta VALUES ('format', ?1)", params![FORMAT.to_string()])
+            .map_err(|e| journal.wrap(e))?;
+        rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o600))
+            .map_err(|e| io("set the mode of", path)(e.into()))?;
+        Ok(journal)
+    }
+
+    /// Opens the journal for reading; `None` if there is none yet.
+    pub fn open_read(path: &Path) -> Result<Option<Self>, EngineError> {
+        refuse_lost(path)?;
+        if std::fs::metadata(path).map_or(0, |m| m.len()) == 0 {
+            return Ok(None);
+        }
+        // A rollback journal left by a crash must be played back, which needs write access; where that
+        // is refused SQLite reads what is committed or says that it cannot.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)
+            .or_else(|_| Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY))
+            .map_err(|e| sqlite(path, e))?;
+        let journal = Self { connection, path: path.to_owned() };
+        journal.connection.busy_timeout(Duration::from_secs(10)).map_err(|e| journal.wrap(e))?;
+        journal.check_version()?;
+        Ok(Some(journal))
+    }
+
+    fn check_version(&self) -> Result<(), EngineError> {
+        let has_meta: bool = self
+            .connection
+            .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'", [], |r| r.get::<_, i64>(0))
+            .map_err(|e| self.wrap(e))?
+            > 0;
+        if !has_meta {
+            return Ok(());
+        }
+        let format: Option<String> = self
+            .connection
+            .query_row("SELECT value FROM meta WHERE key = 'format'", [], |r| r.get(0))
+            .optional()
+            .map_err(|e| self.wrap(e))?;
+        if let Some(format) = format {
+            let found = format.parse::<u32>().map_err(|_| self.damaged("its format is not a number"))?;
+            if found > FORMAT {
+                return Err(EngineError::NewerFormat { path: self.path.clone(), found, known: FORMAT });
+            }
+        }
+        Ok(())
+    }
+
+    fn wrap(&self, error: rusqlite::Error) -> EngineError {
+        sqlite(&self.path, error)
+    }
+
+    fn damaged(&self, detail: impl Into<String>) -> EngineError {
+        EngineError::Damaged { what: self.path.clone(), detail: detail.into() }
+    }
+
+    /// The last position and chain value, confirmed against the last event.
+    fn head(&self) -> Result<(i64, String), EngineError> {
+        let stored: Option<String> = self
+            .connection
+            .query_row("SELECT value FROM meta WHERE key = 'head'", [], |r| r.get(0))
+            .optional()
+            .map_err(|e| self.wrap(e))?;
+        let last: Option<(i64, String)> = self
+            .connection
+            .query_row("SELECT seq, chain FROM events ORDER BY seq DESC LIMIT 1", [], |r| Ok((r.get(0)?, r.get(1)?)))
+            .optional()
+            .map_err(|e| self.wrap(e))?;
+        match (stored, last) {
+            (None, None) => Ok((0, GENESIS.to_owned())),
+            (Some(stored), Some((seq, chain))) if stored == format!("{seq}:{chain}") => Ok((seq, chain)),
+            _ => Err(self.damaged("its last event is not the one it says it is")),
+        }
+    }
+
+    /// Appends an event; when this returns, it is durable.
+    pub fn append(&mut self, run: &RunId, at_ms: i64, event: &Event) -> Result<Record, EngineError> {
+        let json = serde_json::to_string(event)
+            .map_err(|e| EngineError::Internal { detail: format!("cannot write an event: {e}") })?;
+        let path = self.path.clone();
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|e| sqlite(&path, e))?;
+        let done = self.append_locked(run, at_ms, event, &json);
+        match done {
+            Ok(seq) => {
+                self.connection.execute_batch("COMMIT").map_err(|e| {
+                    let _ = self.connection.execute_batch("ROLLBACK");
+                    sqlite(&path, e)
+                })?;
+                Ok(Record { run: run.clone(), seq: seq.unsigned_abs(), at_ms, event: event.clone() })
+            }
+            Err(e) => {
+                let _ = self.connection.execute_batch("ROLLBACK");
+                Err(e)
+            }
+        }
+    }
+
+    fn append_locked(&self, run: &RunId, at_ms: i64, event: &Event, json: &str) -> Result<i64, EngineError> {
+        let (last, previous) = self.head()?;
+        let seq = last + 1;
+        let chain = chain(&previous, seq, run.as_str(), at_ms, json);
+        let kind = kind_of(event);
+        self.connection
+            .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
+            .and_then(|mut s| s.execute(params![seq, run.as_str(), at_ms, kind, json, chain]))
+            .map_err(|e| self.wrap(e))?;
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO meta VALUES ('head', ?1)")
+            .and_then(|mut s| s.execute(params![format!("{seq}:{chain}")]))
+            .map_err(|e| self.wrap(e))?;
+        Ok(seq)
+    }
+
+    fn read(&self, filter: &str, value: &str) -> Result<Vec<Record>, EngineError> {
+        let (head, _) = self.head()?;
+        let sql = format!(
+            "SELECT e.seq, e.run, e.at_ms, e.kind, e.json, e.chain, p.chain FROM events e
+             LEFT JOIN events p ON p.seq = e.seq - 1 WHERE {filter} ORDER BY e.seq"
+        );
+        let mut statement = self.connection.prepare(&sql).map_err(|e| self.wrap(e))?;
+        let mut rows = statement.query(params![value]).map_err(|e| self.wrap(e))?;
+        let mut records = Vec::new();
+        while let Some(row) = rows.next().map_err(|e| self.wrap(e))? {
+            let get = |e| self.wrap(e);
+            let seq: i64 = row.get(0).map_err(get)?;
+            let run: String = row.get(1).map_err(get)?;
+            let at_ms: i64 = row.get(2).map_err(get)?;
+            let kind: String = row.get(3).map_err(get)?;
+            let json: String = row.get(4).map_err(get)?;
+            let stored: String = row.get(5).map_err(get)?;
+            let previous: Option<String> = row.get(6).map_err(get)?;
+            let previous = match previous {
+                Some(p) => p,
+                None if seq == 1 => GENESIS.to_owned(),
+                None => return Err(self.damaged(format!("event {} is missing", seq - 1))),
+            };
+            if seq > head || chain(&previous, seq, &run, at_ms, &json) != stored {
+                return Err(self.damaged(format!("event {seq} is not as it was written")));
+            }
+            let event: Event = serde_json::from_str(&json)
+                .map_err(|e| self.damaged(format!("event {seq} cannot be read: {e}")))?;
+            if kind_of(&event) != kind {
+                return Err(self.damaged(format!("event {seq} is indexed as {kind:?}")));
+            }
+            records.push(Record { run: run.into(), seq: seq.unsigned_abs(), at_ms, event });
+        }
+        Ok(records)
+    }
+
+    /// All events of a run.
+    pub fn run(&self, run: &RunId) -> Result<Vec<Record>, EngineError> {
+        self.read("e.run = ?1", run.as_str())
+    }
+
+    /// All events of one kind (`planned`, `ended`, `trial_began` ...), in order.
+    pub fn of_kind(&self, kind: &str) -> Result<Vec<Record>, EngineError> {
+        self.read("e.kind = ?1", kind)
+    }
+
+    /// Every event; reading confirms the whole chain.
+    pub fn all(&self) -> Result<Vec<Record>, EngineError> {
+        let records = self.read("?1 = ''", "")?;
+        let (head, _) = self.head()?;
+        if records.len() as i64 != head {
+            return Err(self.damaged(format!("{head} events are claimed and {} are there", records.len())));
+        }
+        Ok(records)
+    }
+
+    /// The plan and state of a run.
+    pub fn load(&self, run: &RunId) -> Result<(Plan, RunState, Vec<Record>), EngineError> {
+        let records = self.run(run)?;
+        let Some(Event::Planned { plan }) = records.first().map(|r| &r.event) else {
+            return Err(if records.is_empty() {
+                EngineError::UnknownRun { run: run.clone() }
+            } else {
+                self.damaged(format!("run {run} does not begin with a plan"))
+            });
+        };
+        let plan = (**plan).clone();
+        if plan.format > FORMAT {
+            return Err(EngineError::NewerFormat { path: self.path.clone(), found: plan.format, known: FORMAT });
+        }
+        let state = RunState::fold(&plan, records.iter().map(|r| &r.event));
+        Ok((plan, state, records))
+    }
+
+    /// The runs, newest first, at most `limit`.
+    pub fn runs(&self, limit: usize) -> Result<Vec<RunId>, EngineError> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT run FROM events WHERE kind = 'planned' ORDER BY seq DESC LIMIT ?1")
+            .map_err(|e| self.wrap(e))?;
+        let rows = statement
+            .query_map(params![limit as i64], |r| r.get::<_, String>(0))
+            .map_err(|e| self.wrap(e))?;
+        rows.map(|r| r.map(RunId).map_err(|e| self.wrap(e))).collect()
+    }
+
+    /// Runs that have begun and not ended, oldest first.
+    pub fn unfinished(&self) -> Result<Vec<RunId>, EngineError> {
+        self.head()?;
+        let mut statement = self
+            .connection
+            .prepare(
+                "SELECT run FROM events p WHERE kind = 'planned'
+                 AND NOT EXISTS (SELECT 1 FROM events e WHERE e.run = p.run AND e.kind = 'ended') ORDER BY seq",
+            )
+            .map_err(|e| self.wrap(e))?;
+        let rows = statement.query_map([], |r| r.get::<_, String>(0)).map_err(|e| self.wrap(e))?;
+        rows.map(|r| r.map(RunId).map_err(|e| self.wrap(e))).collect()
+    }
+}
+
+/// An empty or missing journal beside a stack that has generations is damage, not a fresh start.
+fn refuse_lost(path: &Path) -> Result<(), EngineError> {
+    let empty = std::fs::metadata(path).map_or(0, |m| m.len()) == 0;
+    if empty && path.with_file_name("current.json").exists() {
+        return Err(EngineError::Damaged {
+            what: path.to_owned(),
+            detail: "it is empty or missing, yet production has a current generation".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn chain(previous: &str, seq: i64, run: &str, at_ms: i64, json: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in [previous, &seq.to_string(), run, &at_ms.to_string(), json] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn kind_of(event: &Event) -> &'static str {
+    match event {
+        Event::Planned { .. } => "planned",
+        Event::Started { .. } => "started",
+        Event::Finished { .. } => "finished",
+        Event::Failed { .. } => "failed",
+        Event::Skipped { .. } => "skipped",
+        Event::UndoStarted { .. } => "undo_started",
+        Event::Undone { .. } => "undone",
+        Event::UndoFailed { .. } => "undo_failed",
+        Event::Interrupted => "interrupted",
+        Event::Resumed { .. } => "resumed",
+        Event::AbortRequested { .. } => "abort_requested",
+        Event::Ended { .. } => "ended",
+        Event::TrialBegan { .. } => "trial_began",
+        Event::TrialProbe { .. } => "trial_probe",
+        Event::TrialConfirmed { .. } => "trial_confirmed",
+        Event::TrialFailed { .. } => "trial_failed",
+        Event::TrialCancelled { .. } => "trial_cancelled",
+    }
+}
+
+fn sqlite(path: &Path, error: rusqlite::Error) -> EngineError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => {
+            EngineError::Damaged { what: path.to_owned(), detail: error.to_string() }
+        }
+        _ => EngineError::Journal { path: path.to_owned(), source: error },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn filled(dir: &Path, events: usize) -> (PathBuf, Vec<Record>) {
+        let path = dir.join("journal.db");
+        let mut journal = Journal::open(&path).expect("opens");
+        for i in 0..events {
+            let event = Event::TrialProbe { ok: i % 2 == 0, seen: "x".repeat(i * 7 % 90), failures_in_a_row: 0 };
+            journal.append(&RunId(format!("R{}", i % 3)), i as i64, &event).expect("appends");
+        }
+        let all = journal.all().expect("reads");
+        (path, all)
+    }
+
+    #[test]
+    fn events_come_back_as_they_were_written() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (path, all) = filled(dir.path(), 20);
+        assert_eq!(all.len(), 20);
+        let journal = Journal::open_read(&path).expect("opens").expect("exists");
+        assert_eq!(journal.all().expect("reads"), all);
+        assert_eq!(journal.run(&"R1".into()).expect("reads").len(), 7);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (path, _) = filled(dir.path(), 1);
+        let raw = Connection::open(&path).expect("opens");
+        raw.execute("UPDATE meta SET value = '99' WHERE key = 'format'", []).expect("updates");
+        drop(raw);
+        assert!(matches!(Journal::open(&path), Err(EngineError::NewerFormat { found: 99, .. })));
+        assert!(matches!(Journal::open_read(&path), Err(EngineError::NewerFormat { .. })));
+    }
+
+    #[test]
+    fn a_removed_changed_or_reordered_event_is_damage() {
+        for sql in [
+            "DELETE FROM events WHERE seq = 5",
+            "DELETE FROM events WHERE seq = 12",
+            "UPDATE events SET json = replace(json, 'true', 'false') WHERE seq = 3",
+            "UPDATE events SET at_ms = at_ms + 1 WHERE seq = 12",
+            "UPDATE events SET run = 'R9' WHERE seq = 2",
+            "DELETE FROM meta WHERE key = 'head'",
+            "DELETE FROM events",
+        ] {
+            let dir = tempfile::tempdir().expect("tempdir");
+            let (path, _) = filled(dir.path(), 12);
+            Connection::open(&path).expect("opens").execute_batch(sql).expect("tampers");
+            let result = Journal::open_read(&path).and_then(|j| j.expect("exists").all());
+            assert!(matches!(result, Err(EngineError::Damaged { .. })), "{sql}: {result:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(120))]
+        /// Torn and damaged files: an error, or exactly what was written; never anything else.
+        #[test]
+        fn a_damaged_file_is_never_guessed_at(flips in proptest::collection::vec((any::<prop::sample::Index>(), 1u8..=255), 0..4), cut in proptest::option::of(any::<prop::sample::Index>())) {
+            let dir = tempfile::tempdir().expect("tempdir");
+            let (path, all) = filled(dir.path(), 30);
+            let mut bytes = std::fs::read(&path).expect("reads");
+            for (at, mask) in &flips {
+                let i = at.index(bytes.len());
+                bytes[i] ^= mask;
+            }
+            if let Some(cut) = cut {
+                let keep = cut.index(bytes.len());
+                bytes.truncate(keep);
+            }
+            std::fs::write(dir.path().join("current.json"), "{}").expect("writes");
+            std::fs::write(&path, &bytes).expect("writes");
+            if let Ok(Some(journal)) = Journal::open_read(&path) && let Ok(found) = journal.all() {
+                prop_assert!(found == all, "other events were read from a damaged journal");
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Running the configured checks on one or several instances.
+
+use super::data::temp_dir;
+use super::{Context, Failed};
+use crate::checks;
+use switchback_core::check::{Overall, Verdict, overall};
+use switchback_core::journal::{ErrorKind, Output, StepError};
+use switchback_core::plan::CheckPhase;
+
+/// Runs the checks, alternating between the instances check by check.
+pub fn check(context: &Context<'_>, keys: &[String], phase: CheckPhase) -> Result<Output, Failed> {
+    let mut output = Output::default();
+    let mut targets = Vec::new();
+    for key in keys {
+        let instance = context.instance(key)?;
+        targets.push((instance, context.release(instance)?));
+    }
+    let environment = |name: &str| {
+        if phase == CheckPhase::AfterRollback { "after rollback".to_owned() } else { name.to_owned() }
+    };
+    let suite = checks::Suite::load(context.home, &context.plan.run, context.config)?;
+    let scratch = temp_dir(context)?;
+    let run_dir = context.run_dir();
+    let list: Vec<checks::Target<'_>> = targets
+        .iter()
+        .map(|(instance, release)| checks::Target {
+            placement: context.placement(instance, release),
+            environment: environment(&instance.environment),
+            run: context.plan.run.as_str(),
+            run_dir: &run_dir,
+            scratch: &scratch,
+        })
+        .collect();
+    let cancelled = || context.cancel.requested();
+    output.checks = suite.run(&list, phase, &|text| context.say(text), &cancelled)?;
+    context.midway();
+    let verdict = overall(&output.checks);
+    let passed = output.checks.iter().filter(|c| c.verdict == Verdict::Pass).count();
+    output.notes.push(format!("{passed} of {} passed", output.checks.len()));
+    if verdict == Overall::Fail && phase != CheckPhase::CodeOnly {
+        let failed: Vec<String> = output
+            .checks
+            .iter()
+            .filter_map(|c| match &c.verdict {
+                Verdict::Fail { reasons } => {
+                    let why = reasons.first().map_or_else(String::new, |r| format!(": {}: {}", r.at, r.what));
+                    Some(format!("{} in {}{why}", c.id, c.environment))
+                }
+                _ => None,
+            })
+            .collect();
+        let error = StepError {
+            kind: ErrorKind::Refused,
+            message: failed.join("; "),
+            hint: None,
+            details: Vec::new(),
+        };
+        return Err(Failed { error, output: Box::new(output) });
+    }
+    Ok(output)
+}

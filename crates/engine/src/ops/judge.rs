@@ -1,0 +1,193 @@
+//! Judging what a migration did to the data.
+
+use super::data::temp_dir;
+use super::{Context, Failed};
+use crate::store::{self, Progress, Source};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+use switchback_core::check::{CheckKind, CheckResult, CheckStep, Failure, Overall, Verdict, overall};
+use switchback_core::data::{PartChange, PartDiff, StoreDiff, StoreKind};
+use switchback_core::ids::StoreName;
+use switchback_core::journal::{ErrorKind, Output, StepError};
+use switchback_core::release::Instance;
+
+/// Tables in which migration tools keep their own books; a migration is expected to change them.
+///
+/// Alembic, Rails and many others, TypeORM and Laravel, Django, Flyway, Liquibase, Entity Framework, Knex,
+/// Prisma, golang-migrate, SQLite itself.
+const BOOKKEEPING: [&str; 12] = [
+    "alembic_version",
+    "schema_migrations",
+    "ar_internal_metadata",
+    "migrations",
+    "django_migrations",
+    "flyway_schema_history",
+    "databasechangelog",
+    "__efmigrationshistory",
+    "knex_migrations",
+    "knex_migrations_lock",
+    "_prisma_migrations",
+    "sqlite_sequence",
+];
+
+/// Compares two instances' data and judges the difference.
+pub fn diff(context: &Context<'_>, before: &str, after: &str) -> Result<Output, Failed> {
+    let (before, after) = (context.instance(before)?, context.instance(after)?);
+    let scratch = temp_dir(context)?;
+    let mut output = Output::default();
+    for (name, place) in &after.stores {
+        let began = Instant::now();
+        let Some(old) = before.stores.get(name).filter(|p| Path::new(&p.path).exists()) else { continue };
+        let path = Path::new(&place.path);
+        context.say(&format!("comparing {name}"));
+        let mut failures = Vec::new();
+        if path.exists() {
+            let found = store::diff(place.kind, Source::cold(Path::new(&old.path), &scratch), Source::live(path), &Progress::none())?;
+            failures.extend(judge(name, place.kind, &found, &context.config.checks.expected_changes));
+            let sound = store::integrity(place.kind, Source::cold(Path::new(&old.path), &scratch))?;
+            for problem in store::integrity(place.kind, Source::live(path))? {
+                if !sound.contains(&problem) {
+                    failures.push(Failure { at: name.to_string(), what: problem, ..Failure::default() });
+                }
+            }
+            output.notes.push(summary(name, &found));
+            output.diffs.insert(name.clone(), found);
+        } else {
+            failures.push(Failure { at: name.to_string(), what: "the store is gone".to_owned(), ..Failure::default() });
+        }
+        output.checks.push(result(name, after, failures, began, output.diffs.get(name)));
+    }
+    context.midway();
+    if overall(&output.checks) == Overall::Fail {
+        let message = output
+            .checks
+            .iter()
+            .filter_map(|c| match &c.verdict {
+                Verdict::Fail { reasons } => Some(reasons.iter().map(|r| format!("{}: {}", r.at, r.what)).collect::<Vec<_>>().join("; ")),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+            .join("; ");
+        let error = StepError {
+            kind: ErrorKind::Refused,
+            message,
+            hint: Some("if a change is intended, add it to checks.expected_changes (store.table)".to_owned()),
+            details: Vec::new(),
+        };
+        return Err(Failed { error, output: Box::new(output) });
+    }
+    Ok(output)
+}
+
+fn result(name: &StoreName, after: &Instance, failures: Vec<Failure>, began: Instant, diff: Option<&StoreDiff>) -> CheckResult {
+    let steps = diff.map_or_else(Vec::new, |d| {
+        d.parts
+            .iter()
+            .take(100)
+            .map(|p| CheckStep {
+                name: p.name.clone(),
+                ok: !failures.iter().any(|f| f.at == format!("{name}.{}", p.name)),
+                took_ms: 0,
+                seen: describe(p),
+            })
+            .collect()
+    });
+    CheckResult {
+        id: format!("integrity/{name}"),
+        kind: CheckKind::Integrity,
+        environment: after.environment.clone(),
+        verdict: Verdict::from_failures(failures),
+        took_ms: crate::runtime::process::elapsed_ms(began),
+        measured: BTreeMap::new(),
+        steps,
+        artefacts: Vec::new(),
+    }
+}
+
+fn summary(name: &StoreName, diff: &StoreDiff) -> String {
+    let count = |change| diff.parts.iter().filter(|p| p.change == change).count();
+    let lost = diff.lost_or_altered();
+    format!(
+        "{name}: {} unchanged, {} with new columns, {} changed, {} new, {} dropped; {lost} rows or files lost or altered",
+        diff.unchanged,
+        count(PartChange::ColumnsAdded),
+        count(PartChange::Changed),
+        count(PartChange::Added),
+        count(PartChange::Dropped),
+    )
+}
+
+/// What happened to one table or file, in words.
+pub fn describe(part: &PartDiff) -> String {
+    let mut words = Vec::new();
+    match part.change {
+        PartChange::Unchanged => return "unchanged".to_owned(),
+        PartChange::Added => return format!("new ({})", part.after),
+        PartChange::Dropped => return format!("dropped ({} before)", part.before),
+        PartChange::ColumnsAdded | PartChange::Changed => {}
+    }
+    if !part.columns_added.is_empty() {
+        words.push(format!("columns added: {}", part.columns_added.join(", ")));
+    }
+    if !part.columns_removed.is_empty() {
+        words.push(format!("columns removed: {}", part.columns_removed.join(", ")));
+    }
+    for (count, what) in [(part.rows_added, "added"), (part.rows_removed, "removed"), (part.rows_changed, "changed")] {
+        if count > 0 {
+            words.push(format!("{count} {what}"));
+        }
+    }
+    words.extend(part.notes.iter().cloned());
+    if words.is_empty() { "changed".to_owned() } else { words.join("; ") }
+}
+
+/// What in a difference is a loss that nobody declared.
+fn judge(store: &StoreName, kind: StoreKind, diff: &StoreDiff, expected: &[String]) -> Vec<Failure> {
+    let allowed = |part: &str| {
+        expected.iter().any(|e| e == &format!("{store}.*") || e == &format!("{store}.{part}"))
+            || (kind == StoreKind::Sqlite && BOOKKEEPING.contains(&part.to_ascii_lowercase().as_str()))
+    };
+    let mut failures = Vec::new();
+    for part in diff.parts.iter().filter(|p| !allowed(&p.name)) {
+        let mut words = Vec::new();
+        let thing = if kind == StoreKind::Sqlite { "rows" } else { "files" };
+        match part.change {
+            PartChange::Dropped => words.push("is gone".to_owned()),
+            PartChange::Unchanged | PartChange::Added | PartChange::ColumnsAdded => {}
+            PartChange::Changed if kind == StoreKind::Files => words.push(describe(part)),
+            PartChange::Changed => {
+                if part.rows_removed > 0 {
+                    words.push(format!("{} of {} {thing} are gone", part.rows_removed, part.before));
+                }
+                if part.rows_changed > 0 {
+                    words.push(format!("{} of {} {thing} were altered", part.rows_changed, part.before));
+                }
+            }
+        }
+        if !part.columns_removed.is_empty() && part.change != PartChange::Dropped {
+            words.push(format!("columns are gone: {}", part.columns_removed.join(", ")));
+        }
+        if !words.is_empty() {
+            let example = part.examples.iter().find(|e| e.before.is_some());
+            failures.push(Failure {
+                at: format!("{store}.{}", part.name),
+                what: words.join(", "),
+                expected: example.and_then(|e| e.before.as_ref()).map(|r| shorten(&serde_json::Value::Object(r.clone()).to_string())),
+                got: example.map(|e| e.row.as_ref().map_or_else(|| "nothing".to_owned(), |r| shorten(&serde_json::Value::Object(r.clone()).to_string()))),
+                reproduce: None,
+            });
+        }
+    }
+    for orphan in &diff.new_orphans {
+        failures.push(Failure { at: store.to_string(), what: format!("orphaned foreign keys: {orphan}"), ..Failure::default() });
+    }
+    failures
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(200) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,151 @@
+//! The operations: what each step does to the world, and how it is reversed.
+//!
+//! Every operation is safe to run twice, and finds out from the world, not from memory, what is left to
+//! do. None makes a choice: paths, ports and generations come from the plan.
+
+mod checks;
+mod data;
+mod judge;
+mod pointer;
+mod preflight;
+mod services;
+mod versions;
+
+pub use versions::edit_versions;
+
+use crate::engine::{Cancel, Notice, Observer};
+use crate::error::EngineError;
+use crate::fault::{self, At, Way};
+use crate::home::Home;
+use crate::runtime::process::Placement;
+use std::path::PathBuf;
+use switchback_core::config::Config;
+use switchback_core::journal::{Output, Record, RunState, StepError};
+use switchback_core::plan::{Op, Plan, Step};
+use switchback_core::release::{Instance, Release};
+
+/// Everything an operation may look at.
+pub struct Context<'a> {
+    /// The stack.
+    pub home: &'a Home,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The configuration as of the plan.
+    pub config: &'a Config,
+    /// Where the run stands.
+    pub state: &'a RunState,
+    /// Its events so far.
+    pub records: &'a [Record],
+    /// The step.
+    pub step: &'a Step,
+    /// From 1; above 1 means that an earlier attempt may have left something.
+    pub attempt: u32,
+    /// Forward or backward.
+    pub way: Way,
+    /// Asked within long work.
+    pub cancel: &'a Cancel,
+    /// Told what is being done.
+    pub observe: Observer<'a>,
+}
+
+/// A failed operation and what it found nevertheless.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why.
+    pub error: StepError,
+    /// What it found.
+    pub output: Box<Output>,
+}
+
+impl From<StepError> for Failed {
+    fn from(error: StepError) -> Self {
+        Self { error, output: Box::default() }
+    }
+}
+
+impl From<EngineError> for Failed {
+    fn from(error: EngineError) -> Self {
+        Self::from(error.to_step_error())
+    }
+}
+
+impl From<crate::store::StoreError> for Failed {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::from(EngineError::from(error))
+    }
+}
+
+impl Context<'_> {
+    fn instance(&self, key: &str) -> Result<&Instance, EngineError> {
+        self.plan
+            .instance(key)
+            .ok_or_else(|| EngineError::Internal { detail: format!("the plan names no instance {key}") })
+    }
+    fn release(&self, instance: &Instance) -> Result<Release, EngineError> {
+        self.home.release(&instance.release)
+    }
+    fn placement<'p>(&'p self, instance: &'p Instance, release: &'p Release) -> Placement<'p> {
+        Placement { home: self.home, config: self.config, instance, release }
+    }
+    fn run_dir(&self) -> PathBuf {
+        self.home.run_dir(&self.plan.run)
+    }
+    fn say(&self, text: &str) {
+        (self.observe)(&Notice::Doing { text, done: 0, total: 0 });
+    }
+    /// The middle of an operation's effect, for the crash matrix.
+    fn midway(&self) {
+        fault::point(self.way, self.step.id.as_str(), At::During);
+    }
+}
+
+/// Performs a step.
+pub fn perform(context: &Context<'_>) -> Result<Output, Failed> {
+    match &context.step.op {
+        Op::Preflight { target, need_bytes } => preflight::preflight(context, target, *need_bytes),
+        Op::Prepare { instance } => services::prepare(context, instance),
+        Op::Clone { from, to, mode } => data::clone(context, from, to, *mode),
+        Op::Base { instance, source } => data::base(context, instance, source),
+        Op::Migrate { instance, service, source } => services::migrate(context, instance, service, source),
+        Op::Start { instance } => services::start(context, instance),
+        Op::Stop { instance } => services::stop(context, instance),
+        Op::ReadBack { instance } => services::read_back(context, instance),
+        Op::Fingerprint { instance, mode, equal_to } => {
+            data::fingerprint(context, instance, *mode, equal_to.as_ref())
+        }
+        Op::Diff { before, after } => judge::diff(context, before, after),
+        Op::Check { instances, phase } => checks::check(context, instances, *phase),
+        Op::Dispose { instances } => services::dispose(context, instances),
+        Op::Flip { from, to, to_previous, .. } => pointer::flip(context, *from, *to, *to_previous),
+        Op::EditVersions { from, to } => versions::edit(context, from, to),
+        Op::BeginTrial { .. } => pointer::begin_trial(context),
+        Op::Export { abandoned } => data::export(context, abandoned),
+        Op::Certify { from, to, valid_ms } => pointer::certify(context, from, to, *valid_ms),
+    }
+}
+
+/// Reverses a step, finished or not.
+pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
+    match &context.step.op {
+        Op::Prepare { instance } => services::unprepare(context, instance),
+        Op::Start { instance } => services::stop(context, instance),
+        Op::Stop { instance } => services::start(context, instance),
+        Op::Flip { from, from_previous, to, .. } => pointer::unflip(context, *from, *from_previous, *to),
+        Op::EditVersions { from, to } => versions::edit(context, to, from),
+        Op::Preflight { .. }
+        | Op::Clone { .. }
+        | Op::Base { .. }
+        | Op::Migrate { .. }
+        | Op::ReadBack { .. }
+        | Op::Fingerprint { .. }
+        | Op::Diff { .. }
+        | Op::Check { .. }
+        | Op::Dispose { .. }
+        | Op::BeginTrial { .. }
+        | Op::Export { .. }
+        | Op::Certify { .. } => {
+            context.midway();
+            Ok(Output::default())
+        }
+    }
+}

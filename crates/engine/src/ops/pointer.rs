@@ -1,0 +1,109 @@
+//! Pointing production at a generation, beginning a trial, issuing a certificate.
+
+use super::{Context, Failed};
+use crate::engine::now_ms;
+use crate::error::EngineError;
+use crate::scratch::Scratch;
+use crate::watch;
+use switchback_core::check::Verdict;
+use switchback_core::ids::GenerationId;
+use switchback_core::journal::Output;
+use switchback_core::next::findings;
+use switchback_core::release::{Certificate, FORMAT, Pointer};
+use switchback_core::times;
+
+/// Points production at a generation.
+pub fn flip(
+    context: &Context<'_>,
+    from: Option<GenerationId>,
+    to: GenerationId,
+    to_previous: Option<GenerationId>,
+) -> Result<Output, Failed> {
+    let found = context.home.pointer()?.map(|p| p.current);
+    if found != from && found != Some(to) {
+        return Err(EngineError::refused(
+            format!("production points at {found:?}, not at what the plan was made from ({from:?})"),
+            "look at `switchback history`; another program or person changed it",
+        )
+        .into());
+    }
+    // From now on the generation is live: it can no longer be removed as scratch.
+    if let Some(instance) = context.plan.instances.values().find(|i| i.is_production() && i.generation == to)
+        && let Ok(Some(scratch)) = Scratch::open(context.home, &instance.dir)
+    {
+        scratch.keep()?;
+    }
+    context.midway();
+    context.home.set_pointer(Some(&Pointer { format: FORMAT, current: to, previous: to_previous }))?;
+    Ok(Output::default())
+}
+
+/// Points production back.
+pub fn unflip(
+    context: &Context<'_>,
+    from: Option<GenerationId>,
+    from_previous: Option<GenerationId>,
+    to: GenerationId,
+) -> Result<Output, Failed> {
+    let pointer = from.map(|current| Pointer { format: FORMAT, current, previous: from_previous });
+    context.home.set_pointer(pointer.as_ref())?;
+    context.midway();
+    // The generation was made by this run and is left again: `prepare` may remove it.
+    if let Some(instance) = context.plan.instances.values().find(|i| i.is_production() && i.generation == to)
+        && context.home.generation(to).is_ok_and(|g| g.created_by == context.plan.run)
+    {
+        crate::scratch::retire(context.home, &instance.dir)?;
+    }
+    Ok(Output::default())
+}
+
+/// Makes sure that a watchdog watches. The engine has recorded the trial itself.
+pub fn begin_trial(context: &Context<'_>) -> Result<Output, Failed> {
+    context.midway();
+    let pid = watch::ensure(context.home)?;
+    Ok(Output { notes: vec![format!("watchdog: process {pid}")], ..Output::default() })
+}
+
+/// Issues a certificate if nothing speaks against the upgrade.
+pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Result<Output, Failed> {
+    let (from, to) = (context.instance(from)?, context.instance(to)?);
+    let (refusals, doubts) = findings(context.plan, context.state);
+    context.midway();
+    let rollback_ms = times::between(context.records, "rollback-stop", "rollback-read-back");
+    let (Some(rollback_ms), true, true) = (rollback_ms, refusals.is_empty(), doubts.is_empty()) else {
+        return Ok(Output { notes: vec!["no certificate is issued".to_owned()], ..Output::default() });
+    };
+    if rollback_ms > context.plan.budget_ms {
+        return Err(EngineError::refused(
+            format!("the rollback took {rollback_ms} ms, the budget is {} ms", context.plan.budget_ms),
+            "raise `rollback.budget`, or find out why stopping and starting takes so long",
+        )
+        .into());
+    }
+    let now = now_ms();
+    let data_bytes = context
+        .state
+        .output(&"snapshot".into())
+        .map_or(0, |o| o.copies.values().map(|c| c.bytes).sum());
+    let passed = context
+        .plan
+        .steps
+        .iter()
+        .filter_map(|s| context.state.output(&s.id))
+        .flat_map(|o| &o.checks)
+        .filter(|c| c.verdict == Verdict::Pass)
+        .count();
+    let certificate = Certificate {
+        run: context.plan.run.clone(),
+        from: from.release.clone(),
+        to: to.release.clone(),
+        issued_at_ms: now,
+        expires_at_ms: now.saturating_add_unsigned(valid_ms),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        data_bytes,
+        rollback_ms,
+        downtime_ms: times::downtime(context.records, "stop-old", "start-new").unwrap_or(0),
+        checks_passed: u32::try_from(passed).unwrap_or(u32::MAX),
+    };
+    Ok(Output { certificate: Some(certificate), ..Output::default() })
+}

@@ -1,0 +1,314 @@
+//! Preparing, migrating, starting, stopping and disposing of instances.
+
+use super::{Context, Failed};
+use crate::error::{EngineError, io};
+use crate::exec::{self, Exec};
+use crate::home::create_dir;
+use crate::runtime::process::{self, health, start as starter, table};
+use crate::scratch::Scratch;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use switchback_core::check::Artefact;
+use switchback_core::config::{Config, Service};
+use switchback_core::duration::human_ms;
+use switchback_core::ids::{Digest, ServiceName};
+use switchback_core::journal::{ErrorKind, Output, StepError};
+use switchback_core::plan::CloneMode;
+use switchback_core::release::{FORMAT, Generation, Instance, Release};
+use std::collections::BTreeMap;
+
+fn definitions(release: &Release) -> BTreeMap<ServiceName, Service> {
+    release.services.iter().map(|(n, s)| (n.clone(), s.definition.clone())).collect()
+}
+
+/// Makes an instance's folder with its configuration files; records a production generation.
+pub fn prepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
+    let instance = context.instance(key)?;
+    let scratch = Scratch::create(context.home, &instance.dir)?;
+    let work = scratch.path().join("work");
+    create_dir(&work)?;
+    context.midway();
+    let release = context.release(instance)?;
+    let kept = context.home.release_dir(&instance.release).join("config");
+    for relative in release.config.keys() {
+        let (from, to) = (kept.join(relative), work.join(relative));
+        if let Some(parent) = to.parent() {
+            create_dir(parent)?;
+        }
+        scratch.remove_part(&to)?;
+        fs::copy(&from, &to).map_err(io("copy", &from))?;
+    }
+    if instance.is_production() {
+        let generation = Generation {
+            format: FORMAT,
+            instance: instance.clone(),
+            created_by: context.plan.run.clone(),
+            created_at_ms: context.plan.made_at_ms,
+            previous: context.plan.from_generation.filter(|g| *g != instance.generation),
+            adopted: context.plan.from_generation == Some(instance.generation),
+        };
+        context.home.save_generation(&generation)?;
+    }
+    Ok(Output::default())
+}
+
+/// Removes what `prepare` made. A production generation that was started may have been written to by users:
+/// its writes are exported first, and it is kept if there are any, or if that cannot be told.
+pub fn unprepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
+    let instance = context.instance(key)?;
+    let mut output = Output::default();
+    let Some(scratch) = Scratch::open(context.home, &instance.dir)? else {
+        context.midway();
+        return Ok(output);
+    };
+    if instance.is_production() && scratch.path().join(STARTED).exists() {
+        match super::data::export_writes(context, instance) {
+            Ok(exported) => {
+                let writes: u64 = exported.exports.values().map(switchback_core::data::ExportStats::total).sum();
+                output = exported;
+                if writes > 0 {
+                    output.notes.push(format!("generation {} is kept", instance.generation));
+                    return Ok(output);
+                }
+                let exports = context.home.export_dir(instance.generation);
+                if exports.exists() {
+                    fs::remove_dir_all(&exports).map_err(io("remove", &exports))?;
+                }
+            }
+            Err(e) => {
+                output.notes.push(format!("generation {} is kept: {e}", instance.generation));
+                return Ok(output);
+            }
+        }
+    }
+    keep_logs(context, instance, &mut output)?;
+    context.midway();
+    scratch.remove()?;
+    Ok(output)
+}
+
+/// Marks an instance whose services were started.
+const STARTED: &str = "started";
+
+/// Starts all services in order and waits until each is healthy and stable.
+pub fn start(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
+    let instance = context.instance(key)?;
+    let release = context.release(instance)?;
+    let placement = context.placement(instance, &release);
+    let services = definitions(&release);
+    let mut output = Output::default();
+    fs::write(context.home.instance_dir(instance).join(STARTED), b"")
+        .map_err(io("write in", &context.home.instance_dir(instance)))?;
+    for group in Config::start_order(&services) {
+        let began = Instant::now();
+        for name in &group {
+            starter::start(&placement, name, &services[name])?;
+        }
+        context.midway();
+        for name in &group {
+            let service = &services[name];
+            context.say(&format!("waiting until {name} is healthy"));
+            let cancelled = || context.cancel.requested();
+            let times = health::wait_healthy(&placement, name, service, began, &cancelled)
+                .map_err(|error| Failed { error, output: Box::new(output.clone()) })?;
+            output.notes.push(format!(
+                "{name} {}: healthy after {}",
+                service.version,
+                human_ms(times.healthy_after_ms.unwrap_or(0))
+            ));
+            output.services.insert(name.clone(), times);
+        }
+    }
+    Ok(output)
+}
+
+/// Stops all services in reverse order.
+pub fn stop(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
+    let instance = context.instance(key)?;
+    Ok(stop_instance(context, instance)?)
+}
+
+fn stop_instance(context: &Context<'_>, instance: &Instance) -> Result<Output, EngineError> {
+    let services = definitions(&context.release(instance)?);
+    let mut output = Output::default();
+    for group in Config::start_order(&services).iter().rev() {
+        for name in group {
+            context.say(&format!("stopping {name}"));
+            let times = process::stop(context.home, instance, name, &services[name])?;
+            if times.killed {
+                output.notes.push(format!(
+                    "{name} did not end within {} and was killed",
+                    services[name].stop.grace
+                ));
+            }
+            output.services.insert(name.clone(), times);
+            context.midway();
+        }
+    }
+    Ok(output)
+}
+
+/// Runs a service's migration command.
+///
+/// An interrupted migration may have left the data half changed, so a second attempt begins with a fresh clone.
+pub fn migrate(context: &Context<'_>, key: &str, name: &ServiceName, source: &str) -> Result<Output, Failed> {
+    let instance = context.instance(key)?;
+    let release = context.release(instance)?;
+    let placement = context.placement(instance, &release);
+    let Some(service) = release.services.get(name).map(|s| &s.definition) else {
+        return Err(EngineError::Internal { detail: format!("the release has no service {name}") }.into());
+    };
+    // A migration that an earlier attempt left running must not go on beside this one.
+    process::stop(context.home, instance, name, service)?;
+    if context.attempt > 1 {
+        super::data::clone(context, source, key, CloneMode::Cold)?;
+    }
+    context.say(&format!("migrating {name} to {}", service.version));
+    let mut environment = starter::service_environment(&placement, name, service)?;
+    let wanted = process::marker(context.home, instance, name.as_str())?;
+    environment.insert(table::MARKER.to_owned(), format!("{wanted}#migrate"));
+    let log = context.run_dir().join(format!("migrate-{}-{name}.log", instance.environment));
+    let mut exec = Exec::new(starter::resolve(&placement, name, service, &service.migrate)?);
+    exec.cwd = Some(placement.work_dir());
+    exec.env = environment;
+    exec.timeout = service.migrate_deadline.0;
+    exec.redact = placement.secrets();
+    let cancelled = || context.cancel.requested();
+    let result = exec::run_with_cancel(&exec, &cancelled);
+    context.midway();
+    // Whatever happened, nothing of it may go on.
+    process::stop(context.home, instance, name, service)?;
+    let failed = |message: String, hint: &str, details: Vec<String>| {
+        Failed::from(StepError { kind: ErrorKind::Refused, message, hint: Some(hint.to_owned()), details })
+    };
+    let ran = result.map_err(|e| failed(format!("the migration of {name} could not be run: {e}"), "check `migrate` in switchback.yaml", Vec::new()))?;
+    let text = format!("{}{}", ran.stdout, ran.stderr);
+    fs::write(&log, &text).map_err(io("write", &log))?;
+    let last = || text.lines().rev().take(12).map(str::to_owned).collect::<Vec<_>>().into_iter().rev().collect();
+    if ran.timed_out {
+        return Err(failed(
+            format!("the migration of {name} did not end within {}", service.migrate_deadline),
+            "raise `migrate_deadline` if it only needs longer; its last output is below",
+            last(),
+        ));
+    }
+    if !ran.success() {
+        return Err(failed(
+            format!("the migration of {name} failed: {}", ran.status_text()),
+            "its last output is below",
+            last(),
+        ));
+    }
+    let mut output = Output::default();
+    output.notes.push(format!("{name}: {}", human_ms(ran.took_ms)));
+    output.artefacts.extend(artefact(context, &log, format!("Output of the migration of {name}")));
+    Ok(output)
+}
+
+/// Describes a file of the run's folder as evidence.
+pub fn artefact(context: &Context<'_>, path: &Path, title: String) -> Option<Artefact> {
+    let bytes = fs::read(path).ok()?;
+    let relative = path.strip_prefix(context.run_dir()).ok()?;
+    Some(Artefact {
+        title,
+        path: relative.to_string_lossy().into_owned(),
+        blake3: Digest::of(&bytes).0,
+        bytes: bytes.len() as u64,
+    })
+}
+
+/// Confirms that exactly this instance runs. Ports and processes may need a moment to settle.
+pub fn read_back(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
+    let instance = context.instance(key)?;
+    let services = definitions(&context.release(instance)?);
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match process::read_back(context.home, instance, &services)? {
+            Ok(read_back) => {
+                context.midway();
+                return Ok(Output { read_back, ..Output::default() });
+            }
+            Err(differences) if Instant::now() >= deadline => {
+                return Err(StepError {
+                    kind: ErrorKind::Refused,
+                    message: format!("what runs is not {}: {}", instance.key(), differences.join("; ")),
+                    hint: None,
+                    details: Vec::new(),
+                }
+                .into());
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Copies the services' logs into the run's folder before the instance goes away.
+fn keep_logs(context: &Context<'_>, instance: &Instance, output: &mut Output) -> Result<(), EngineError> {
+    let Ok(release) = context.release(instance) else { return Ok(()) };
+    let placement = context.placement(instance, &release);
+    let dir = context.run_dir().join("logs");
+    create_dir(&dir)?;
+    for name in release.services.keys() {
+        let log = placement.log_file(name);
+        // The end of a log tells why; 256 KiB of it is enough and bounded.
+        let lines = placement.redact(tail_bytes(&log, 256 << 10));
+        if lines.is_empty() {
+            continue;
+        }
+        let kept = dir.join(format!("{}-g{}-{name}.log", instance.environment, instance.generation));
+        fs::write(&kept, lines.join("\n")).map_err(io("write", &kept))?;
+        output.artefacts.extend(artefact(
+            context,
+            &kept,
+            format!("Log of {name} in {} (generation {})", instance.environment, instance.generation),
+        ));
+    }
+    Ok(())
+}
+
+fn tail_bytes(path: &Path, bytes: u64) -> Vec<String> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+        let mut data = Vec::new();
+        file.take(bytes).read_to_end(&mut data)?;
+        Ok(data)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).lines().map(str::to_owned).collect()
+}
+
+/// Stops and removes staging instances, and confirms that nothing is left of them.
+pub fn dispose(context: &Context<'_>, keys: &[String]) -> Result<Output, Failed> {
+    let mut output = Output::default();
+    for key in keys {
+        let instance = context.instance(key)?;
+        if Scratch::open(context.home, &instance.dir)?.is_none() {
+            continue;
+        }
+        stop_instance(context, instance)?;
+        keep_logs(context, instance, &mut output)?;
+        if let Some(scratch) = Scratch::open(context.home, &instance.dir)? {
+            scratch.remove()?;
+        }
+        context.midway();
+    }
+    let below = format!("staging/{}", context.plan.run);
+    let left = process::members_below(context.home, &below)?;
+    let folder = context.home.state().join(&below);
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(io("remove", &folder))?;
+    }
+    let temp = context.run_dir().join("tmp");
+    if temp.exists() {
+        fs::remove_dir_all(&temp).map_err(io("remove", &temp))?;
+    }
+    if !left.is_empty() {
+        let pids: Vec<String> = left.iter().map(|p| p.pid.to_string()).collect();
+        return Err(EngineError::Internal { detail: format!("processes of staging are left: {}", pids.join(", ")) }.into());
+    }
+    output.read_back.push("no process, port or folder of the staging environments is left".to_owned());
+    Ok(output)
+}

@@ -1,0 +1,3 @@
+//! Runtimes: what starts, stops and looks at the services of an instance.
+
+pub mod process;

@@ -1,0 +1,196 @@
+//! A session: the lock, the journal, and the procedures that the command line and the watchdog share.
+
+use crate::checks;
+use crate::engine::{Cancel, Engine, Observer, RunEnd, now_ms};
+use crate::error::EngineError;
+use crate::gather::{self, Target};
+use crate::home::{CONFIG_FILE, Home, create_dir};
+use crate::journal::Journal;
+use crate::lock::Lock;
+use crate::watch;
+use std::time::Duration;
+use switchback_core::config::Config;
+use switchback_core::ids::{GenerationId, RunId};
+use switchback_core::journal::{Event, Outcome};
+use switchback_core::plan::{self, OnFailure, Plan, RollbackFacts};
+
+/// The right to change a stack.
+pub struct Session<'h> {
+    home: &'h Home,
+    /// The stack's journal.
+    pub journal: Journal,
+    _lock: Lock,
+}
+
+impl<'h> Session<'h> {
+    /// Takes the lock and opens the journal.
+    pub fn open(home: &'h Home, what: &str, wait: Duration) -> Result<Self, EngineError> {
+        home.create_state()?;
+        let lock = Lock::take(&home.state().join("lock"), what, wait)?;
+        let journal = Journal::open(&home.state().join("journal.db"))?;
+        Ok(Self { home, journal, _lock: lock })
+    }
+
+    /// Refuses to begin while an earlier run is unfinished: its state must be settled first.
+    pub fn require_settled(&self) -> Result<(), EngineError> {
+        let Some(run) = self.journal.unfinished()?.pop() else { return Ok(()) };
+        let (plan, ..) = self.journal.load(&run)?;
+        Err(EngineError::Refused {
+            message: format!("the {} {run} was interrupted and is not finished", plan.procedure.as_str()),
+            hint: Some("`switchback resume` goes on with it, `switchback resume --abort` undoes it".to_owned()),
+        })
+    }
+
+    /// Refuses while a promotion is on trial.
+    pub fn require_no_trial(&self) -> Result<(), EngineError> {
+        let Some(trial) = watch::current(&self.journal)? else { return Ok(()) };
+        let generation = trial.state.trial.as_ref().map_or(GenerationId(0), |t| t.generation);
+        Err(EngineError::refused(
+            format!("generation {generation} is on trial"),
+            "wait until the trial has ended (`switchback status`), or `switchback rollback`",
+        ))
+    }
+
+    /// Keeps the configuration and checks with a run, so that it sees the same ones to its end.
+    pub fn keep(&self, run: &RunId, config: &Config) -> Result<(), EngineError> {
+        let dir = self.home.run_dir(run);
+        create_dir(&dir)?;
+        checks::keep(self.home, run, config)?;
+        let text = serde_yaml_ng::to_string(config)
+            .map_err(|e| EngineError::Internal { detail: format!("cannot keep the configuration: {e}") })?;
+        crate::home::write_atomic(&dir.join(CONFIG_FILE), text.as_bytes())
+    }
+
+    /// Plans a rehearsal.
+    pub fn plan_rehearsal(&self, config: &Config, target: &Target) -> Result<Plan, EngineError> {
+        Ok(plan::rehearse(&gather::rehearse_facts(self.home, config, target)?))
+    }
+
+    /// Plans a promotion, and confirms that a certificate permits it.
+    pub fn plan_promotion(&self, config: &Config, target: &Target, waiver: Option<String>) -> Result<Plan, EngineError> {
+        let plan = plan::promote(&gather::promote_facts(self.home, config, target, waiver)?);
+        gather::certificate_holds(self.home, &plan)?;
+        Ok(plan)
+    }
+
+    /// Plans a rollback to a generation, or to the previous one.
+    pub fn plan_rollback(
+        &self,
+        config: &Config,
+        to: Option<GenerationId>,
+        reason: &str,
+        on_failure: OnFailure,
+    ) -> Result<Plan, EngineError> {
+        let Some(pointer) = self.home.pointer()? else {
+            return Err(EngineError::refused("the stack has no generation yet", "`switchback up` makes the first"));
+        };
+        let Some(to) = to.or(pointer.previous) else {
+            return Err(EngineError::refused(
+                format!("generation {} has no previous generation to return to", pointer.current),
+                "only a promotion makes a generation that can be left again",
+            ));
+        };
+        if to == pointer.current {
+            return Err(EngineError::refused(format!("production already runs generation {to}"), "nothing was done"));
+        }
+        let target = self.home.generation(to)?;
+        Ok(plan::rollback(&RollbackFacts {
+            run: gather::new_run(),
+            stack: config.stack.clone(),
+            now_ms: now_ms(),
+            leave: self.home.generation(pointer.current)?.instance,
+            target_previous: target.previous.filter(|p| self.home.generation(*p).is_ok()),
+            target: target.instance,
+            pointer_previous: pointer.previous,
+            budget_ms: config.rollback.budget.as_millis(),
+            reason: reason.to_owned(),
+            on_failure,
+        }))
+    }
+
+    /// Plans to start production, adopting the stack if it has no generation yet.
+    pub fn plan_up(&self, config: &Config) -> Result<Plan, EngineError> {
+        let (instance, adopt) = match self.home.pointer()? {
+            Some(pointer) => (self.home.generation(pointer.current)?.instance, false),
+            None => (gather::adopted(self.home, config)?, true),
+        };
+        if adopt {
+            for (name, ports) in &instance.ports {
+                for (port_name, port) in ports {
+                    if crate::runtime::process::table::port_taken(*port) {
+                        return Err(EngineError::refused(
+                            format!("port {port} ({name}.{port_name}) is already in use"),
+                            format!("if {name} is running by itself, stop it first: Switchback starts it from now on"),
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(plan::up(gather::new_run(), config.stack.clone(), now_ms(), config.rollback.budget.as_millis(), &instance, adopt))
+    }
+
+    /// Plans to stop production.
+    pub fn plan_down(&self, config: &Config) -> Result<Plan, EngineError> {
+        let Some(pointer) = self.home.pointer()? else {
+            return Err(EngineError::refused("the stack has no generation yet", "nothing is running that Switchback started"));
+        };
+        let instance = self.home.generation(pointer.current)?.instance;
+        Ok(plan::down(gather::new_run(), config.stack.clone(), now_ms(), config.rollback.budget.as_millis(), &instance))
+    }
+
+    /// Records a plan and carries it out.
+    pub fn carry_out(&mut self, plan: &Plan, config: &Config, cancel: &Cancel, observe: Observer<'_>) -> Result<RunEnd, EngineError> {
+        self.keep(&plan.run, config)?;
+        self.cancel_trial_for(plan)?;
+        let mut engine = Engine { home: self.home, journal: &mut self.journal, observe, cancel: cancel.clone() };
+        engine.begin(plan)?;
+        let end = engine.run(plan, config)?;
+        self.tidy(plan, &end);
+        Ok(end)
+    }
+
+    /// Goes on with a run, or undoes it.
+    pub fn resume(
+        &mut self,
+        run: &RunId,
+        abort: bool,
+        cancel: &Cancel,
+        observe: Observer<'_>,
+    ) -> Result<RunEnd, EngineError> {
+        let (plan, state, _) = self.journal.load(run)?;
+        if state.ended.is_none() {
+            self.journal.append(run, now_ms(), &Event::Resumed { pid: std::process::id() })?;
+            if abort {
+                let reason = "undone on request".to_owned();
+                self.journal.append(run, now_ms(), &Event::AbortRequested { reason })?;
+            }
+        }
+        let config = self.home.run_config(run)?;
+        let mut engine = Engine { home: self.home, journal: &mut self.journal, observe, cancel: cancel.clone() };
+        let end = engine.run(&plan, &config)?;
+        self.tidy(&plan, &end);
+        Ok(end)
+    }
+
+    /// A rollback ends the trial of the generation that it leaves.
+    fn cancel_trial_for(&mut self, plan: &Plan) -> Result<(), EngineError> {
+        if plan.procedure == plan::Procedure::Rollback
+            && let Some(trial) = watch::current(&self.journal)?
+        {
+            let why = format!("rolled back by run {}", plan.run);
+            self.journal.append(&trial.plan.run, now_ms(), &Event::TrialCancelled { why })?;
+        }
+        Ok(())
+    }
+
+    /// Removes private copies of a run that is over, and what staging of it is left after an undo.
+    fn tidy(&self, plan: &Plan, end: &RunEnd) {
+        if matches!(end, RunEnd::Interrupted | RunEnd::Ended(Outcome::NeedsOperator { .. })) {
+            return;
+        }
+        // Leftovers here cost disk space only; `gc` finds them too.
+        let _ = std::fs::remove_dir_all(self.home.run_dir(&plan.run).join("tmp"));
+        let _ = std::fs::remove_dir(self.home.state().join("staging").join(plan.run.as_str()));
+    }
+}
+

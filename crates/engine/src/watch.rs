@@ -1,0 +1,267 @@
+//! The watchdog: owns every trial, outlives the command line, rolls back by itself.
+//!
+//! Success is earned: only a trial whose last probe was good passes at its deadline. What the watchdog
+//! cannot see (its own errors) never counts as health.
+
+use crate::checks::{Suite, Target};
+use crate::engine::{Cancel, Observer, RunEnd, now_ms};
+use crate::error::{EngineError, io};
+use crate::home::Home;
+use crate::journal::Journal;
+use crate::lock::Lock;
+use crate::runtime::process::start::own_program;
+use crate::runtime::process::{Placement, read_back};
+use crate::session::Session;
+use std::fs::OpenOptions;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use switchback_core::check::Verdict;
+use switchback_core::config::{Config, Service};
+use switchback_core::ids::{RunId, ServiceName};
+use switchback_core::journal::{Event, RunState};
+use switchback_core::plan::{CheckPhase, OnFailure, Plan};
+use std::collections::BTreeMap;
+
+/// The hidden command that becomes the watchdog.
+pub const WATCH_VERB: &str = "__watchdog";
+
+/// Probe errors in a row (not failures: the watchdog could not look) before it says that it is blind.
+const BLIND_AFTER: u32 = 4;
+
+/// A trial that is running.
+pub struct Trial {
+    /// The promotion.
+    pub plan: Plan,
+    /// Where it stands.
+    pub state: RunState,
+}
+
+/// The trial that is running, if one is.
+pub fn current(journal: &Journal) -> Result<Option<Trial>, EngineError> {
+    let Some(last) = journal.of_kind("trial_began")?.pop() else { return Ok(None) };
+    let (plan, state, _) = journal.load(&last.run)?;
+    Ok(state.on_trial().then_some(Trial { plan, state }))
+}
+
+fn lock_path(home: &Home) -> std::path::PathBuf {
+    home.state().join("watchdog.lock")
+}
+
+/// Who watches, if anybody does.
+pub fn holder(home: &Home) -> Option<String> {
+    Lock::holder(&lock_path(home))
+}
+
+/// Starts a detached watchdog unless one runs; returns what is known of it.
+pub fn ensure(home: &Home) -> Result<String, EngineError> {
+    if let Some(holder) = holder(home) {
+        return Ok(holder);
+    }
+    let path = home.state().join("watchdog.log");
+    let log = OpenOptions::new().append(true).create(true).open(&path).map_err(io("open", &path))?;
+    let second = log.try_clone().map_err(io("open", &path))?;
+    let program = own_program();
+    let mut child = Command::new(&program)
+        .arg0("switchback-watchdog")
+        .arg(WATCH_VERB)
+        .arg(home.root())
+        .env_remove(crate::runtime::process::table::MARKER)
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(second)
+        .spawn()
+        .map_err(io("start", &program))?;
+    let pid = child.id();
+    std::thread::spawn(move || child.wait());
+    // It is a watchdog only once it holds its lock.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        if let Some(holder) = holder(home) {
+            return Ok(holder);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Err(EngineError::Internal { detail: format!("the watchdog (process {pid}) did not come up; see {}", path.display()) })
+}
+
+/// What one look at production found.
+struct Look {
+    ok: bool,
+    seen: Vec<String>,
+}
+
+/// Watches until no trial is running. Returns at once if another watchdog watches.
+pub fn watch(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<(), EngineError> {
+    // Fails only where this process already leads its group, as in the foreground.
+    let _ = rustix::process::setsid();
+    let _own = match Lock::take(&lock_path(home), "watchdog", Duration::ZERO) {
+        Ok(lock) => lock,
+        Err(EngineError::Busy { .. }) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let journal_path = home.state().join("journal.db");
+    loop {
+        let Some(journal) = Journal::open_read(&journal_path)? else { return Ok(()) };
+        let Some(trial) = current(&journal)? else { return Ok(()) };
+        drop(journal);
+        watch_one(home, &trial, cancel, observe)?;
+        if cancel.requested() {
+            return Ok(());
+        }
+    }
+}
+
+fn record(home: &Home, run: &RunId, event: &Event) -> Result<(), EngineError> {
+    let mut journal = Journal::open(&home.state().join("journal.db"))?;
+    journal.append(run, now_ms(), event)?;
+    Ok(())
+}
+
+fn still_running(home: &Home, run: &RunId) -> Result<bool, EngineError> {
+    let Some(journal) = Journal::open_read(&home.state().join("journal.db"))? else { return Ok(false) };
+    Ok(journal.load(run)?.1.on_trial())
+}
+
+fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>) -> Result<(), EngineError> {
+    let run = &trial.plan.run;
+    let config = home.run_config(run)?;
+    let (deadline_ms, generation) = match &trial.state.trial {
+        Some(t) => (t.deadline_ms, t.generation),
+        None => return Ok(()),
+    };
+    let Some(instance) = trial.plan.instances.values().find(|i| i.is_production() && i.generation == generation) else {
+        return Err(EngineError::Internal { detail: format!("the plan of {run} names no generation {generation}") });
+    };
+    let release = home.release(&instance.release)?;
+    let services: BTreeMap<ServiceName, Service> =
+        release.services.iter().map(|(n, s)| (n.clone(), s.definition.clone())).collect();
+    let placement = Placement { home, config: &config, instance, release: &release };
+    let suite = Suite::load(home, run, &config)?;
+    let mut failures = trial.state.trial.as_ref().map_or(0, |t| t.failures_in_a_row);
+    let (mut errors, mut probes, mut last_ok) = (0u32, 0u32, None::<bool>);
+    loop {
+        if cancel.requested() {
+            return Ok(());
+        }
+        if !still_running(home, run)? {
+            return Ok(()); // somebody rolled back meanwhile
+        }
+        match look(home, &placement, &services, &suite, run) {
+            Ok(look) => {
+                errors = 0;
+                probes += 1;
+                failures = if look.ok { 0 } else { failures + 1 };
+                if last_ok != Some(look.ok) || !look.ok {
+                    let seen = look.seen.join("; ");
+                    record(home, run, &Event::TrialProbe { ok: look.ok, seen, failures_in_a_row: failures })?;
+                }
+                last_ok = Some(look.ok);
+                if failures >= config.rollback.failures {
+                    return roll_back(home, trial, &config, look.seen, cancel, observe);
+                }
+                // Suspicion extends the trial: it ends on a good probe or with a rollback, never in between.
+                if look.ok && now_ms() >= deadline_ms {
+                    record(home, run, &Event::TrialConfirmed { probes })?;
+                    return Ok(());
+                }
+            }
+            Err(e) => {
+                errors += 1;
+                if errors == BLIND_AFTER {
+                    record(home, run, &Event::TrialProbe {
+                        ok: false,
+                        seen: format!("the watchdog is blind: {e}"),
+                        failures_in_a_row: failures,
+                    })?;
+                }
+            }
+        }
+        sleep(config.rollback.every.0, deadline_ms, failures, cancel);
+    }
+}
+
+/// Waits for the next probe; shorter at the deadline, so that a trial does not last longer than it must.
+fn sleep(every: Duration, deadline_ms: i64, failures: u32, cancel: &Cancel) {
+    let left = u64::try_from(deadline_ms - now_ms()).unwrap_or(0);
+    let mut wait = every;
+    if failures == 0 && left > 0 {
+        wait = wait.min(Duration::from_millis(left));
+    }
+    let until = Instant::now() + wait.max(Duration::from_millis(20));
+    while Instant::now() < until && !cancel.requested() {
+        std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(500)));
+    }
+}
+
+fn look(
+    home: &Home,
+    placement: &Placement<'_>,
+    services: &BTreeMap<ServiceName, Service>,
+    suite: &Suite,
+    run: &RunId,
+) -> Result<Look, EngineError> {
+    let mut seen = Vec::new();
+    let mut ok = true;
+    if let Err(differences) = read_back(home, placement.instance, services)? {
+        ok = false;
+        seen.extend(differences);
+    }
+    for name in services.keys() {
+        let path = placement.service_dir(name).join(crate::runtime::process::shim::STATE_FILE);
+        let state: crate::runtime::process::shim::State = crate::home::read_json(&path)?;
+        if state.quick_exits > 1 {
+            ok = false;
+            seen.push(format!("{name} restarts again and again: it {}", state.last_exit.as_deref().unwrap_or("ended")));
+        }
+    }
+    let run_dir = home.run_dir(run);
+    let target = Target {
+        placement: *placement,
+        environment: "production".to_owned(),
+        run: run.as_str(),
+        run_dir: &run_dir,
+        scratch: &run_dir,
+    };
+    let results = suite.run(&[target], CheckPhase::Production, &|_| {}, &|| false)?;
+    for result in results {
+        match result.verdict {
+            Verdict::Pass | Verdict::Waived { .. } => {}
+            Verdict::Fail { reasons } => {
+                ok = false;
+                seen.extend(reasons.iter().map(|r| format!("{}: {}: {}", result.id, r.at, r.what)));
+            }
+            Verdict::Inconclusive { why } | Verdict::NotRun { why } => {
+                return Err(EngineError::Internal { detail: format!("{}: {why}", result.id) });
+            }
+        }
+    }
+    if ok {
+        seen.push("everything as it must be".to_owned());
+    }
+    Ok(Look { ok, seen })
+}
+
+/// Rolls back, waiting for the lock as long as it takes: nobody else will do it.
+fn roll_back(
+    home: &Home,
+    trial: &Trial,
+    config: &Config,
+    seen: Vec<String>,
+    cancel: &Cancel,
+    observe: Observer<'_>,
+) -> Result<(), EngineError> {
+    let mut session = Session::open(home, "rollback by the watchdog", Duration::from_secs(600))?;
+    if !still_running(home, &trial.plan.run)? {
+        return Ok(());
+    }
+    let trigger = format!("{} probes in a row failed", config.rollback.failures);
+    record(home, &trial.plan.run, &Event::TrialFailed { trigger: trigger.clone(), reasons: seen.clone() })?;
+    let reason = format!("trial failed: {}", seen.join("; "));
+    let plan = session.plan_rollback(config, None, &reason, OnFailure::Persist { attempts: 3 })?;
+    match session.carry_out(&plan, config, cancel, observe)? {
+        RunEnd::Ended(_) | RunEnd::Interrupted => Ok(()),
+    }
+}

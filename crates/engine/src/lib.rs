@@ -4,4 +4,5 @@
 //! environment only through endpoints and store handles.
 
 pub mod check;
+pub mod exec;
 pub mod store;

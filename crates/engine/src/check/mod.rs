@@ -1,1 +1,10 @@
-//! Runs checks.
+//! Runs checks and turns what was observed into results.
+//!
+//! A check sees an environment only through endpoints and store handles. Whatever a server sends
+//! or a command prints is hostile: bounded in size and time, redacted, never trusted.
+
+pub mod command;
+pub mod http;
+pub mod junit;
+mod multipart;
+pub mod workflow;

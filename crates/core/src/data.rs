@@ -75,11 +75,12 @@ pub struct PartDiff {
     pub before: u64,
     /// Rows after; size in bytes for files.
     pub after: u64,
-    /// Rows only in the new state.
+    /// Rows only in the new state; 1 for a new file.
     pub rows_added: u64,
-    /// Rows only in the old state.
+    /// Rows only in the old state, also where the whole table was dropped; 1 for a file that is gone.
     pub rows_removed: u64,
-    /// Rows with the same key and another value in a column that both states have.
+    /// Rows with the same key and another value in a column that both states have; 1 for a file
+    /// whose content or attributes differ.
     pub rows_changed: u64,
     /// Columns only in the new state.
     pub columns_added: Vec<String>,
@@ -141,7 +142,8 @@ impl StoreDiff {
         self.parts
             .iter()
             .map(|p| match p.change {
-                PartChange::Dropped => p.before.max(1),
+                // `before` is a size for files; an empty dropped table still is a loss.
+                PartChange::Dropped => p.rows_removed.max(1),
                 _ => p.rows_removed + p.rows_changed,
             })
             .sum()
@@ -163,6 +165,9 @@ pub struct CopyStats {
     pub took_ms: u64,
     /// The longest time writers of the source had to wait because of the copy, in milliseconds.
     pub writers_waited_ms: u64,
+    /// What a person should know: sockets left out, files torn by writers, hard links not kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl CopyStats {
@@ -174,6 +179,7 @@ impl CopyStats {
         self.reflinked += other.reflinked;
         self.took_ms += other.took_ms;
         self.writers_waited_ms = self.writers_waited_ms.max(other.writers_waited_ms);
+        self.notes.extend(other.notes.iter().cloned());
     }
 }
 

@@ -1,1 +1,144 @@
-//! Stores.
+//! Stores: cloning, fingerprinting, comparing and exporting the data of a service.
+//!
+//! Owns everything that reads or copies a store. It must never write to a source: not to the data,
+//! not to its attributes, and for a cold store not even a lock or `-shm` file beside it. It writes
+//! only to a destination that did not exist before, and to the scratch folder it is given. It must
+//! never fall back from sharing blocks to copying while it holds up the writers of a source.
+
+mod error;
+mod files;
+mod jsonl;
+mod place;
+mod progress;
+mod sqlite;
+
+pub use error::StoreError;
+pub use place::can_reflink;
+pub use progress::Progress;
+
+use std::path::Path;
+use switchback_core::data::{CopyStats, ExportStats, Fingerprint, StoreDiff, StoreKind};
+
+/// Result of a store operation.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Whether somebody may have the store open while it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access<'a> {
+    /// A service may be writing. SQLite is read in one read transaction and through its own locks,
+    /// so that it may create its `-shm` and `-wal` beside the database as any reader does.
+    Live,
+    /// Nobody has it open. Nothing is written to or beside the store.
+    Cold {
+        /// An existing folder for a private copy, needed where a SQLite database has a `-wal` or a
+        /// hot journal left behind (these cannot be read without writing). Best on the file system
+        /// of the store, so that the copy shares its blocks. The copy is removed afterwards.
+        scratch: &'a Path,
+    },
+}
+
+/// A store to be read, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source<'a> {
+    /// Where it is: the database file, or the root of the tree (which may be a symlink to it).
+    pub path: &'a Path,
+    /// Whether it is in use.
+    pub access: Access<'a>,
+}
+
+impl<'a> Source<'a> {
+    /// A store that a service may be using.
+    pub fn live(path: &'a Path) -> Self {
+        Self { path, access: Access::Live }
+    }
+
+    /// A store that nobody has open.
+    pub fn cold(path: &'a Path, scratch: &'a Path) -> Self {
+        Self { path, access: Access::Cold { scratch } }
+    }
+}
+
+/// Measures a store in bytes (apparent size; for SQLite with its `-wal` and `-journal`).
+pub fn size_bytes(kind: StoreKind, path: &Path) -> Result<u64> {
+    match kind {
+        StoreKind::Sqlite => sqlite::size_bytes(path),
+        StoreKind::Files => files::size_bytes(path),
+    }
+}
+
+/// Clones a store whose writers are running.
+///
+/// `dst` must not exist, its parent must. The copy is made under a temporary sibling name, made
+/// durable, and renamed; after an error nothing is left. SQLite: the copy is one consistent state and
+/// a single self-contained file. Files: each file is consistent in itself or named in the notes as
+/// torn; files that vanish meanwhile are left out.
+pub fn clone_live(kind: StoreKind, src: &Path, dst: &Path, progress: &Progress<'_>) -> Result<CopyStats> {
+    match kind {
+        StoreKind::Sqlite => sqlite::clone_live(src, dst, progress),
+        StoreKind::Files => files::clone(src, dst, files::Writers::Running, progress),
+    }
+}
+
+/// Clones a store that nobody has open; otherwise like [`clone_live`].
+///
+/// A file that changes meanwhile is an error ([`StoreError::Changed`]). SQLite: a `-wal` or hot
+/// journal left behind is folded into the copy; the source stays as it is, byte for byte.
+pub fn clone_cold(kind: StoreKind, src: &Path, dst: &Path, progress: &Progress<'_>) -> Result<CopyStats> {
+    match kind {
+        StoreKind::Sqlite => sqlite::clone_cold(src, dst, progress),
+        StoreKind::Files => files::clone(src, dst, files::Writers::Stopped, progress),
+    }
+}
+
+/// Computes the exact content of a store in a comparable form.
+///
+/// SQLite: 128-bit sums of BLAKE3 row hashes per table, independent of row order and page layout.
+/// Virtual tables are left out, their shadow tables and `sqlite_sequence` are in, `sqlite_stat*` and
+/// generated columns are out. A live database in rollback-journal mode keeps its writers waiting
+/// meanwhile: fingerprint a clone instead. Files: content, mode, owner, symlink target and xattrs;
+/// not times, hard link structure and sockets.
+pub fn fingerprint(kind: StoreKind, source: Source<'_>, progress: &Progress<'_>) -> Result<Fingerprint> {
+    match kind {
+        StoreKind::Sqlite => sqlite::fingerprint(source, progress),
+        StoreKind::Files => files::fingerprint(source, progress),
+    }
+}
+
+/// Lists what is wrong inside a store; empty means sound.
+///
+/// SQLite: `integrity_check` and `foreign_key_check`. Files: entries that cannot be read to the end.
+pub fn integrity(kind: StoreKind, source: Source<'_>) -> Result<Vec<String>> {
+    match kind {
+        StoreKind::Sqlite => sqlite::integrity(source),
+        StoreKind::Files => files::integrity(source),
+    }
+}
+
+/// Compares two states of a store exactly.
+///
+/// SQLite rows are matched by the primary key if both states have the same one, else by rowid, else as
+/// a multiset; values are equal only if type and bytes are. Memory use does not grow with the rows.
+pub fn diff(kind: StoreKind, before: Source<'_>, after: Source<'_>, progress: &Progress<'_>) -> Result<StoreDiff> {
+    match kind {
+        StoreKind::Sqlite => sqlite::diff(before, after, progress),
+        StoreKind::Files => files::diff(before, after, progress),
+    }
+}
+
+/// Writes every row or file that differs between two states to `out_dir`, exactly.
+///
+/// `out_dir` must not exist, its parent must. A row counts as unchanged only if all common columns are
+/// identical and every added column holds its declared default. `manifest.json` is written last;
+/// everything is made durable before the folder gets its name.
+pub fn export(
+    kind: StoreKind,
+    before: Source<'_>,
+    after: Source<'_>,
+    out_dir: &Path,
+    progress: &Progress<'_>,
+) -> Result<ExportStats> {
+    match kind {
+        StoreKind::Sqlite => sqlite::export(before, after, out_dir, progress),
+        StoreKind::Files => files::export(before, after, out_dir, progress),
+    }
+}

@@ -1,0 +1,69 @@
+//! The files store: a directory tree or a single file.
+//!
+//! Owns cloning, fingerprints, differences and exports of trees. It must never write to a source,
+//! not even an access time where the system allows to avoid it.
+
+mod census;
+mod clone;
+mod content;
+mod diff;
+mod export;
+mod meta;
+mod remove;
+mod walk;
+
+pub(super) use census::{fingerprint, integrity};
+pub(super) use clone::clone;
+pub(super) use content::Copier;
+pub(super) use diff::diff;
+pub(super) use export::export;
+pub(super) use meta::carry;
+pub(super) use remove::remove;
+
+use super::{Access, Result};
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// Whether somebody may change the tree while it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writers {
+    /// Changes are expected and dealt with.
+    Running,
+    /// A change is an error.
+    Stopped,
+}
+
+impl From<Access<'_>> for Writers {
+    fn from(access: Access<'_>) -> Self {
+        match access {
+            Access::Live => Self::Running,
+            Access::Cold { .. } => Self::Stopped,
+        }
+    }
+}
+
+/// Apparent size of all files in bytes, hard links counted once.
+pub(super) fn size_bytes(path: &Path) -> Result<u64> {
+    Ok(clone::Scan::run(path)?.bytes)
+}
+
+/// A path as text without loss: control characters, `\` and bytes that are no UTF-8 as `\xNN`.
+pub(super) fn escape(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() || c == '\\' {
+                let mut utf8 = [0; 4];
+                for byte in c.encode_utf8(&mut utf8).bytes() {
+                    let _ = write!(text, "\\x{byte:02x}");
+                }
+            } else {
+                text.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}

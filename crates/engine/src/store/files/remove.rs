@@ -1,0 +1,50 @@
+//! Removing an unfinished copy.
+//!
+//! Owns deleting; only [`super::super::place`] may call it, with a name that it made up itself.
+
+use super::super::{Result, StoreError};
+use super::walk::{Found, Visit, shown, walk};
+use rustix::fs::{AtFlags, Mode, Stat, fchmod, unlinkat};
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+struct Remover {
+    root: PathBuf,
+}
+
+impl Visit for Remover {
+    fn enter(&mut self, _: &Found<'_>, opened: BorrowedFd<'_>) -> Result<()> {
+        // A finished folder may have been made unwritable; without the right this fails, and so does
+        // the removal below, which reports it.
+        let _ = fchmod(opened, Mode::RWXU);
+        Ok(())
+    }
+    fn leaf(&mut self, found: &Found<'_>) -> Result<()> {
+        unlinkat(found.dir, found.name, AtFlags::empty())
+            .map_err(|e| StoreError::io("remove", &shown(&self.root, found.rel), e))
+    }
+    fn leave(&mut self, _: BorrowedFd<'_>, _: &[u8], _: &Stat) -> Result<()> {
+        Ok(())
+    }
+    fn closed(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+        unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(|e| StoreError::io("remove", &self.root, e))
+    }
+    fn vanished(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Removes a file or tree of any depth; nothing there is fine.
+pub(in super::super) fn remove(path: &Path) -> Result<()> {
+    let err = |e| StoreError::io("remove", path, e);
+    match path.symlink_metadata() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(err(e)),
+        Ok(meta) if meta.is_dir() => {
+            walk(path, &mut Remover { root: path.to_owned() })?;
+            std::fs::remove_dir(path).map_err(err)
+        }
+        Ok(_) => std::fs::remove_file(path).map_err(err),
+    }
+}

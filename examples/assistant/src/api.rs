@@ -55,14 +55,14 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
-    fn new(status: StatusCode, message: impl ToString) -> Self {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
             status,
-            message: message.to_string(),
+            message: message.into(),
         }
     }
 
-    fn bad(message: impl ToString) -> Self {
+    fn bad(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
@@ -70,7 +70,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not found")
     }
 
-    fn internal(message: impl ToString) -> Self {
+    fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 }
@@ -118,7 +118,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/version", get(version))
         .route("/api/stats", get(stats))
         .route("/api/notes", get(notes).post(add_note))
-        .route("/api/notes/{id}", get(note).put(change_note).delete(delete_note))
+        .route(
+            "/api/notes/{id}",
+            get(note).put(change_note).delete(delete_note),
+        )
         .route("/api/uploads", get(uploads).post(add_upload))
         .route("/uploads/{id}", get(download));
     if app.manifest.has(Feature::Reminders) {
@@ -128,9 +131,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     }
     router
         .fallback(async || ApiError::not_found())
-        .method_not_allowed_fallback(async || ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
+        })
         .layer(DefaultBodyLimit::max(UPLOAD_MAX_BYTES))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), check_token))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            check_token,
+        ))
         .layer(middleware::from_fn(log_access))
         .with_state(app)
 }
@@ -154,7 +162,10 @@ async fn log_access(request: Request, next: Next) -> Response {
 
 async fn check_token(State(app): Shared, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let writes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let writes = !matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    );
     if let Some(token) = app.token
         && (writes || path == "/api" || path.starts_with("/api/"))
     {
@@ -179,7 +190,8 @@ async fn with_db<T: Send + 'static>(
     let mut lease: Lease = Arc::clone(&app.pool).lease().await?;
     let app = Arc::clone(app);
     let done = tokio::task::spawn_blocking(move || work(lease.connection()?, &app));
-    done.await.map_err(|e| ApiError::internal(format!("request failed: {e}")))?
+    done.await
+        .map_err(|e| ApiError::internal(format!("request failed: {e}")))?
 }
 
 fn parse_id(id: &str) -> Result<i64, ApiError> {
@@ -205,22 +217,35 @@ struct ListQuery {
 
 impl ListQuery {
     fn limit(&self) -> Result<u32, ApiError> {
-        let Some(text) = &self.limit else { return Ok(LIMIT_DEFAULT) };
+        let Some(text) = &self.limit else {
+            return Ok(LIMIT_DEFAULT);
+        };
         match text.parse() {
             Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
-            _ => Err(ApiError::bad(format!("limit must be a number from 1 to {LIMIT_MAX}"))),
+            _ => Err(ApiError::bad(format!(
+                "limit must be a number from 1 to {LIMIT_MAX}"
+            ))),
         }
     }
 }
 
 async fn index(State(app): Shared) -> Response {
     // The page's script is inline; nothing else may run, and nothing is loaded from elsewhere.
-    let policy = "default-src 'self'; script-src 'unsafe-inline'; frame-ancestors 'none'";
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(app.index_html.clone())).into_response()
+    let policy =
+        "default-src 'self'; img-src data:; script-src 'unsafe-inline'; frame-ancestors 'none'";
+    (
+        [(header::CONTENT_SECURITY_POLICY, policy)],
+        Html(app.index_html.clone()),
+    )
+        .into_response()
 }
 
 async fn style(State(app): Shared) -> Response {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], app.style_css.clone()).into_response()
+    (
+        [(header::CONTENT_TYPE, "text/css; charset=utf-8")],
+        app.style_css.clone(),
+    )
+        .into_response()
 }
 
 async fn health(State(app): Shared) -> Response {
@@ -236,7 +261,9 @@ async fn health(State(app): Shared) -> Response {
 
 async fn version(State(app): Shared) -> Answer {
     let schema = with_db(&app, |conn, _| Ok(schema::version(conn)?)).await?;
-    let Manifest { version, features, .. } = &app.manifest;
+    let Manifest {
+        version, features, ..
+    } = &app.manifest;
     Ok(Json(json!({ "version": version, "schema": schema, "features": features })).into_response())
 }
 
@@ -247,13 +274,19 @@ async fn stats(State(app): Shared) -> Answer {
 
 async fn notes(State(app): Shared, Query(query): Query<ListQuery>) -> Answer {
     let limit = query.limit()?;
-    let notes = with_db(&app, move |conn, app| Ok(store::notes(conn, &app.manifest, limit)?)).await?;
+    let notes = with_db(&app, move |conn, app| {
+        Ok(store::notes(conn, &app.manifest, limit)?)
+    })
+    .await?;
     Ok(Json(notes).into_response())
 }
 
 async fn note(State(app): Shared, Path(id): Path<String>) -> Answer {
     let id = parse_id(&id)?;
-    let note = with_db(&app, move |conn, app| Ok(store::note(conn, &app.manifest, id)?)).await?;
+    let note = with_db(&app, move |conn, app| {
+        Ok(store::note(conn, &app.manifest, id)?)
+    })
+    .await?;
     Ok(Json(found(note)?).into_response())
 }
 
@@ -261,14 +294,25 @@ fn check_change(change: &NoteChange) -> Result<(), ApiError> {
     if let Some(title) = &change.title
         && (title.trim().is_empty() || title.chars().count() > TITLE_MAX_CHARS)
     {
-        return Err(ApiError::bad(format!("title must have 1 to {TITLE_MAX_CHARS} characters")));
+        return Err(ApiError::bad(format!(
+            "title must have 1 to {TITLE_MAX_CHARS} characters"
+        )));
     }
-    if change.priority.is_some_and(|priority| !(0..=3).contains(&priority)) {
+    if change
+        .priority
+        .is_some_and(|priority| !(0..=3).contains(&priority))
+    {
         return Err(ApiError::bad("priority must be a number from 0 to 3"));
     }
     let bad_tag = |tag: &String| tag.trim().is_empty() || tag.chars().any(char::is_control);
-    if change.tags.as_ref().is_some_and(|tags| tags.iter().any(bad_tag)) {
-        return Err(ApiError::bad("tags must not be empty or have control characters"));
+    if change
+        .tags
+        .as_ref()
+        .is_some_and(|tags| tags.iter().any(bad_tag))
+    {
+        return Err(ApiError::bad(
+            "tags must not be empty or have control characters",
+        ));
     }
     Ok(())
 }
@@ -279,7 +323,10 @@ async fn add_note(State(app): Shared, body: Result<Json<NoteChange>, JsonRejecti
         return Err(ApiError::bad("title is missing"));
     }
     check_change(&new)?;
-    let note = with_db(&app, move |conn, app| Ok(store::add_note(conn, &app.manifest, &new)?)).await?;
+    let note = with_db(&app, move |conn, app| {
+        Ok(store::add_note(conn, &app.manifest, &new)?)
+    })
+    .await?;
     Ok((StatusCode::CREATED, Json(note)).into_response())
 }
 
@@ -291,7 +338,10 @@ async fn change_note(
     let id = parse_id(&id)?;
     let Json(change) = body?;
     check_change(&change)?;
-    let note = with_db(&app, move |conn, app| Ok(store::change_note(conn, &app.manifest, id, &change)?)).await?;
+    let note = with_db(&app, move |conn, app| {
+        Ok(store::change_note(conn, &app.manifest, id, &change)?)
+    })
+    .await?;
     Ok(Json(found(note)?).into_response())
 }
 
@@ -312,14 +362,20 @@ struct NewReminder {
     at: String,
 }
 
-async fn add_reminder(State(app): Shared, body: Result<Json<NewReminder>, JsonRejection>) -> Answer {
+async fn add_reminder(
+    State(app): Shared,
+    body: Result<Json<NewReminder>, JsonRejection>,
+) -> Answer {
     let Json(new) = body?;
     let at: jiff::Timestamp = new
         .at
         .parse()
         .map_err(|_| ApiError::bad("at must be a time such as 2026-01-31T09:00:00Z"))?;
     let at = store::timestamp(at);
-    let reminder = with_db(&app, move |conn, _| Ok(store::add_reminder(conn, new.note_id, &at)?)).await?;
+    let reminder = with_db(&app, move |conn, _| {
+        Ok(store::add_reminder(conn, new.note_id, &at)?)
+    })
+    .await?;
     Ok((StatusCode::CREATED, Json(found(reminder)?)).into_response())
 }
 
@@ -347,7 +403,8 @@ async fn add_upload(State(app): Shared, mut form: Multipart) -> Answer {
             // The bytes first: a row must never name a file that is not there.
             files::store(&app.uploads, &stored_as, &bytes)
                 .map_err(|e| ApiError::internal(format!("could not store the upload: {e}")))?;
-            let upload = store::add_upload(conn, &name, bytes.len() as i64, &stored_as, &store::now())?;
+            let upload =
+                store::add_upload(conn, &name, bytes.len() as i64, &stored_as, &store::now())?;
             let mut answer = json!(upload);
             answer["blake3"] = Value::from(digest.to_hex().as_str());
             Ok(answer)
@@ -363,7 +420,8 @@ async fn download(State(app): Shared, Path(id): Path<String>) -> Answer {
         let upload = found(store::upload(conn, id)?)?;
         let path = files::path_of(&app.uploads, &upload.stored_as)
             .ok_or_else(|| ApiError::internal(format!("upload {id} is stored under a path")))?;
-        let bytes = std::fs::read(path).map_err(|e| ApiError::internal(format!("bytes of upload {id}: {e}")))?;
+        let bytes = std::fs::read(path)
+            .map_err(|e| ApiError::internal(format!("bytes of upload {id}: {e}")))?;
         Ok((upload.name, bytes))
     })
     .await?;
@@ -371,7 +429,10 @@ async fn download(State(app): Shared, Path(id): Path<String>) -> Answer {
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-        (header::CONTENT_DISPOSITION, format!("attachment; filename*=UTF-8''{}", percent_encode(&name))),
+        (
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename*=UTF-8''{}", percent_encode(&name)),
+        ),
     ];
     Ok((headers, bytes).into_response())
 }
@@ -380,7 +441,9 @@ async fn download(State(app): Shared, Path(id): Path<String>) -> Answer {
 fn percent_encode(name: &str) -> String {
     name.bytes()
         .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => char::from(b).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => {
+                char::from(b).to_string()
+            }
             other => format!("%{other:02X}"),
         })
         .collect()

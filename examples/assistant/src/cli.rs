@@ -52,7 +52,11 @@ pub fn run(args: impl IntoIterator<Item = String>) -> ExitCode {
 }
 
 fn dispatch(args: Vec<String>, env: impl Fn(&str) -> Option<String>) -> Result<ExitCode, Error> {
-    if args.is_empty() || args.iter().any(|arg| arg == "--help" || arg == "-h" || arg == "help") {
+    if args.is_empty()
+        || args
+            .iter()
+            .any(|arg| arg == "--help" || arg == "-h" || arg == "help")
+    {
         return print(HELP);
     }
     if args[0] == "--version" {
@@ -74,17 +78,24 @@ fn dispatch(args: Vec<String>, env: impl Fn(&str) -> Option<String>) -> Result<E
             serve(&serve_options)
         }
         "migrate" => {
-            let (dir, db): (PathBuf, PathBuf) = (options.required("release")?, options.required("db")?);
+            let (dir, db): (PathBuf, PathBuf) =
+                (options.required("release")?, options.required("db")?);
             options.finish()?;
             let migrated = schema::migrate(&Release::read(&dir)?, &db)?;
             print(&if migrated.from == migrated.to {
                 format!("done: the database is at schema {}\n", migrated.to)
             } else {
-                format!("done: migrated the database from schema {} to {}\n", migrated.from, migrated.to)
+                format!(
+                    "done: migrated the database from schema {} to {}\n",
+                    migrated.from, migrated.to
+                )
             })
         }
         "seed" => {
-            let bytes_total = options.take("bytes-total").map(|text| parse_size(&text)).transpose()?;
+            let bytes_total = options
+                .take("bytes-total")
+                .map(|text| parse_size(&text))
+                .transpose()?;
             let plan = SeedPlan {
                 db: options.required("db")?,
                 uploads: options.required("uploads")?,
@@ -113,14 +124,24 @@ fn dispatch(args: Vec<String>, env: impl Fn(&str) -> Option<String>) -> Result<E
             let kind: ReleaseKind = options.positional("KIND")?;
             let dir: PathBuf = options.positional("DIR")?;
             options.finish()?;
-            write_release(&dir, kind, &program, how)
-                .map_err(Error::io(format!("write release {kind} to {}", dir.display())))?;
-            print(&format!("done: wrote release {} ({kind}) to {}\n", kind.version(), dir.display()))
+            write_release(&dir, kind, &program, how).map_err(Error::io(format!(
+                "write release {kind} to {}",
+                dir.display()
+            )))?;
+            print(&format!(
+                "done: wrote release {} ({kind}) to {}\n",
+                kind.version(),
+                dir.display()
+            ))
         }
         "kinds" => {
             options.finish()?;
             let lines = ReleaseKind::all().iter();
-            print(&lines.map(|kind| format!("{:<8}{kind}\n", kind.version())).collect::<String>())
+            print(
+                &lines
+                    .map(|kind| format!("{:<8}{kind}\n", kind.version()))
+                    .collect::<String>(),
+            )
         }
         other => Err(Error::Usage(format!("there is no command `{other}`"))),
     }
@@ -186,7 +207,9 @@ impl<E: Fn(&str) -> Option<String>> Options<E> {
     }
 
     fn optional<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, Error> {
-        self.take(name).map(|text| parse(&format!("--{name}"), &text)).transpose()
+        self.take(name)
+            .map(|text| parse(&format!("--{name}"), &text))
+            .transpose()
     }
 
     fn required<T: FromStr>(&mut self, name: &str) -> Result<T, Error> {
@@ -196,7 +219,10 @@ impl<E: Fn(&str) -> Option<String>> Options<E> {
 
     fn positional<T: FromStr>(&mut self, name: &str) -> Result<T, Error> {
         let text = self.positional.pop_front();
-        parse(name, &text.ok_or_else(|| Error::Usage(format!("{name} is missing")))?)
+        parse(
+            name,
+            &text.ok_or_else(|| Error::Usage(format!("{name} is missing")))?,
+        )
     }
 
     /// Refuses whatever the command did not ask for.
@@ -232,20 +258,41 @@ mod tests {
 
     fn usage_error(args: &[&str], env: &[(&str, &str)]) -> String {
         let args = args.iter().map(ToString::to_string).collect();
-        let env = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string());
+        let env = |name: &str| {
+            env.iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| v.to_string())
+        };
         let error = dispatch(args, env).expect_err("wrong usage");
         assert!(matches!(error, Error::Usage(_)), "{error}");
-        error.to_string().lines().next().unwrap_or_default().to_owned()
+        error
+            .to_string()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     #[test]
     fn wrong_usage_is_named() {
         assert_eq!(usage_error(&["fly"], &[]), "there is no command `fly`");
         assert_eq!(usage_error(&["serve"], &[]), "--release is missing");
-        assert_eq!(usage_error(&["serve", "--release"], &[]), "--release needs a value");
-        assert_eq!(usage_error(&["migrate", "--db=a", "--db=b"], &[]), "--db is given twice");
-        assert_eq!(usage_error(&["release", "v9", "/nowhere"], &[]), "KIND cannot be `v9`");
-        assert_eq!(usage_error(&["kinds", "--loud=1"], &[]), "unexpected argument `--loud`");
+        assert_eq!(
+            usage_error(&["serve", "--release"], &[]),
+            "--release needs a value"
+        );
+        assert_eq!(
+            usage_error(&["migrate", "--db=a", "--db=b"], &[]),
+            "--db is given twice"
+        );
+        assert_eq!(
+            usage_error(&["release", "v9", "/nowhere"], &[]),
+            "KIND cannot be `v9`"
+        );
+        assert_eq!(
+            usage_error(&["kinds", "--loud=1"], &[]),
+            "unexpected argument `--loud`"
+        );
     }
 
     #[test]
@@ -256,7 +303,10 @@ mod tests {
             ("ASSISTANT_UPLOADS", "u"),
             ("ASSISTANT_LISTEN", "somewhere"),
         ];
-        assert_eq!(usage_error(&["serve"], &env), "--listen cannot be `somewhere`");
+        assert_eq!(
+            usage_error(&["serve"], &env),
+            "--listen cannot be `somewhere`"
+        );
     }
 
     #[test]

@@ -89,10 +89,10 @@ impl Error {
     }
 
     /// Says what is wrong with a file of a release.
-    pub(crate) fn release(path: &Path, reason: impl ToString) -> Self {
+    pub(crate) fn release(path: &Path, reason: impl Into<String>) -> Self {
         Self::Release {
             path: path.to_path_buf(),
-            reason: reason.to_string(),
+            reason: reason.into(),
         }
     }
 }

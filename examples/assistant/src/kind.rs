@@ -59,7 +59,10 @@ pub struct UnknownKind(String);
 
 type EmbeddedSql = (&'static str, &'static str);
 
-const INITIAL: EmbeddedSql = ("0001_initial.sql", include_str!("../migrations/0001_initial.sql"));
+const INITIAL: EmbeddedSql = (
+    "0001_initial.sql",
+    include_str!("../migrations/0001_initial.sql"),
+);
 const PRIORITIES: EmbeddedSql = (
     "0002_priorities_and_reminders.sql",
     include_str!("../migrations/0002_priorities_and_reminders.sql"),
@@ -162,7 +165,6 @@ impl ReleaseKind {
         }
     }
 
-    #[expect(clippy::match_wildcard_for_single_variants, reason = "most kinds have no setting of their own")]
     fn settings(self) -> Settings {
         let healthy = Settings::default();
         match self {
@@ -263,7 +265,12 @@ impl FromStr for ReleaseKind {
 ///
 /// `dir` gets `bin/assistant`, `migrations/*.sql`, `web/index.html`, `web/style.css` and, last,
 /// `release.json`. Other files in `dir` stay.
-pub fn write_release(dir: &Path, kind: ReleaseKind, program: &Path, how: PlaceProgram) -> io::Result<()> {
+pub fn write_release(
+    dir: &Path,
+    kind: ReleaseKind,
+    program: &Path,
+    how: PlaceProgram,
+) -> io::Result<()> {
     let migrations = dir.join("migrations");
     match fs::remove_dir_all(&migrations) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -320,7 +327,12 @@ mod tests {
             let release = crate::release::Release::read(dir.path()).expect("a readable release");
             assert_eq!(release.manifest, kind.manifest());
             assert_eq!(release.schema() as usize, kind.schema());
-            assert!(release.read_web("index.html").expect("a page").contains(kind.version()));
+            assert!(
+                release
+                    .read_web("index.html")
+                    .expect("a page")
+                    .contains(kind.version())
+            );
             assert!(dir.path().join("bin/assistant").exists());
         }
     }

@@ -47,7 +47,8 @@ impl Pool {
 
     /// Waits for a connection, but not for ever.
     pub async fn lease(self: Arc<Self>) -> Result<Lease, Exhausted> {
-        let permit = tokio::time::timeout(self.wait, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit =
+            tokio::time::timeout(self.wait, Arc::clone(&self.permits).acquire_owned()).await;
         match permit {
             Ok(Ok(permit)) => Ok(Lease {
                 pool: self,

@@ -84,8 +84,8 @@ impl Manifest {
     /// Reads the manifest of the release in `dir`.
     pub fn read(dir: &Path) -> Result<Self, Error> {
         let path = dir.join("release.json");
-        let text = fs::read_to_string(&path).map_err(|e| Error::release(&path, e))?;
-        serde_json::from_str(&text).map_err(|e| Error::release(&path, e))
+        let text = fs::read_to_string(&path).map_err(|e| Error::release(&path, e.to_string()))?;
+        serde_json::from_str(&text).map_err(|e| Error::release(&path, e.to_string()))
     }
 
     /// Writes the manifest of the release in `dir`, replacing the one that is there.
@@ -141,14 +141,16 @@ impl Release {
     /// Reads a file of the page, such as `index.html`.
     pub fn read_web(&self, name: &str) -> Result<String, Error> {
         let path = self.dir.join("web").join(name);
-        fs::read_to_string(&path).map_err(|e| Error::release(&path, e))
+        fs::read_to_string(&path).map_err(|e| Error::release(&path, e.to_string()))
     }
 }
 
 fn read_migrations(dir: &Path) -> Result<Vec<Migration>, Error> {
     let mut migrations = Vec::new();
-    for entry in fs::read_dir(dir).map_err(|e| Error::release(dir, e))? {
-        let path = entry.map_err(|e| Error::release(dir, e))?.path();
+    for entry in fs::read_dir(dir).map_err(|e| Error::release(dir, e.to_string()))? {
+        let path = entry
+            .map_err(|e| Error::release(dir, e.to_string()))?
+            .path();
         if path.extension().is_none_or(|e| e != "sql") {
             continue;
         }
@@ -160,8 +162,10 @@ fn read_migrations(dir: &Path) -> Result<Vec<Migration>, Error> {
             .split('_')
             .next()
             .and_then(|digits| digits.parse().ok())
-            .ok_or_else(|| Error::release(&path, "its name does not start with a number and `_`"))?;
-        let sql = fs::read_to_string(&path).map_err(|e| Error::release(&path, e))?;
+            .ok_or_else(|| {
+                Error::release(&path, "its name does not start with a number and `_`")
+            })?;
+        let sql = fs::read_to_string(&path).map_err(|e| Error::release(&path, e.to_string()))?;
         migrations.push(Migration { version, name, sql });
     }
     migrations.sort_by_key(|m| m.version);

@@ -49,14 +49,19 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<ExitCode, Error> {
         return Ok(ExitCode::SUCCESS);
     }
     let conn = schema::open_for(&release, &options.db)?;
-    fs::create_dir_all(&options.uploads)
-        .map_err(Error::io(format!("make the uploads folder {}", options.uploads.display())))?;
+    fs::create_dir_all(&options.uploads).map_err(Error::io(format!(
+        "make the uploads folder {}",
+        options.uploads.display()
+    )))?;
     let app = Arc::new(App {
         index_html: release.read_web("index.html")?,
         style_css: release.read_web("style.css")?,
         pool: Arc::new(Pool::new(options.db.clone(), conn, &settings)),
         uploads: options.uploads.clone(),
-        token: options.token.as_ref().map(|token| blake3::hash(token.as_bytes())),
+        token: options
+            .token
+            .as_ref()
+            .map(|token| blake3::hash(token.as_bytes())),
         manifest: release.manifest,
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -80,7 +85,12 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<ExitCode, Error> {
     }
 }
 
-fn run(runtime: &Runtime, app: Arc<App>, address: SocketAddr, settings: &Settings) -> Result<End, Error> {
+fn run(
+    runtime: &Runtime,
+    app: Arc<App>,
+    address: SocketAddr,
+    settings: &Settings,
+) -> Result<End, Error> {
     runtime.block_on(async {
         let listener = listen(address).map_err(Error::io(format!("listen on {address}")))?;
         // Before the port is announced, so that a stop that follows at once is not missed.

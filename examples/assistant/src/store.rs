@@ -114,21 +114,33 @@ fn note_of(row: &Row<'_>) -> rusqlite::Result<Note> {
 }
 
 /// Lists notes, newest first.
-pub(crate) fn notes(conn: &Connection, manifest: &Manifest, limit: u32) -> rusqlite::Result<Vec<Note>> {
+pub(crate) fn notes(
+    conn: &Connection,
+    manifest: &Manifest,
+    limit: u32,
+) -> rusqlite::Result<Vec<Note>> {
     conn.prepare_cached(&select_notes(manifest, "order by id desc limit ?1"))?
         .query_map([limit], note_of)?
         .collect()
 }
 
 /// Finds a note.
-pub(crate) fn note(conn: &Connection, manifest: &Manifest, id: i64) -> rusqlite::Result<Option<Note>> {
+pub(crate) fn note(
+    conn: &Connection,
+    manifest: &Manifest,
+    id: i64,
+) -> rusqlite::Result<Option<Note>> {
     conn.prepare_cached(&select_notes(manifest, "where id = ?1"))?
         .query_row([id], note_of)
         .optional()
 }
 
 /// Adds a note, whose title must have been checked to be there.
-pub(crate) fn add_note(conn: &mut Connection, manifest: &Manifest, new: &NoteChange) -> rusqlite::Result<Option<Note>> {
+pub(crate) fn add_note(
+    conn: &mut Connection,
+    manifest: &Manifest,
+    new: &NoteChange,
+) -> rusqlite::Result<Option<Note>> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute(
         "insert into notes (title, body, created_at) values (?1, '', ?2)",
@@ -158,7 +170,12 @@ pub(crate) fn change_note(
     Ok(changed)
 }
 
-fn apply(conn: &Connection, manifest: &Manifest, id: i64, change: &NoteChange) -> rusqlite::Result<()> {
+fn apply(
+    conn: &Connection,
+    manifest: &Manifest,
+    id: i64,
+    change: &NoteChange,
+) -> rusqlite::Result<()> {
     conn.execute(
         "update notes set title = coalesce(:title, title), body = coalesce(:body, body) where id = :id",
         named_params! {":id": id, ":title": change.title, ":body": change.body},
@@ -205,13 +222,22 @@ pub(crate) fn reminders(conn: &Connection, limit: u32) -> rusqlite::Result<Vec<R
 }
 
 /// Adds a reminder; `None` when there is no such note.
-pub(crate) fn add_reminder(conn: &mut Connection, note_id: i64, at: &str) -> rusqlite::Result<Option<Reminder>> {
+pub(crate) fn add_reminder(
+    conn: &mut Connection,
+    note_id: i64,
+    at: &str,
+) -> rusqlite::Result<Option<Reminder>> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let title: Option<String> = tx
-        .query_row("select title from notes where id = ?1", [note_id], |row| row.get(0))
+        .query_row("select title from notes where id = ?1", [note_id], |row| {
+            row.get(0)
+        })
         .optional()?;
     let Some(title) = title else { return Ok(None) };
-    tx.execute("insert into reminders (note_id, at) values (?1, ?2)", params![note_id, at])?;
+    tx.execute(
+        "insert into reminders (note_id, at) values (?1, ?2)",
+        params![note_id, at],
+    )?;
     let id = tx.last_insert_rowid();
     tx.commit()?;
     Ok(Some(Reminder {
@@ -261,8 +287,10 @@ pub(crate) fn add_upload(
     stored_as: &str,
     created_at: &str,
 ) -> rusqlite::Result<Upload> {
-    conn.prepare_cached("insert into uploads (name, bytes, stored_as, created_at) values (?1, ?2, ?3, ?4)")?
-        .execute(params![name, bytes, stored_as, created_at])?;
+    conn.prepare_cached(
+        "insert into uploads (name, bytes, stored_as, created_at) values (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![name, bytes, stored_as, created_at])?;
     Ok(Upload {
         id: conn.last_insert_rowid(),
         name: name.to_owned(),

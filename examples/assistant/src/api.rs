@@ -1,5 +1,6 @@
 //! Owns the HTTP interface: addresses, JSON shapes, the token and the access log.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -122,7 +123,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             "/api/notes/{id}",
             get(note).put(change_note).delete(delete_note),
         )
-        .route("/api/uploads", get(uploads).post(add_upload))
+        .route(
+            "/api/uploads",
+            get(uploads)
+                .post(add_upload)
+                .layer(DefaultBodyLimit::max(UPLOAD_MAX_BYTES)),
+        )
         .route("/uploads/{id}", get(download));
     if app.manifest.has(Feature::Reminders) {
         router = router
@@ -134,7 +140,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
         })
-        .layer(DefaultBodyLimit::max(UPLOAD_MAX_BYTES))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             check_token,
@@ -210,22 +215,18 @@ fn gone(deleted: bool) -> Answer {
     }
 }
 
-#[derive(Deserialize)]
-struct ListQuery {
-    limit: Option<String>,
-}
+/// A list's query; as a map, because that is never refused in plain text.
+type ListQuery = Query<BTreeMap<String, String>>;
 
-impl ListQuery {
-    fn limit(&self) -> Result<u32, ApiError> {
-        let Some(text) = &self.limit else {
-            return Ok(LIMIT_DEFAULT);
-        };
-        match text.parse() {
-            Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
-            _ => Err(ApiError::bad(format!(
-                "limit must be a number from 1 to {LIMIT_MAX}"
-            ))),
-        }
+fn limit_of(Query(query): &ListQuery) -> Result<u32, ApiError> {
+    let Some(text) = query.get("limit") else {
+        return Ok(LIMIT_DEFAULT);
+    };
+    match text.parse() {
+        Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
+        _ => Err(ApiError::bad(format!(
+            "limit must be a number from 1 to {LIMIT_MAX}"
+        ))),
     }
 }
 
@@ -272,8 +273,8 @@ async fn stats(State(app): Shared) -> Answer {
     Ok(Json(stats).into_response())
 }
 
-async fn notes(State(app): Shared, Query(query): Query<ListQuery>) -> Answer {
-    let limit = query.limit()?;
+async fn notes(State(app): Shared, query: ListQuery) -> Answer {
+    let limit = limit_of(&query)?;
     let notes = with_db(&app, move |conn, app| {
         Ok(store::notes(conn, &app.manifest, limit)?)
     })
@@ -350,8 +351,8 @@ async fn delete_note(State(app): Shared, Path(id): Path<String>) -> Answer {
     gone(with_db(&app, move |conn, _| Ok(store::delete_note(conn, id)?)).await?)
 }
 
-async fn reminders(State(app): Shared, Query(query): Query<ListQuery>) -> Answer {
-    let limit = query.limit()?;
+async fn reminders(State(app): Shared, query: ListQuery) -> Answer {
+    let limit = limit_of(&query)?;
     let reminders = with_db(&app, move |conn, _| Ok(store::reminders(conn, limit)?)).await?;
     Ok(Json(reminders).into_response())
 }
@@ -384,8 +385,8 @@ async fn delete_reminder(State(app): Shared, Path(id): Path<String>) -> Answer {
     gone(with_db(&app, move |conn, _| Ok(store::delete_reminder(conn, id)?)).await?)
 }
 
-async fn uploads(State(app): Shared, Query(query): Query<ListQuery>) -> Answer {
-    let limit = query.limit()?;
+async fn uploads(State(app): Shared, query: ListQuery) -> Answer {
+    let limit = limit_of(&query)?;
     let uploads = with_db(&app, move |conn, _| Ok(store::uploads(conn, limit)?)).await?;
     Ok(Json(uploads).into_response())
 }

@@ -98,7 +98,7 @@ fn good_releases_give_connections_back() {
 fn crash_later_ends_with_status_1() {
     let stack = Stack::migrated(ReleaseKind::CrashLater);
     stack.change_settings(ReleaseKind::CrashLater, |settings| {
-        settings.crash_after_ms = Some(300)
+        settings.crash_after_ms = Some(300);
     });
     let mut server = stack.serve(ReleaseKind::CrashLater);
     assert_eq!(server.get("/health").status, 200);

@@ -126,6 +126,7 @@ fn wrong_requests_get_json_errors() {
         ("GET", "/nowhere", json!(null), 404),
         ("GET", "/api/notes/abc", json!(null), 404),
         ("GET", "/api/notes?limit=0", json!(null), 400),
+        ("GET", "/api/notes?limit=1&limit=x", json!(null), 400),
         ("PATCH", "/api/notes", json!(null), 405),
         ("POST", "/api/notes", json!({}), 400),
         ("POST", "/api/notes", json!({"title": " "}), 400),

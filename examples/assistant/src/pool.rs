@@ -18,7 +18,8 @@ use crate::schema;
 pub(crate) struct Pool {
     db: PathBuf,
     permits: Arc<Semaphore>,
-    idle: Mutex<Vec<Connection>>,
+    /// Absent once the pool is closed.
+    idle: Mutex<Option<Vec<Connection>>>,
     wait: Duration,
     leaks: bool,
 }
@@ -39,7 +40,7 @@ impl Pool {
         Self {
             db,
             permits: Arc::new(Semaphore::new(settings.pool_size)),
-            idle: Mutex::new(vec![first]),
+            idle: Mutex::new(Some(vec![first])),
             wait: Duration::from_millis(settings.pool_wait_ms),
             leaks: settings.leak_connections,
         }
@@ -55,13 +56,22 @@ impl Pool {
                 permit: Some(permit),
                 conn: None,
             }),
-            // The semaphore is never closed; if it were, there would be nothing to lease either.
+            // The semaphore is closed with the pool: there is nothing to lease either.
             Ok(Err(_)) | Err(_) => Err(Exhausted),
         }
     }
 
+    /// Closes the idle connections, and each other one as soon as it is given back.
+    ///
+    /// The last connection to close brings SQLite's log into the database file. Left to the runtime's
+    /// end, that would often not happen: the process is gone before its tasks are dropped.
+    pub fn close(&self) {
+        self.permits.close();
+        drop(self.idle().take());
+    }
+
     /// A panic while the list was locked cannot have left it half changed, so poison is no reason to stop.
-    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+    fn idle(&self) -> MutexGuard<'_, Option<Vec<Connection>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -69,7 +79,11 @@ impl Pool {
 impl Lease {
     /// Hands out the connection, which is opened when no idle one is left; blocks.
     pub fn connection(&mut self) -> rusqlite::Result<&mut Connection> {
-        let conn = match self.conn.take().or_else(|| self.pool.idle().pop()) {
+        let conn = match self
+            .conn
+            .take()
+            .or_else(|| self.pool.idle().as_mut()?.pop())
+        {
             Some(conn) => conn,
             None => schema::open(&self.pool.db)?,
         };
@@ -82,9 +96,9 @@ impl Drop for Lease {
         if self.pool.leaks {
             mem::forget(self.conn.take());
             mem::forget(self.permit.take());
-        } else if let Some(conn) = self.conn.take() {
+        } else if let (Some(idle), Some(conn)) = (self.pool.idle().as_mut(), self.conn.take()) {
             // Before the permit, which is dropped after this function.
-            self.pool.idle().push(conn);
+            idle.push(conn);
         }
     }
 }

@@ -53,10 +53,11 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<ExitCode, Error> {
         "make the uploads folder {}",
         options.uploads.display()
     )))?;
+    let pool = Arc::new(Pool::new(options.db.clone(), conn, &settings));
     let app = Arc::new(App {
         index_html: release.read_web("index.html")?,
         style_css: release.read_web("style.css")?,
-        pool: Arc::new(Pool::new(options.db.clone(), conn, &settings)),
+        pool: Arc::clone(&pool),
         uploads: options.uploads.clone(),
         token: options
             .token
@@ -75,6 +76,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<ExitCode, Error> {
     runtime.shutdown_background();
     match end? {
         End::Stopped => {
+            pool.close();
             say("stopped");
             Ok(ExitCode::SUCCESS)
         }

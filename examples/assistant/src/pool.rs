@@ -18,6 +18,7 @@ use crate::schema;
 pub(crate) struct Pool {
     db: PathBuf,
     permits: Arc<Semaphore>,
+    size: u32,
     /// Absent once the pool is closed.
     idle: Mutex<Option<Vec<Connection>>>,
     wait: Duration,
@@ -39,7 +40,8 @@ impl Pool {
     pub fn new(db: PathBuf, first: Connection, settings: &Settings) -> Self {
         Self {
             db,
-            permits: Arc::new(Semaphore::new(settings.pool_size)),
+            permits: Arc::new(Semaphore::new(settings.pool_size as usize)),
+            size: settings.pool_size,
             idle: Mutex::new(Some(vec![first])),
             wait: Duration::from_millis(settings.pool_wait_ms),
             leaks: settings.leak_connections,
@@ -61,11 +63,13 @@ impl Pool {
         }
     }
 
-    /// Closes the idle connections, and each other one as soon as it is given back.
+    /// Waits a while for every connection to be given back, and closes them all.
     ///
     /// The last connection to close brings SQLite's log into the database file. Left to the runtime's
     /// end, that would often not happen: the process is gone before its tasks are dropped.
-    pub fn close(&self) {
+    pub async fn close(&self, wait: Duration) {
+        // Those still out after that are closed by the process's end; SQLite recovers from its log.
+        let _ = tokio::time::timeout(wait, self.permits.acquire_many(self.size)).await;
         self.permits.close();
         drop(self.idle().take());
     }

@@ -21,6 +21,9 @@ pub(crate) struct Pool {
     size: u32,
     /// Absent once the pool is closed.
     idle: Mutex<Option<Vec<Connection>>>,
+    /// Held by whoever writes. SQLite has one writer at a time anyway, but lets the others sleep for
+    /// up to 100 ms between attempts, where this wakes the next one at once.
+    writer: Mutex<()>,
     wait: Duration,
     leaks: bool,
 }
@@ -43,6 +46,7 @@ impl Pool {
             permits: Arc::new(Semaphore::new(settings.pool_size as usize)),
             size: settings.pool_size,
             idle: Mutex::new(Some(vec![first])),
+            writer: Mutex::new(()),
             wait: Duration::from_millis(settings.pool_wait_ms),
             leaks: settings.leak_connections,
         }
@@ -72,6 +76,11 @@ impl Pool {
         let _ = tokio::time::timeout(wait, self.permits.acquire_many(self.size)).await;
         self.permits.close();
         drop(self.idle().take());
+    }
+
+    /// Waits for the turn to write; blocks.
+    pub fn writer(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic while the list was locked cannot have left it half changed, so poison is no reason to stop.

@@ -199,6 +199,18 @@ async fn with_db<T: Send + 'static>(
         .map_err(|e| ApiError::internal(format!("request failed: {e}")))?
 }
 
+/// As [`with_db`], for work that writes: one at a time.
+async fn write_db<T: Send + 'static>(
+    app: &Arc<App>,
+    work: impl FnOnce(&mut Connection, &App) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    with_db(app, |conn, app| {
+        let _turn = app.pool.writer();
+        work(conn, app)
+    })
+    .await
+}
+
 fn parse_id(id: &str) -> Result<i64, ApiError> {
     id.parse().map_err(|_| ApiError::not_found())
 }
@@ -324,7 +336,7 @@ async fn add_note(State(app): Shared, body: Result<Json<NoteChange>, JsonRejecti
         return Err(ApiError::bad("title is missing"));
     }
     check_change(&new)?;
-    let note = with_db(&app, move |conn, app| {
+    let note = write_db(&app, move |conn, app| {
         Ok(store::add_note(conn, &app.manifest, &new)?)
     })
     .await?;
@@ -339,7 +351,7 @@ async fn change_note(
     let id = parse_id(&id)?;
     let Json(change) = body?;
     check_change(&change)?;
-    let note = with_db(&app, move |conn, app| {
+    let note = write_db(&app, move |conn, app| {
         Ok(store::change_note(conn, &app.manifest, id, &change)?)
     })
     .await?;
@@ -348,7 +360,7 @@ async fn change_note(
 
 async fn delete_note(State(app): Shared, Path(id): Path<String>) -> Answer {
     let id = parse_id(&id)?;
-    gone(with_db(&app, move |conn, _| Ok(store::delete_note(conn, id)?)).await?)
+    gone(write_db(&app, move |conn, _| Ok(store::delete_note(conn, id)?)).await?)
 }
 
 async fn reminders(State(app): Shared, query: ListQuery) -> Answer {
@@ -373,7 +385,7 @@ async fn add_reminder(
         .parse()
         .map_err(|_| ApiError::bad("at must be a time such as 2026-01-31T09:00:00Z"))?;
     let at = store::timestamp(at);
-    let reminder = with_db(&app, move |conn, _| {
+    let reminder = write_db(&app, move |conn, _| {
         Ok(store::add_reminder(conn, new.note_id, &at)?)
     })
     .await?;
@@ -382,7 +394,7 @@ async fn add_reminder(
 
 async fn delete_reminder(State(app): Shared, Path(id): Path<String>) -> Answer {
     let id = parse_id(&id)?;
-    gone(with_db(&app, move |conn, _| Ok(store::delete_reminder(conn, id)?)).await?)
+    gone(write_db(&app, move |conn, _| Ok(store::delete_reminder(conn, id)?)).await?)
 }
 
 async fn uploads(State(app): Shared, query: ListQuery) -> Answer {
@@ -398,7 +410,7 @@ async fn add_upload(State(app): Shared, mut form: Multipart) -> Answer {
         }
         let name = files::safe_name(field.file_name().unwrap_or_default());
         let bytes = field.bytes().await?;
-        let answer = with_db(&app, move |conn, app| {
+        let answer = write_db(&app, move |conn, app| {
             let digest = blake3::hash(&bytes);
             let stored_as = files::stored_name(&digest, &name);
             // The bytes first: a row must never name a file that is not there.

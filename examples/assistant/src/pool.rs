@@ -18,8 +18,12 @@ use crate::schema;
 pub(crate) struct Pool {
     db: PathBuf,
     permits: Arc<Semaphore>,
+    size: u32,
     /// Absent once the pool is closed.
     idle: Mutex<Option<Vec<Connection>>>,
+    /// Held by whoever writes. SQLite has one writer at a time anyway, but lets the others sleep for
+    /// up to 100 ms between attempts, where this wakes the next one at once.
+    writer: Mutex<()>,
     wait: Duration,
     leaks: bool,
 }
@@ -39,8 +43,10 @@ impl Pool {
     pub fn new(db: PathBuf, first: Connection, settings: &Settings) -> Self {
         Self {
             db,
-            permits: Arc::new(Semaphore::new(settings.pool_size)),
+            permits: Arc::new(Semaphore::new(settings.pool_size as usize)),
+            size: settings.pool_size,
             idle: Mutex::new(Some(vec![first])),
+            writer: Mutex::new(()),
             wait: Duration::from_millis(settings.pool_wait_ms),
             leaks: settings.leak_connections,
         }
@@ -61,13 +67,20 @@ impl Pool {
         }
     }
 
-    /// Closes the idle connections, and each other one as soon as it is given back.
+    /// Waits a while for every connection to be given back, and closes them all.
     ///
     /// The last connection to close brings SQLite's log into the database file. Left to the runtime's
     /// end, that would often not happen: the process is gone before its tasks are dropped.
-    pub fn close(&self) {
+    pub async fn close(&self, wait: Duration) {
+        // Those still out after that are closed by the process's end; SQLite recovers from its log.
+        let _ = tokio::time::timeout(wait, self.permits.acquire_many(self.size)).await;
         self.permits.close();
         drop(self.idle().take());
+    }
+
+    /// Waits for the turn to write; blocks.
+    pub fn writer(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic while the list was locked cannot have left it half changed, so poison is no reason to stop.

@@ -40,7 +40,7 @@ pub enum Feature {
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// How many database connections there are at most.
-    pub pool_size: usize,
+    pub pool_size: u32,
     /// How long a request waits for a connection before it is answered with 503.
     pub pool_wait_ms: u64,
     /// Whether each request that used a connection forgets to give it back.

@@ -21,6 +21,9 @@ use crate::schema;
 /// How long requests in flight may take once a stop was asked for; the whole stop is to stay below 100 ms.
 const DRAIN: Duration = Duration::from_millis(60);
 
+/// How long statements of requests that were cut off may take after that.
+const GIVE_BACK: Duration = Duration::from_millis(20);
+
 /// How many connections the system may queue before they are accepted.
 const BACKLOG: u32 = 1024;
 
@@ -53,11 +56,10 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<ExitCode, Error> {
         "make the uploads folder {}",
         options.uploads.display()
     )))?;
-    let pool = Arc::new(Pool::new(options.db.clone(), conn, &settings));
     let app = Arc::new(App {
         index_html: release.read_web("index.html")?,
         style_css: release.read_web("style.css")?,
-        pool: Arc::clone(&pool),
+        pool: Arc::new(Pool::new(options.db.clone(), conn, &settings)),
         uploads: options.uploads.clone(),
         token: options
             .token
@@ -76,7 +78,6 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<ExitCode, Error> {
     runtime.shutdown_background();
     match end? {
         End::Stopped => {
-            pool.close();
             say("stopped");
             Ok(ExitCode::SUCCESS)
         }
@@ -94,6 +95,7 @@ fn run(
     settings: &Settings,
 ) -> Result<End, Error> {
     runtime.block_on(async {
+        let pool = Arc::clone(&app.pool);
         let listener = listen(address).map_err(Error::io(format!("listen on {address}")))?;
         // Before the port is announced, so that a stop that follows at once is not missed.
         let doing = "watch for signals";
@@ -120,6 +122,7 @@ fn run(
         let _ = stop.send(());
         // Late requests are cut off: the process that stops us waits.
         let _ = tokio::time::timeout(DRAIN, server).await;
+        pool.close(GIVE_BACK).await;
         Ok(End::Stopped)
     })
 }

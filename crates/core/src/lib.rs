@@ -13,5 +13,6 @@ pub mod journal;
 pub mod next;
 pub mod plan;
 pub mod release;
+pub mod report;
 pub mod times;
 pub mod workflow;

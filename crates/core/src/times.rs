@@ -34,10 +34,13 @@ pub fn downtime(records: &[Record], stop: &str, start: &str) -> Option<u64> {
     let first_healthy = records.iter().rev().find_map(|r| match &r.event {
         Event::Finished { step, output, .. } if step.as_str() == start => {
             // Services start in order; the last to answer ends the outage.
-            output.services.values().map(|s| s.stable_after_ms.zip(s.healthy_after_ms)).try_fold(0, |tail: u64, s| {
-                let (stable, healthy) = s?;
-                Some(tail.max(stable.saturating_sub(healthy)))
-            })
+            output.services.values().map(|s| s.stable_after_ms.zip(s.healthy_after_ms)).try_fold(
+                0,
+                |tail: u64, s| {
+                    let (stable, healthy) = s?;
+                    Some(tail.max(stable.saturating_sub(healthy)))
+                },
+            )
         }
         _ => None,
     });

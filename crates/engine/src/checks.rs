@@ -3,20 +3,21 @@
 //! On production only what cannot change anything runs, unless the user says otherwise.
 
 use crate::check::command::{self, CommandContext};
+use crate::check::sql::sqlite_value;
 use crate::check::workflow::{self, Endpoint, WorkflowContext};
 use crate::error::{EngineError, io};
 use crate::home::{Home, create_dir};
 use crate::runtime::process::{Placement, health};
-use crate::store::{self, Source};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use switchback_core::check::{CheckKind, CheckResult, Failure, Verdict};
-use switchback_core::config::{CommandCheck, Config, Invariant};
+use switchback_core::config::{CommandCheck, CommandLine, Config, ConfigError, Invariant};
+use switchback_core::data::StoreKind;
 use switchback_core::ids::{RunId, ServiceName, StoreName};
 use switchback_core::plan::CheckPhase;
-use switchback_core::workflow::Workflow;
+use switchback_core::workflow::{Redactor, Workflow};
 
 /// An instance under observation.
 pub struct Target<'a> {
@@ -39,20 +40,24 @@ impl Target<'_> {
             .iter()
             .map(|(name, service)| {
                 let ports = self.placement.instance.ports.get(name).cloned().unwrap_or_default();
-                let main = service.definition.main_port().map(str::to_owned);
+                let main = service.definition.main_port().and_then(|p| ports.get(p)).copied().unwrap_or(0);
                 (name.clone(), Endpoint { host: "127.0.0.1".to_owned(), ports, default_port: main })
             })
             .collect()
     }
 
-    fn sql(&self, store: &StoreName, sql: &str, values: &[serde_json::Value]) -> Result<serde_json::Value, String> {
-        let place = self
-            .placement
-            .instance
-            .stores
-            .get(store)
-            .ok_or_else(|| format!("there is no store {store}"))?;
-        store::sqlite_value(Source::live(Path::new(&place.path)), sql, values).map_err(|e| e.to_string())
+    fn sql(
+        &self,
+        store: &StoreName,
+        sql: &str,
+        values: &[serde_json::Value],
+    ) -> Result<serde_json::Value, String> {
+        let place =
+            self.placement.instance.stores.get(store).ok_or_else(|| format!("there is no store {store}"))?;
+        if place.kind != StoreKind::Sqlite {
+            return Err(format!("the store {store} is not a database"));
+        }
+        sqlite_value(Path::new(&place.path), sql, values)
     }
 }
 
@@ -83,7 +88,10 @@ pub fn workflow_files(home: &Home, config: &Config) -> Result<Vec<PathBuf>, Engi
                 for entry in entries.flatten() {
                     let file = entry.file_name();
                     let text = file.to_string_lossy();
-                    if text.len() >= prefix.len() + suffix.len() && text.starts_with(prefix) && text.ends_with(suffix) {
+                    if text.len() >= prefix.len() + suffix.len()
+                        && text.starts_with(prefix)
+                        && text.ends_with(suffix)
+                    {
                         files.push(entry.path());
                     }
                 }
@@ -116,7 +124,9 @@ pub fn keep(home: &Home, run: &RunId, config: &Config) -> Result<(), EngineError
 fn load(file: &Path) -> Result<(String, Workflow), EngineError> {
     let text = fs::read_to_string(file).map_err(io("read", file))?;
     let shown = file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    let workflow = Workflow::parse(&text, &format!("checks/{shown}")).map_err(|e| EngineError::Config(e.into()))?;
+    let workflow = Workflow::parse(&format!("checks/{shown}"), &text).map_err(|e| {
+        EngineError::Config(ConfigError { file: e.file, line: e.line, message: e.message, hint: e.hint })
+    })?;
     let id = file.file_stem().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     Ok((id, workflow))
 }
@@ -170,7 +180,7 @@ impl Suite {
         for check in self.commands.iter().filter(|c| !production || c.production) {
             for target in targets {
                 say(&format!("command {} in {}", check.name, target.environment));
-                results.push(run_command(check, target, &self.folder, cancelled)?);
+                results.push(run_command(check, target, &self.folder, cancelled));
             }
         }
         Ok(results)
@@ -221,17 +231,16 @@ fn run_workflow(
     // A workflow may use the variables of the services' own env files: tokens live there.
     let known = |name: &str| std::env::var(name).ok().or_else(|| env_file_value(target, name));
     let context = WorkflowContext {
-        id: id.to_owned(),
         environment: target.environment.clone(),
         endpoints: target.endpoints(),
         run_id: format!("{}-{}", target.run, target.environment.replace(' ', "-")),
         env: &known,
-        secrets: target.placement.secrets(),
+        redactor: Redactor::from_values(target.placement.secrets()),
         base_dir: folder.to_owned(),
         sql: Some(&sql),
         cancel: cancelled,
     };
-    workflow::run(workflow, &context)
+    CheckResult { id: format!("workflow/{id}"), ..workflow::run(workflow, &context) }
 }
 
 fn env_file_value(target: &Target<'_>, name: &str) -> Option<String> {
@@ -280,20 +289,25 @@ fn run_command(
     target: &Target<'_>,
     folder: &Path,
     cancelled: &dyn Fn() -> bool,
-) -> Result<CheckResult, EngineError> {
-    let endpoints = target.endpoints();
-    let urls = endpoints
-        .iter()
-        .filter_map(|(name, endpoint)| Some((name.clone(), endpoint.url()?)))
-        .collect();
-    Ok(command::run(
-        check,
+) -> CheckResult {
+    let wanted = command::CommandCheck {
+        id: check.name.clone(),
+        command: match &check.run {
+            CommandLine::Words(words) => command::CommandLine::Argv(words.clone()),
+            CommandLine::Shell(line) => command::CommandLine::Shell(line.clone()),
+        },
+        timeout: check.timeout,
+        junit: check.junit.iter().cloned().collect(),
+    };
+    command::run(
+        &wanted,
         &CommandContext {
             environment: target.environment.clone(),
-            urls,
-            folder: folder.to_owned(),
-            secrets: target.placement.secrets(),
+            endpoints: target.endpoints(),
+            run_id: target.run.to_owned(),
+            base_dir: folder.to_owned(),
+            redactor: Redactor::from_values(target.placement.secrets()),
             cancel: cancelled,
         },
-    ))
+    )
 }

@@ -199,7 +199,10 @@ impl Engine<'_> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one step's context, named at the only call sites")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one step's context, named at the only call sites"
+    )]
     fn context<'c>(
         &'c self,
         plan: &'c Plan,
@@ -234,7 +237,9 @@ pub fn production_down(plan: &Plan, state: &RunState) -> bool {
         let undone = status.is_some_and(|s| s.undone);
         match &step.op {
             Op::Stop { instance } if instance.starts_with(PRODUCTION) && begun => down = !undone,
-            Op::Start { instance } if instance.starts_with(PRODUCTION) && state.succeeded(&step.id) => down = undone,
+            Op::Start { instance } if instance.starts_with(PRODUCTION) && state.succeeded(&step.id) => {
+                down = undone
+            }
             _ => {}
         }
     }
@@ -242,9 +247,13 @@ pub fn production_down(plan: &Plan, state: &RunState) -> bool {
 }
 
 fn injected() -> StepError {
-    StepError { kind: ErrorKind::Internal, message: "failed on request".to_owned(), hint: None, details: Vec::new() }
+    StepError {
+        kind: ErrorKind::Internal,
+        message: "failed on request".to_owned(),
+        hint: None,
+        details: Vec::new(),
+    }
 }
-
 
 fn elapsed(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)

@@ -148,7 +148,10 @@ impl EngineError {
     /// What sort of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoConfig { .. } | Self::Config(_) | Self::UnknownGeneration { .. } | Self::UnknownRun { .. } => ErrorKind::Usage,
+            Self::NoConfig { .. }
+            | Self::Config(_)
+            | Self::UnknownGeneration { .. }
+            | Self::UnknownRun { .. } => ErrorKind::Usage,
             Self::Refused { .. } => ErrorKind::Refused,
             Self::Step(e) => e.kind,
             Self::Store(StoreError::Damaged { .. }) => ErrorKind::Refused,

@@ -198,8 +198,7 @@ pub fn run(exec: &Exec<'_>) -> Result<Output, ExecError> {
             command.stdout(out).stderr(err);
         }
     }
-    let mut child =
-        command.spawn().map_err(|source| ExecError::Start { program: name.clone(), source })?;
+    let mut child = command.spawn().map_err(|source| ExecError::Start { program: name.clone(), source })?;
     drop(command);
     let keep = TAIL_BYTES + exec.redactor.longest();
     let out = child.stdout.take().map(|pipe| Tail::follow(pipe, keep));
@@ -225,9 +224,7 @@ pub fn run(exec: &Exec<'_>) -> Result<Output, ExecError> {
         (None, None) => End::Signal(status.signal().unwrap_or_default()),
     };
     let drained_by = Instant::now() + DRAIN;
-    let finish = |tail: Option<Tail>| {
-        tail.map_or_else(String::new, |t| t.finish(drained_by, &exec.redactor))
-    };
+    let finish = |tail: Option<Tail>| tail.map_or_else(String::new, |t| t.finish(drained_by, &exec.redactor));
     let (stdout_tail, stderr_tail) = (finish(out), finish(err));
     Ok(Output { end, stdout_tail, stderr_tail, took_ms: elapsed_ms(began) })
 }
@@ -239,8 +236,7 @@ pub(crate) fn elapsed_ms(since: Instant) -> u64 {
 
 fn open_log(path: &Path) -> Result<(Stdio, Stdio), ExecError> {
     let log_error = |source| ExecError::Log { path: path.to_owned(), source };
-    let file =
-        OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(log_error)?;
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(log_error)?;
     let second = file.try_clone().map_err(log_error)?;
     Ok((file.into(), second.into()))
 }

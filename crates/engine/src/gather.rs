@@ -15,7 +15,8 @@ use switchback_core::config::{Config, Service};
 use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
 use switchback_core::plan::{Plan, PromoteFacts, RehearseFacts};
 use switchback_core::release::{
-    ArtefactRef, Certificate, FORMAT, Instance, PRODUCTION, Pointer, Release, ServiceRelease, StorePlace, describe_change,
+    ArtefactRef, Certificate, FORMAT, Instance, PRODUCTION, Pointer, Release, ServiceRelease, StorePlace,
+    describe_change,
 };
 
 /// A new run's id.
@@ -24,7 +25,11 @@ pub fn new_run() -> RunId {
 }
 
 /// Makes the release that the configuration describes, with some versions replaced, and stores it.
-pub fn release(home: &Home, config: &Config, versions: &BTreeMap<ServiceName, String>) -> Result<(Digest, Release), EngineError> {
+pub fn release(
+    home: &Home,
+    config: &Config,
+    versions: &BTreeMap<ServiceName, String>,
+) -> Result<(Digest, Release), EngineError> {
     let mut services = BTreeMap::new();
     let mut files: Vec<String> = Vec::new();
     for (name, service) in &config.services {
@@ -57,7 +62,12 @@ pub fn release(home: &Home, config: &Config, versions: &BTreeMap<ServiceName, St
     Ok((id, release))
 }
 
-fn keep_release(home: &Home, id: &Digest, release: &Release, contents: &BTreeMap<String, Vec<u8>>) -> Result<(), EngineError> {
+fn keep_release(
+    home: &Home,
+    id: &Digest,
+    release: &Release,
+    contents: &BTreeMap<String, Vec<u8>>,
+) -> Result<(), EngineError> {
     let dir = home.release_dir(id);
     for (file, content) in contents {
         let path = dir.join("config").join(file);
@@ -80,8 +90,16 @@ fn artefact(home: &Home, name: &ServiceName, service: &Service) -> Result<Option
     if !path.exists() {
         let known = installed_versions(home, service);
         return Err(EngineError::Refused {
-            message: format!("{name} {} is not installed: {} does not exist", service.version, path.display()),
-            hint: Some(if known.is_empty() { "install it there first".to_owned() } else { format!("installed: {}", known.join(", ")) }),
+            message: format!(
+                "{name} {} is not installed: {} does not exist",
+                service.version,
+                path.display()
+            ),
+            hint: Some(if known.is_empty() {
+                "install it there first".to_owned()
+            } else {
+                format!("installed: {}", known.join(", "))
+            }),
         });
     }
     let digest = artefact_digest(&path)?;
@@ -117,7 +135,11 @@ pub fn artefact_digest(path: &Path) -> Result<Digest, EngineError> {
             EngineError::Io { doing: "read the artefact", path: at, source: e.into() }
         })?;
         let relative = entry.path().strip_prefix(path).unwrap_or(entry.path());
-        let metadata = entry.metadata().map_err(|e| EngineError::Io { doing: "read", path: entry.path().to_owned(), source: e.into() })?;
+        let metadata = entry.metadata().map_err(|e| EngineError::Io {
+            doing: "read",
+            path: entry.path().to_owned(),
+            source: e.into(),
+        })?;
         use std::os::unix::ffi::OsStrExt as _;
         use std::os::unix::fs::PermissionsExt as _;
         let name = relative.as_os_str().as_bytes();
@@ -208,9 +230,14 @@ pub fn clone_bytes(home: &Home, instance: &Instance) -> Result<(u64, bool), Engi
 /// Ports that nobody listens on, all different.
 pub fn free_ports(count: usize) -> Result<Vec<u16>, EngineError> {
     let here = Path::new("127.0.0.1");
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>().map_err(io("find a free port on", here))?;
-    listeners.iter().map(|l| l.local_addr().map(|a| a.port()).map_err(io("find a free port on", here))).collect()
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()
+        .map_err(io("find a free port on", here))?;
+    listeners
+        .iter()
+        .map(|l| l.local_addr().map(|a| a.port()).map_err(io("find a free port on", here)))
+        .collect()
 }
 
 /// Services with a migration command, in the order in which they start.
@@ -268,7 +295,10 @@ fn nothing_to_do(config: &Config) -> EngineError {
     let names: Vec<&str> = config.services.keys().map(ServiceName::as_str).collect();
     EngineError::Refused {
         message: "there is nothing to upgrade: production runs exactly what switchback.yaml says".to_owned(),
-        hint: Some(format!("change a version there, or name one: `{}=VERSION`", names.first().unwrap_or(&"SERVICE"))),
+        hint: Some(format!(
+            "change a version there, or name one: `{}=VERSION`",
+            names.first().unwrap_or(&"SERVICE")
+        )),
     }
 }
 
@@ -276,7 +306,12 @@ fn nothing_to_do(config: &Config) -> EngineError {
 const SMALL_BYTES: u64 = 128 << 20;
 
 /// Facts of a promotion.
-pub fn promote_facts(home: &Home, config: &Config, target: &Target, waiver: Option<String>) -> Result<PromoteFacts, EngineError> {
+pub fn promote_facts(
+    home: &Home,
+    config: &Config,
+    target: &Target,
+    waiver: Option<String>,
+) -> Result<PromoteFacts, EngineError> {
     let (pointer, instance) = production(home, config)?;
     let (id, release) = release(home, config, &target.versions)?;
     if id == instance.release {
@@ -290,7 +325,12 @@ pub fn promote_facts(home: &Home, config: &Config, target: &Target, waiver: Opti
         .filter(|(n, s)| target.versions.get(*n).is_some_and(|v| *v != s.version))
         .map(|(n, s)| (n.clone(), s.version.clone()))
         .collect();
-    let after = target.versions.iter().filter(|(n, _)| before.contains_key(*n)).map(|(n, v)| (n.clone(), v.clone())).collect();
+    let after = target
+        .versions
+        .iter()
+        .filter(|(n, _)| before.contains_key(*n))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect();
     Ok(PromoteFacts {
         run: new_run(),
         stack: config.stack.clone(),
@@ -330,7 +370,9 @@ pub fn certificate_holds(home: &Home, plan: &Plan) -> Result<(), EngineError> {
         return Ok(()); // a person waived it, with a reason that is in the plan
     }
     let (Some(from), Some(to)) = (plan.from_generation, plan.to_generation) else { return Ok(()) };
-    let release_of = |g: GenerationId| plan.instances.values().find(|i| i.is_production() && i.generation == g).map(|i| i.release.clone());
+    let release_of = |g: GenerationId| {
+        plan.instances.values().find(|i| i.is_production() && i.generation == g).map(|i| i.release.clone())
+    };
     let (Some(from), Some(to)) = (release_of(from), release_of(to)) else {
         return Err(EngineError::Internal { detail: "a promotion without two releases".to_owned() });
     };
@@ -353,7 +395,9 @@ pub fn certificate_holds(home: &Home, plan: &Plan) -> Result<(), EngineError> {
             "rehearse again: `switchback rehearse`; data and host may have changed since",
         ),
         (None, Some(_)) => EngineError::refused(
-            format!("there is a certificate, but not for {change} with exactly these artefacts and configuration"),
+            format!(
+                "there is a certificate, but not for {change} with exactly these artefacts and configuration"
+            ),
             "rehearse this upgrade: `switchback rehearse`",
         ),
         (None, None) => EngineError::refused(

@@ -112,7 +112,9 @@ impl Journal {
             .map_err(|e| self.wrap(e))?;
         let last: Option<(i64, String)> = self
             .connection
-            .query_row("SELECT seq, chain FROM events ORDER BY seq DESC LIMIT 1", [], |r| Ok((r.get(0)?, r.get(1)?)))
+            .query_row("SELECT seq, chain FROM events ORDER BY seq DESC LIMIT 1", [], |r| {
+                Ok((r.get(0)?, r.get(1)?))
+            })
             .optional()
             .map_err(|e| self.wrap(e))?;
         match (stored, last) {
@@ -228,7 +230,11 @@ impl Journal {
         };
         let plan = (**plan).clone();
         if plan.format > FORMAT {
-            return Err(EngineError::NewerFormat { path: self.path.clone(), found: plan.format, known: FORMAT });
+            return Err(EngineError::NewerFormat {
+                path: self.path.clone(),
+                found: plan.format,
+                known: FORMAT,
+            });
         }
         let state = RunState::fold(&plan, records.iter().map(|r| &r.event));
         Ok((plan, state, records))
@@ -323,7 +329,8 @@ mod tests {
         let path = dir.join("journal.db");
         let mut journal = Journal::open(&path).expect("opens");
         for i in 0..events {
-            let event = Event::TrialProbe { ok: i % 2 == 0, seen: "x".repeat(i * 7 % 90), failures_in_a_row: 0 };
+            let event =
+                Event::TrialProbe { ok: i % 2 == 0, seen: "x".repeat(i * 7 % 90), failures_in_a_row: 0 };
             journal.append(&RunId(format!("R{}", i % 3)), i as i64, &event).expect("appends");
         }
         let all = journal.all().expect("reads");

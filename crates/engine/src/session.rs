@@ -37,7 +37,9 @@ impl<'h> Session<'h> {
         let (plan, ..) = self.journal.load(&run)?;
         Err(EngineError::Refused {
             message: format!("the {} {run} was interrupted and is not finished", plan.procedure.as_str()),
-            hint: Some("`switchback resume` goes on with it, `switchback resume --abort` undoes it".to_owned()),
+            hint: Some(
+                "`switchback resume` goes on with it, `switchback resume --abort` undoes it".to_owned(),
+            ),
         })
     }
 
@@ -67,7 +69,12 @@ impl<'h> Session<'h> {
     }
 
     /// Plans a promotion, and confirms that a certificate permits it.
-    pub fn plan_promotion(&self, config: &Config, target: &Target, waiver: Option<String>) -> Result<Plan, EngineError> {
+    pub fn plan_promotion(
+        &self,
+        config: &Config,
+        target: &Target,
+        waiver: Option<String>,
+    ) -> Result<Plan, EngineError> {
         let plan = plan::promote(&gather::promote_facts(self.home, config, target, waiver)?);
         gather::certificate_holds(self.home, &plan)?;
         Ok(plan)
@@ -82,7 +89,10 @@ impl<'h> Session<'h> {
         on_failure: OnFailure,
     ) -> Result<Plan, EngineError> {
         let Some(pointer) = self.home.pointer()? else {
-            return Err(EngineError::refused("the stack has no generation yet", "`switchback up` makes the first"));
+            return Err(EngineError::refused(
+                "the stack has no generation yet",
+                "`switchback up` makes the first",
+            ));
         };
         let Some(to) = to.or(pointer.previous) else {
             return Err(EngineError::refused(
@@ -91,7 +101,10 @@ impl<'h> Session<'h> {
             ));
         };
         if to == pointer.current {
-            return Err(EngineError::refused(format!("production already runs generation {to}"), "nothing was done"));
+            return Err(EngineError::refused(
+                format!("production already runs generation {to}"),
+                "nothing was done",
+            ));
         }
         let target = self.home.generation(to)?;
         Ok(plan::rollback(&RollbackFacts {
@@ -120,29 +133,54 @@ impl<'h> Session<'h> {
                     if crate::runtime::process::table::port_taken(*port) {
                         return Err(EngineError::refused(
                             format!("port {port} ({name}.{port_name}) is already in use"),
-                            format!("if {name} is running by itself, stop it first: Switchback starts it from now on"),
+                            format!(
+                                "if {name} is running by itself, stop it first: Switchback starts it from now on"
+                            ),
                         ));
                     }
                 }
             }
         }
-        Ok(plan::up(gather::new_run(), config.stack.clone(), now_ms(), config.rollback.budget.as_millis(), &instance, adopt))
+        Ok(plan::up(
+            gather::new_run(),
+            config.stack.clone(),
+            now_ms(),
+            config.rollback.budget.as_millis(),
+            &instance,
+            adopt,
+        ))
     }
 
     /// Plans to stop production.
     pub fn plan_down(&self, config: &Config) -> Result<Plan, EngineError> {
         let Some(pointer) = self.home.pointer()? else {
-            return Err(EngineError::refused("the stack has no generation yet", "nothing is running that Switchback started"));
+            return Err(EngineError::refused(
+                "the stack has no generation yet",
+                "nothing is running that Switchback started",
+            ));
         };
         let instance = self.home.generation(pointer.current)?.instance;
-        Ok(plan::down(gather::new_run(), config.stack.clone(), now_ms(), config.rollback.budget.as_millis(), &instance))
+        Ok(plan::down(
+            gather::new_run(),
+            config.stack.clone(),
+            now_ms(),
+            config.rollback.budget.as_millis(),
+            &instance,
+        ))
     }
 
     /// Records a plan and carries it out.
-    pub fn carry_out(&mut self, plan: &Plan, config: &Config, cancel: &Cancel, observe: Observer<'_>) -> Result<RunEnd, EngineError> {
+    pub fn carry_out(
+        &mut self,
+        plan: &Plan,
+        config: &Config,
+        cancel: &Cancel,
+        observe: Observer<'_>,
+    ) -> Result<RunEnd, EngineError> {
         self.keep(&plan.run, config)?;
         self.cancel_trial_for(plan)?;
-        let mut engine = Engine { home: self.home, journal: &mut self.journal, observe, cancel: cancel.clone() };
+        let mut engine =
+            Engine { home: self.home, journal: &mut self.journal, observe, cancel: cancel.clone() };
         engine.begin(plan)?;
         let end = engine.run(plan, config)?;
         self.tidy(plan, &end);
@@ -166,7 +204,8 @@ impl<'h> Session<'h> {
             }
         }
         let config = self.home.run_config(run)?;
-        let mut engine = Engine { home: self.home, journal: &mut self.journal, observe, cancel: cancel.clone() };
+        let mut engine =
+            Engine { home: self.home, journal: &mut self.journal, observe, cancel: cancel.clone() };
         let end = engine.run(&plan, &config)?;
         self.tidy(&plan, &end);
         Ok(end)
@@ -193,4 +232,3 @@ impl<'h> Session<'h> {
         let _ = std::fs::remove_dir(self.home.state().join("staging").join(plan.run.as_str()));
     }
 }
-

@@ -12,6 +12,7 @@ use crate::lock::Lock;
 use crate::runtime::process::start::own_program;
 use crate::runtime::process::{Placement, read_back};
 use crate::session::Session;
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
@@ -21,7 +22,6 @@ use switchback_core::config::{Config, Service};
 use switchback_core::ids::{RunId, ServiceName};
 use switchback_core::journal::{Event, RunState};
 use switchback_core::plan::{CheckPhase, OnFailure, Plan};
-use std::collections::BTreeMap;
 
 /// The hidden command that becomes the watchdog.
 pub const WATCH_VERB: &str = "__watchdog";
@@ -84,7 +84,9 @@ pub fn ensure(home: &Home) -> Result<String, EngineError> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    Err(EngineError::Internal { detail: format!("the watchdog (process {pid}) did not come up; see {}", path.display()) })
+    Err(EngineError::Internal {
+        detail: format!("the watchdog (process {pid}) did not come up; see {}", path.display()),
+    })
 }
 
 /// What one look at production found.
@@ -132,8 +134,12 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
         Some(t) => (t.deadline_ms, t.generation),
         None => return Ok(()),
     };
-    let Some(instance) = trial.plan.instances.values().find(|i| i.is_production() && i.generation == generation) else {
-        return Err(EngineError::Internal { detail: format!("the plan of {run} names no generation {generation}") });
+    let Some(instance) =
+        trial.plan.instances.values().find(|i| i.is_production() && i.generation == generation)
+    else {
+        return Err(EngineError::Internal {
+            detail: format!("the plan of {run} names no generation {generation}"),
+        });
     };
     let release = home.release(&instance.release)?;
     let services: BTreeMap<ServiceName, Service> =
@@ -171,11 +177,15 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
             Err(e) => {
                 errors += 1;
                 if errors == BLIND_AFTER {
-                    record(home, run, &Event::TrialProbe {
-                        ok: false,
-                        seen: format!("the watchdog is blind: {e}"),
-                        failures_in_a_row: failures,
-                    })?;
+                    record(
+                        home,
+                        run,
+                        &Event::TrialProbe {
+                            ok: false,
+                            seen: format!("the watchdog is blind: {e}"),
+                            failures_in_a_row: failures,
+                        },
+                    )?;
                 }
             }
         }
@@ -214,7 +224,10 @@ fn look(
         let state: crate::runtime::process::shim::State = crate::home::read_json(&path)?;
         if state.quick_exits > 1 {
             ok = false;
-            seen.push(format!("{name} restarts again and again: it {}", state.last_exit.as_deref().unwrap_or("ended")));
+            seen.push(format!(
+                "{name} restarts again and again: it {}",
+                state.last_exit.as_deref().unwrap_or("ended")
+            ));
         }
     }
     let run_dir = home.run_dir(run);

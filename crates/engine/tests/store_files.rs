@@ -62,12 +62,21 @@ fn listing(root: &Path) -> Vec<String> {
             let e = e.unwrap();
             let m = e.path().symlink_metadata().unwrap();
             let rel = e.path().strip_prefix(root).unwrap();
-            let content = if m.is_file() { blake3::hash(&fs::read(e.path()).unwrap()).to_hex().to_string() } else { String::new() };
+            let content = if m.is_file() {
+                blake3::hash(&fs::read(e.path()).unwrap()).to_hex().to_string()
+            } else {
+                String::new()
+            };
             let links = if m.is_dir() { 0 } else { m.nlink() };
             let size = if m.is_dir() { 0 } else { m.size() };
             format!(
                 "{rel:?} {:o} {}:{} {size} {links} {}.{} {:?} {content}",
-                m.mode(), m.uid(), m.gid(), m.mtime(), m.mtime_nsec(), fs::read_link(e.path()).ok()
+                m.mode(),
+                m.uid(),
+                m.gid(),
+                m.mtime(),
+                m.mtime_nsec(),
+                fs::read_link(e.path()).ok()
             )
         })
         .collect();
@@ -85,16 +94,23 @@ fn clone_is_faithful(base: &Path) {
     let stats = store::clone_cold(Files, &src, &dst, &Progress::none()).unwrap();
     assert_eq!(listing(&dst), before);
     assert_eq!(listing(&src), before, "the source is as it was");
-    assert_eq!(xattr::get(dst.join("big"), "user.note").unwrap(), xattr::get(src.join("big"), "user.note").unwrap());
+    assert_eq!(
+        xattr::get(dst.join("big"), "user.note").unwrap(),
+        xattr::get(src.join("big"), "user.note").unwrap()
+    );
     assert!(dst.join("sparse").metadata().unwrap().blocks() * 512 < 1 << 20, "holes stay holes");
     assert_eq!(dst.join("hole").metadata().unwrap().blocks(), 0);
     assert_eq!(dst.join("big").metadata().unwrap().ino(), dst.join("a/big too").metadata().unwrap().ino());
     assert!(stats.bytes_written < 4_000_000, "{stats:?}");
     let print = |p: &Path| store::fingerprint(Files, Source::cold(p, base), &Progress::none()).unwrap();
     assert_eq!(print(&src), print(&dst));
-    let diff = store::diff(Files, Source::cold(&src, base), Source::cold(&dst, base), &Progress::none()).unwrap();
+    let diff =
+        store::diff(Files, Source::cold(&src, base), Source::cold(&dst, base), &Progress::none()).unwrap();
     assert!(diff.is_empty(), "{diff:?}");
-    assert!(matches!(store::clone_cold(Files, &src, &dst, &Progress::none()), Err(StoreError::DstExists { .. })));
+    assert!(matches!(
+        store::clone_cold(Files, &src, &dst, &Progress::none()),
+        Err(StoreError::DstExists { .. })
+    ));
     let names: Vec<_> = fs::read_dir(base).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(!names.iter().any(|n| n.to_string_lossy().contains("partial")), "{names:?}");
 }
@@ -128,10 +144,14 @@ fn a_tree_deeper_than_any_path_or_descriptor_limit_is_cloned_and_removed() {
     let mut at = File::open(&src).unwrap();
     for _ in 0..1500 {
         rustix::fs::mkdirat(&at, "0123456789", rustix::fs::Mode::RWXU).unwrap();
-        at = rustix::fs::openat(&at, "0123456789", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap().into();
+        at = rustix::fs::openat(&at, "0123456789", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())
+            .unwrap()
+            .into();
     }
     let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
-    File::from(rustix::fs::openat(&at, "bottom", flags, rustix::fs::Mode::RWXU).unwrap()).write_all(b"x").unwrap();
+    File::from(rustix::fs::openat(&at, "bottom", flags, rustix::fs::Mode::RWXU).unwrap())
+        .write_all(b"x")
+        .unwrap();
     let dst = dir.path().join("copy");
     let stats = store::clone_cold(Files, &src, &dst, &Progress::none()).unwrap();
     assert_eq!(stats.files, 1);
@@ -161,7 +181,8 @@ fn what_cannot_be_cloned_is_refused_or_noted() {
         let device = rustix::fs::makedev(1, 3);
         let kind = rustix::fs::FileType::CharacterDevice;
         rustix::fs::mknodat(rustix::fs::CWD, src.join("null"), kind, rustix::fs::Mode::RWXU, device).unwrap();
-        let refused = store::clone_cold(Files, &src, &dir.path().join("copy2"), &Progress::none()).unwrap_err();
+        let refused =
+            store::clone_cold(Files, &src, &dir.path().join("copy2"), &Progress::none()).unwrap_err();
         assert!(refused.to_string().contains("device node"), "{refused}");
         assert!(!dir.path().join("copy2").exists());
     }
@@ -182,7 +203,8 @@ fn every_kind_of_change_is_named_and_exported() {
     fs::write(b.join(OsStr::from_bytes(b"n/e/\xffw")), "new").unwrap();
     let (old, new) = (Source::cold(&a, dir.path()), Source::cold(&b, dir.path()));
     let diff = store::diff(Files, old, new, &Progress::none()).unwrap();
-    let words: Vec<String> = diff.parts.iter().map(|p| format!("{} {:?} {:?}", p.name, p.change, p.notes)).collect();
+    let words: Vec<String> =
+        diff.parts.iter().map(|p| format!("{} {:?} {:?}", p.name, p.change, p.notes)).collect();
     assert_eq!(
         words,
         [
@@ -247,7 +269,8 @@ fn a_busy_tree_is_cloned_live_and_torn_files_are_named() {
             }
         });
         for i in 0..5 {
-            let stats = store::clone_live(Files, &src, &dir.path().join(format!("c{i}")), &Progress::none()).unwrap();
+            let stats =
+                store::clone_live(Files, &src, &dir.path().join(format!("c{i}")), &Progress::none()).unwrap();
             assert!(stats.notes.iter().any(|n| n.starts_with("torn: ") && n.contains("log")), "{stats:?}");
         }
         let cold = store::clone_cold(Files, &src, &dir.path().join("cold"), &Progress::none());
@@ -276,15 +299,26 @@ fn a_full_disk_is_said_plainly_and_cleaned_up() {
             fs::write(many.join(i.to_string()), vec![1; 4000]).unwrap();
         }
         fs::write(small.join("filler"), vec![1; 300 << 10]).unwrap();
-        let late = (0..2).map(|_| {
-            let root = many.clone();
-            fs::write(root.join("more"), vec![1; 10]).unwrap();
-            store::clone_cold(Files, &root, &small.join("c"), &Progress { cancel: &|| {
-                // Somebody else fills the disk after the check.
-                let _ = fs::write(small.join("filler2"), vec![1; 1 << 20]);
-                false
-            }, report: &|_, _| () })
-        }).next_back().unwrap();
+        let late = (0..2)
+            .map(|_| {
+                let root = many.clone();
+                fs::write(root.join("more"), vec![1; 10]).unwrap();
+                store::clone_cold(
+                    Files,
+                    &root,
+                    &small.join("c"),
+                    &Progress {
+                        cancel: &|| {
+                            // Somebody else fills the disk after the check.
+                            let _ = fs::write(small.join("filler2"), vec![1; 1 << 20]);
+                            false
+                        },
+                        report: &|_, _| (),
+                    },
+                )
+            })
+            .next_back()
+            .unwrap();
         let rest = fs::read_dir(&small).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
         (early, late, rest)
     });

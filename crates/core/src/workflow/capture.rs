@@ -138,15 +138,13 @@ pub fn capture(
             let regex = Regex::new(text).map_err(|e| missing(expected(), e.to_string()))?;
             let body = response.text();
             let found = regex.captures(&body).and_then(|c| c.get(1).or_else(|| c.get(0)));
-            found
-                .map(|m| Value::from(m.as_str()))
-                .ok_or_else(|| missing(expected(), body.to_string()))
+            found.map(|m| Value::from(m.as_str())).ok_or_else(|| missing(expected(), body.to_string()))
         }
-        Capture::Header(header) => {
-            response.header(header).next().map(Value::from).ok_or_else(|| {
-                missing(format!("a header {header}"), "no such header".to_owned())
-            })
-        }
+        Capture::Header(header) => response
+            .header(header)
+            .next()
+            .map(Value::from)
+            .ok_or_else(|| missing(format!("a header {header}"), "no such header".to_owned())),
         Capture::Cookie(cookie) => {
             let found = response.cookies.iter().find(|(n, _)| n == cookie);
             found.map(|(_, v)| Value::from(v.as_str())).ok_or_else(|| {

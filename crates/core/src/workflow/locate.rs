@@ -38,12 +38,10 @@ impl Map {
         let mut best = Place::START;
         for seg in path {
             let (place, next) = match (seg, node) {
-                (Seg::Key(key), Node::Mapping(map)) => {
-                    match map.iter().find(|(k, _)| k.as_str() == key) {
-                        Some((k, v)) => (marker(k.span()), v),
-                        None => return best,
-                    }
-                }
+                (Seg::Key(key), Node::Mapping(map)) => match map.iter().find(|(k, _)| k.as_str() == key) {
+                    Some((k, v)) => (marker(k.span()), v),
+                    None => return best,
+                },
                 (Seg::Index(i), Node::Sequence(list)) => match list.get_node(*i) {
                     Some(v) => (marker(v.span()), v),
                     None => return best,

@@ -9,9 +9,8 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 
 /// The operators, in the order they are offered in error messages.
-const OPERATORS: &[&str] = &[
-    "equals", "not", "length", "contains", "matches", "type", "exists", ">", ">=", "<", "<=",
-];
+const OPERATORS: &[&str] =
+    &["equals", "not", "length", "contains", "matches", "type", "exists", ">", ">=", "<", "<="];
 
 /// A rule on one value.
 ///
@@ -159,9 +158,7 @@ fn same(a: &Value, b: &Value) -> bool {
                     _ => x.as_f64() == y.as_f64(),
                 }
         }
-        (Value::Array(x), Value::Array(y)) => {
-            x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(x, y))
-        }
+        (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(x, y)),
         (Value::Object(x), Value::Object(y)) => {
             x.len() == y.len() && x.iter().all(|(k, v)| y.get(k).is_some_and(|w| same(v, w)))
         }
@@ -238,9 +235,9 @@ impl Matcher {
         Ok(match value {
             Value::String(word) if word == "exists" => Self::Exists,
             Value::String(word) if word == "absent" => Self::Absent,
-            Value::Object(map) => Self::All(
-                map.into_iter().map(|(op, v)| Test::from_entry(&op, v)).collect::<Result<_, _>>()?,
-            ),
+            Value::Object(map) => {
+                Self::All(map.into_iter().map(|(op, v)| Test::from_entry(&op, v)).collect::<Result<_, _>>()?)
+            }
             plain => Self::All(vec![Test::Equals(plain)]),
         })
     }
@@ -313,11 +310,7 @@ impl Test {
         })
     }
 
-    fn judge(
-        &self,
-        value: Option<&Value>,
-        scope: &Scope<'_>,
-    ) -> Result<Option<Mismatch>, RenderError> {
+    fn judge(&self, value: Option<&Value>, scope: &Scope<'_>) -> Result<Option<Mismatch>, RenderError> {
         if let Self::Exists(wanted) = self {
             let matcher = if *wanted { Matcher::Exists } else { Matcher::Absent };
             return matcher.judge(value, scope);
@@ -356,19 +349,12 @@ impl Test {
                 got = format!("length {n} ({got})");
                 self.all_hold(rules, &Value::from(n), scope)?
             }
-            Self::Compare(sign, v) => {
-                order(value, &scope.render_value(v)?).is_some_and(|o| sign.holds(o))
-            }
+            Self::Compare(sign, v) => order(value, &scope.render_value(v)?).is_some_and(|o| sign.holds(o)),
         };
         Ok((!ok).then_some(Mismatch { expected, got }))
     }
 
-    fn all_hold(
-        &self,
-        rules: &[(Order, Value)],
-        n: &Value,
-        scope: &Scope<'_>,
-    ) -> Result<bool, RenderError> {
+    fn all_hold(&self, rules: &[(Order, Value)], n: &Value, scope: &Scope<'_>) -> Result<bool, RenderError> {
         for (sign, limit) in rules {
             if !order(n, &scope.render_value(limit)?).is_some_and(|o| sign.holds(o)) {
                 return Ok(false);

@@ -249,9 +249,7 @@ impl StatusMatch {
                     return Self::one(&Value::from(code));
                 }
                 let class: u16 = text.to_ascii_lowercase().strip_suffix("xx")?.parse().ok()?;
-                (1..=5)
-                    .contains(&class)
-                    .then(|| StatusRange { low: class * 100, high: class * 100 + 99 })
+                (1..=5).contains(&class).then(|| StatusRange { low: class * 100, high: class * 100 + 99 })
             }
             _ => None,
         }
@@ -276,9 +274,7 @@ impl<'de> Deserialize<'de> for StatusMatch {
             single => Self::one(single).map(|one| vec![one]),
         };
         list.map(Self).ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "{value} is not a status; write 201, [200, 201] or \"2xx\""
-            ))
+            serde::de::Error::custom(format!("{value} is not a status; write 201, [200, 201] or \"2xx\""))
         })
     }
 }

@@ -43,8 +43,8 @@ impl Workflow {
         }
         // First as a plain value: this finds syntax errors and repeated keys, and bounds the depth,
         // so that looking for places afterwards cannot run away.
-        let plain = serde_yaml_ng::Value::deserialize(serde_yaml_ng::Deserializer::from_str(text))
-            .map_err(|e| {
+        let plain =
+            serde_yaml_ng::Value::deserialize(serde_yaml_ng::Deserializer::from_str(text)).map_err(|e| {
                 let (message, hint) = explain(&e.to_string());
                 error(place_of(&e).unwrap_or(Place::START), message, hint)
             })?;
@@ -68,12 +68,7 @@ impl Workflow {
     }
 
     /// Refuses a workflow that refers to services or stores the stack does not have.
-    pub fn check_names(
-        &self,
-        file: &str,
-        services: &[&str],
-        stores: &[&str],
-    ) -> Result<(), WorkflowError> {
+    pub fn check_names(&self, file: &str, services: &[&str], stores: &[&str]) -> Result<(), WorkflowError> {
         for reference in &self.references {
             let (what, known) = match reference.kind {
                 super::ReferenceKind::Service => ("service", services),

@@ -162,9 +162,8 @@ fn body(request: &Request, scope: &Scope<'_>) -> Result<PreparedBody, RenderErro
                     (Some(path), _) => PreparedPart::Path {
                         name,
                         path: path.clone(),
-                        filename: filename.unwrap_or_else(|| {
-                            path.rsplit('/').next().unwrap_or_default().to_owned()
-                        }),
+                        filename: filename
+                            .unwrap_or_else(|| path.rsplit('/').next().unwrap_or_default().to_owned()),
                         content_type,
                     },
                     (None, text) => PreparedPart::Inline {

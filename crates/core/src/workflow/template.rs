@@ -154,12 +154,13 @@ pub(super) fn is_variable_name(name: &str) -> bool {
 fn parse_ref(text: &str) -> Result<Ref, String> {
     let wrong = |why: &str| Err(format!("`{{{{{text}}}}}` {why}"));
     let parts: Vec<&str> = text.split('.').collect();
-    let good = |s: &str| {
-        !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
-    };
+    let good =
+        |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if !parts.iter().all(|p| good(p)) {
-        return wrong("is not a name; use {{variable}}, {{run.id}}, {{env.NAME}} or {{service.url}}, \
-                      and `\\{{` for literal braces");
+        return wrong(
+            "is not a name; use {{variable}}, {{run.id}}, {{env.NAME}} or {{service.url}}, \
+                      and `\\{{` for literal braces",
+        );
     }
     Ok(match parts.as_slice() {
         ["run", "id"] => Ref::RunId,
@@ -262,15 +263,14 @@ impl Scope<'_> {
             Ref::Host(service) => Value::from(endpoint(service)?.host.as_str()),
             Ref::Port(service, None) => Value::from(endpoint(service)?.default_port),
             Ref::Port(service, Some(port)) => {
-                Value::from(*endpoint(service)?.ports.get(port).ok_or_else(|| {
-                    RenderError::UnknownPort { service: service.clone(), port: port.clone() }
+                Value::from(*endpoint(service)?.ports.get(port).ok_or_else(|| RenderError::UnknownPort {
+                    service: service.clone(),
+                    port: port.clone(),
                 })?)
             }
-            Ref::Var(name) => self
-                .vars
-                .get(name)
-                .cloned()
-                .ok_or_else(|| RenderError::UnsetVariable(name.clone()))?,
+            Ref::Var(name) => {
+                self.vars.get(name).cloned().ok_or_else(|| RenderError::UnsetVariable(name.clone()))?
+            }
         })
     }
 

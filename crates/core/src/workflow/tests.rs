@@ -99,14 +99,34 @@ fn a_mistake_is_reported_with_its_line_and_a_suggestion() {
         ("steps:\n  - request: { url: '{{app.url' }\n", 2, "without `}}`"),
         ("steps:\n  - request: { url: '{{app.url}}', method: post }\n", 2, "not a method"),
         ("steps:\n  - request: { url: '{{app.url}}' }\n    expect: { status: 99 }\n", 3, "not a status"),
-        ("steps:\n  - request: { url: '{{app.url}}' }\n    expect:\n      json: { 'id': 1 }\n", 4, "not a JSONPath"),
-        ("steps:\n  - request: { url: '{{app.url}}' }\n    expect:\n      body:\n        matches: '(a'\n", 5, "not a regular expression"),
-        ("steps:\n  - request: { url: '{{app.url}}' }\n    capture:\n      a: { regex: '[' }\n", 4, "not a regular expression"),
-        ("steps:\n  - request: { url: '{{app.url}}' }\n    capture: { a: status }\n  - request: { url: '{{app.url}}' }\n    capture: { a: status }\n", 5, "already has a value from \"step 1\""),
+        (
+            "steps:\n  - request: { url: '{{app.url}}' }\n    expect:\n      json: { 'id': 1 }\n",
+            4,
+            "not a JSONPath",
+        ),
+        (
+            "steps:\n  - request: { url: '{{app.url}}' }\n    expect:\n      body:\n        matches: '(a'\n",
+            5,
+            "not a regular expression",
+        ),
+        (
+            "steps:\n  - request: { url: '{{app.url}}' }\n    capture:\n      a: { regex: '[' }\n",
+            4,
+            "not a regular expression",
+        ),
+        (
+            "steps:\n  - request: { url: '{{app.url}}' }\n    capture: { a: status }\n  - request: { url: '{{app.url}}' }\n    capture: { a: status }\n",
+            5,
+            "already has a value from \"step 1\"",
+        ),
         ("steps:\n  - request: { url: '{{app.url}}' }\n    retry: { times: 0 }\n", 3, "0 tries"),
         ("steps:\n  - sql: { store: db, sql: \"select '{{run.id}}'\" }\n", 2, "inside quotes"),
         ("steps:\n  - wait: 1s\n    capture: { a: status }\n", 3, "nothing"),
-        ("steps:\n  - request: { url: '{{app.url}}', multipart: { f: { path: ../../etc/passwd } } }\n", 2, "outside"),
+        (
+            "steps:\n  - request: { url: '{{app.url}}', multipart: { f: { path: ../../etc/passwd } } }\n",
+            2,
+            "outside",
+        ),
         ("steps:\n  - wait: 1s\n    wait: 2s\n", 2, "duplicate"),
     ] {
         let (got_line, message, _) = refused(text);
@@ -201,7 +221,9 @@ fn a_wrong_response_is_explained() {
     let lines = |expect: &str, status, body: &str| -> Vec<String> {
         judge(expect, status, body)
             .into_iter()
-            .map(|f| format!("{} | {} | {}", f.what, f.expected.unwrap_or_default(), f.got.unwrap_or_default()))
+            .map(|f| {
+                format!("{} | {} | {}", f.what, f.expected.unwrap_or_default(), f.got.unwrap_or_default())
+            })
             .collect()
     };
     assert_eq!(lines("{}", 500, "oh topsecret no"), ["wrong status | 2xx or 3xx | 500: oh *** no"]);
@@ -211,11 +233,23 @@ fn a_wrong_response_is_explained() {
         [r#"wrong value at $.n | 5 | "5""#],
         "a number that became a string is caught"
     );
-    assert_eq!(lines("json: { $.n: { type: integer } }", 200, r#"{"n":1.5}"#), ["wrong value at $.n | integer | number (1.5)"]);
-    assert_eq!(lines("json: { $.n: exists }", 200, "{}"), ["wrong value at $.n | something there | nothing there"]);
+    assert_eq!(
+        lines("json: { $.n: { type: integer } }", 200, r#"{"n":1.5}"#),
+        ["wrong value at $.n | integer | number (1.5)"]
+    );
+    assert_eq!(
+        lines("json: { $.n: exists }", 200, "{}"),
+        ["wrong value at $.n | something there | nothing there"]
+    );
     assert_eq!(lines("json: { $.n: absent }", 200, r#"{"n":1}"#), ["wrong value at $.n | nothing there | 1"]);
-    assert_eq!(lines("json: { $.n: { length: 2 } }", 200, r#"{"n":[1]}"#), ["wrong value at $.n | length 2 | length 1 ([1])"]);
-    assert_eq!(lines("json: { $.n: { '>': 1 } }", 200, r#"{"n":"9"}"#), [r#"wrong value at $.n | > 1 | "9""#]);
+    assert_eq!(
+        lines("json: { $.n: { length: 2 } }", 200, r#"{"n":[1]}"#),
+        ["wrong value at $.n | length 2 | length 1 ([1])"]
+    );
+    assert_eq!(
+        lines("json: { $.n: { '>': 1 } }", 200, r#"{"n":"9"}"#),
+        [r#"wrong value at $.n | > 1 | "9""#]
+    );
     let not_json = lines("json: { $.n: 1 }", 200, "<html>");
     assert!(not_json[0].starts_with("the body is not JSON | JSON | expected value"), "{not_json:?}");
     assert_eq!(lines("headers: { x: a }", 200, ""), ["wrong header x | a | no such header"]);
@@ -234,7 +268,8 @@ fn values_are_captured() {
     );
     response.cookies.push(("sid".into(), "abc".into()));
     let redactor = Redactor::new();
-    let take = |c: Capture| capture("v", &c, &response, "s", &redactor).map_err(|f| f.got.unwrap_or_default());
+    let take =
+        |c: Capture| capture("v", &c, &response, "s", &redactor).map_err(|f| f.got.unwrap_or_default());
     assert_eq!(take(Capture::Json("$.id".into())), Ok(json!(1)));
     assert_eq!(take(Capture::Regex(r"(\d)".into())), Ok(json!("1")));
     assert_eq!(take(Capture::Header("Location".into())), Ok(json!("/n/1")));

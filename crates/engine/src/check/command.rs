@@ -257,8 +257,7 @@ fn reports(patterns: &[String], base: &Path) -> BTreeMap<PathBuf, Stamp> {
     let mut found = BTreeMap::new();
     for pattern in patterns {
         let Some(regex) = glob(pattern) else { continue };
-        let fixed: PathBuf =
-            pattern.split('/').take_while(|p| !p.contains(['*', '?'])).collect();
+        let fixed: PathBuf = pattern.split('/').take_while(|p| !p.contains(['*', '?'])).collect();
         let walk = WalkDir::new(base.join(fixed)).max_depth(MAX_LEVELS).into_iter();
         for entry in walk.filter_map(Result::ok).take(MAX_ENTRIES) {
             let Ok(relative) = entry.path().strip_prefix(base) else { continue };
@@ -266,8 +265,7 @@ fn reports(patterns: &[String], base: &Path) -> BTreeMap<PathBuf, Stamp> {
                 && regex.is_match(&relative.to_string_lossy())
                 && let Ok(m) = fs::metadata(entry.path())
             {
-                let stamp =
-                    (m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
+                let stamp = (m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
                 found.insert(entry.path().to_owned(), stamp);
             }
         }

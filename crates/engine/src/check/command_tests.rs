@@ -30,8 +30,7 @@ fn the_exit_code_decides() {
         folder.path(),
     );
     assert_eq!((pass.verdict, pass.id.as_str()), (Verdict::Pass, "command/smoke"));
-    let Verdict::Fail { reasons } = outcome("echo no hunter2 >&2; exit 3", &[], folder.path()).verdict
-    else {
+    let Verdict::Fail { reasons } = outcome("echo no hunter2 >&2; exit 3", &[], folder.path()).verdict else {
         panic!("failed")
     };
     assert_eq!(reasons[0].got.as_deref(), Some("exit code 3: no ***"));
@@ -54,7 +53,9 @@ fn reports_decide_when_there_are_any() {
     let bad = "<testsuite><testcase name='t'><failure message='hunter2 broke'/></testcase></testsuite>";
     let Verdict::Fail { reasons } = verdict(&write(bad)) else { panic!("failed") };
     assert_eq!((reasons[0].at.as_str(), reasons[0].got.as_deref()), ("t", Some("*** broke")));
-    for nothing in ["<testsuite/>", "<testsuite><testcase name='t'><skipped/></testcase></testsuite>", "<testsuite>"] {
+    for nothing in
+        ["<testsuite/>", "<testsuite><testcase name='t'><skipped/></testcase></testsuite>", "<testsuite>"]
+    {
         assert_eq!(verdict(&write(nothing)).word(), "inconclusive", "{nothing}");
     }
 }

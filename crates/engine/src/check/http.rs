@@ -33,12 +33,7 @@ impl Default for Limits {
     /// 64 KiB of headers (what nginx and Node allow at most); 10 redirects (curl allows 50, browsers
     /// 20; a login takes 3).
     fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            body_bytes: 8 << 20,
-            header_bytes: 64 << 10,
-            redirects: 10,
-        }
+        Self { connect: Duration::from_secs(5), body_bytes: 8 << 20, header_bytes: 64 << 10, redirects: 10 }
     }
 }
 
@@ -259,9 +254,7 @@ fn explain(error: ureq::Error, address: String) -> HttpError {
             _ => HttpError::Broken { address, why: e.to_string() },
         },
         ureq::Error::HostNotFound => HttpError::Unreachable { address, why: "no such host".into() },
-        ureq::Error::ConnectionFailed => {
-            HttpError::Unreachable { address, why: "connecting failed".into() }
-        }
+        ureq::Error::ConnectionFailed => HttpError::Unreachable { address, why: "connecting failed".into() },
         ureq::Error::Http(_) | ureq::Error::BadUri(_) => HttpError::Unusable(error.to_string()),
         other => HttpError::Broken { address, why: other.to_string() },
     }

@@ -98,10 +98,8 @@ impl Bits {
 fn a_gzip_bomb_is_cut_off_after_decompression() {
     let bomb = gzip_bomb();
     let address = server(move |mut s| {
-        let head = format!(
-            "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
-            bomb.len()
-        );
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", bomb.len());
         let _ = s.write_all(head.as_bytes());
         let _ = s.write_all(&bomb);
     });
@@ -213,8 +211,17 @@ fn nothing_listening_is_refused() {
     assert_eq!(probe_tcp(&closed, limit), Err(refused.clone()));
     assert_eq!(probe_http(&format!("http://{closed}/"), &(200..=299), limit), Err(refused));
     let error = probe_http("http://no-such-host.invalid/", &(200..=299), Duration::from_secs(5));
-    assert!(matches!(error, Err(ProbeError::NoResponse(HttpError::Unreachable { .. } | HttpError::Timeout { .. }))), "{error:?}");
-    assert!(matches!(probe_http("nonsense", &(200..=299), limit), Err(ProbeError::NoResponse(HttpError::Unusable(_)))));
+    assert!(
+        matches!(
+            error,
+            Err(ProbeError::NoResponse(HttpError::Unreachable { .. } | HttpError::Timeout { .. }))
+        ),
+        "{error:?}"
+    );
+    assert!(matches!(
+        probe_http("nonsense", &(200..=299), limit),
+        Err(ProbeError::NoResponse(HttpError::Unusable(_)))
+    ));
 }
 
 #[test]

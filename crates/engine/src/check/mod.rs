@@ -7,4 +7,5 @@ pub mod command;
 pub mod http;
 pub mod junit;
 mod multipart;
+pub mod sql;
 pub mod workflow;

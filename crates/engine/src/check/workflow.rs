@@ -12,9 +12,8 @@ use switchback_core::duration::human_ms;
 use switchback_core::ids::{ServiceName, StoreName};
 pub use switchback_core::workflow::Endpoint;
 use switchback_core::workflow::{
-    PreparedBody, PreparedRequest, Redactor, ReferenceKind, RenderError, Request, Response, Scope,
-    SqlStep, Step, StepKind, Workflow, capture, curl_command, evaluate, is_secret_name, prepare,
-    prepare_sql,
+    PreparedBody, PreparedRequest, Redactor, ReferenceKind, RenderError, Request, Response, Scope, SqlStep,
+    Step, StepKind, Workflow, capture, curl_command, evaluate, is_secret_name, prepare, prepare_sql,
 };
 
 /// The name of the environment that only harmless workflows may touch.
@@ -132,10 +131,8 @@ impl Run<'_> {
             let result = self.step(step, &label, workflow, &mut line);
             let took_ms = elapsed_ms(began);
             let number = index + 1;
-            self.measured.insert(
-                format!("step {number:02} {}", self.redactor.show(&label)),
-                format!("{took_ms} ms"),
-            );
+            self.measured
+                .insert(format!("step {number:02} {}", self.redactor.show(&label)), format!("{took_ms} ms"));
             self.steps.push(CheckStep {
                 name: self.redactor.show(&label),
                 ok: result.is_ok(),
@@ -185,13 +182,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn step(
-        &mut self,
-        step: &Step,
-        label: &str,
-        workflow: &Workflow,
-        line: &mut String,
-    ) -> Result<(), Stop> {
+    fn step(&mut self, step: &Step, label: &str, workflow: &Workflow, line: &mut String) -> Result<(), Stop> {
         let tries = step.retry.map_or(1, |r| r.times.max(1));
         let mut used = 0;
         let seen = loop {
@@ -248,8 +239,7 @@ impl Run<'_> {
         let result = self.client.send(&sent);
         let (line, mut failures, response) = match result {
             Ok(response) => {
-                let failures =
-                    evaluate(&step.expect, &response, &self.scope, &self.redactor, label)?;
+                let failures = evaluate(&step.expect, &response, &self.scope, &self.redactor, label)?;
                 (format!("{what} -> {}", response.status), failures, Some(response))
             }
             Err(super::http::HttpError::Unusable(why)) => {

@@ -187,7 +187,9 @@ steps:
     assert_eq!(reasons[0].got.as_deref(), Some("500: it broke, token ***"));
     assert_eq!(
         reasons[0].reproduce.as_deref(),
-        Some(&*format!("curl -sS -X PUT -H 'X-Key: '\"$PASSWORD\" 'http://127.0.0.1:{port}/x?k='\"$PASSWORD\""))
+        Some(&*format!(
+            "curl -sS -X PUT -H 'X-Key: '\"$PASSWORD\" 'http://127.0.0.1:{port}/x?k='\"$PASSWORD\""
+        ))
     );
     assert_eq!(result.steps.len(), 1);
     assert_eq!((result.steps[0].ok, result.steps[0].seen.as_str()), (false, "PUT /x?k=*** -> 500"));
@@ -202,7 +204,8 @@ fn trouble_of_our_own_is_inconclusive_and_happens_before_any_request() {
     let first_request = "steps: [{ request: { url: '{{app.url}}/api/notes', method: POST, json: {} } }, \
                          { request: { url: '{{other.url}}/{{env.PASSWORD}}' } }]";
     let result = run(&parse(first_request), &no_env);
-    let why = "the environment variable PASSWORD is not set; there is no service \"other\" in this environment";
+    let why =
+        "the environment variable PASSWORD is not set; there is no service \"other\" in this environment";
     assert_eq!(result.verdict, Verdict::Inconclusive { why: why.into() });
     let result = run(&parse(JOURNEY), &context(port));
     assert_eq!(result.verdict, Verdict::Inconclusive { why: "the store \"db\" cannot be asked here".into() });
@@ -250,9 +253,14 @@ fn files_are_uploaded_but_only_from_the_folder() {
     };
     assert_eq!(run(&parse(&upload("x.png")), &context).verdict, Verdict::Pass);
     let last = app.last.lock().expect("lock").clone();
-    assert!(last.contains("name=\"f\"; filename=\"x.png\"\r\nContent-Type: image/png\r\n\r\nPNG!\r\n"), "{last}");
+    assert!(
+        last.contains("name=\"f\"; filename=\"x.png\"\r\nContent-Type: image/png\r\n\r\nPNG!\r\n"),
+        "{last}"
+    );
     assert!(last.contains("name=\"note\"\r\n\r\nhi\r\n"), "{last}");
-    let Verdict::Inconclusive { why } = run(&parse(&upload("link")), &context).verdict else { panic!("refused") };
+    let Verdict::Inconclusive { why } = run(&parse(&upload("link")), &context).verdict else {
+        panic!("refused")
+    };
     assert_eq!(why, "\"link\" is outside the workflow's folder");
 }
 

@@ -31,7 +31,7 @@ pub fn temp_dir(context: &Context<'_>) -> Result<PathBuf, EngineError> {
 fn with_progress<T>(context: &Context<'_>, what: &str, work: impl FnOnce(&Progress<'_>) -> T) -> T {
     let cancelled = || context.cancel.requested();
     let report = |done, total| (context.observe)(&Notice::Doing { text: what, done, total });
-    work(&Progress::new(&cancelled, &report))
+    work(&Progress { cancel: &cancelled, report: &report })
 }
 
 fn must_be_cold(context: &Context<'_>, instance: &Instance) -> Result<(), EngineError> {
@@ -39,7 +39,11 @@ fn must_be_cold(context: &Context<'_>, instance: &Instance) -> Result<(), Engine
     match members.first() {
         None => Ok(()),
         Some(process) => Err(EngineError::Internal {
-            detail: format!("process {} still runs on {}, whose data must not change now", process.pid, instance.key()),
+            detail: format!(
+                "process {} still runs on {}, whose data must not change now",
+                process.pid,
+                instance.key()
+            ),
         }),
     }
 }
@@ -54,9 +58,8 @@ pub fn clone(context: &Context<'_>, from: &str, to: &str, mode: CloneMode) -> Re
     if mode == CloneMode::Cold {
         must_be_cold(context, source)?;
     }
-    let scratch = Scratch::open(context.home, &target.dir)?.ok_or_else(|| EngineError::Internal {
-        detail: format!("{} was not prepared", target.key()),
-    })?;
+    let scratch = Scratch::open(context.home, &target.dir)?
+        .ok_or_else(|| EngineError::Internal { detail: format!("{} was not prepared", target.key()) })?;
     let mut output = Output::default();
     for (name, place, src) in places(source) {
         let Some(dst) = target.stores.get(name).map(|p| PathBuf::from(&p.path)) else { continue };
@@ -93,9 +96,8 @@ pub fn clone(context: &Context<'_>, from: &str, to: &str, mode: CloneMode) -> Re
 pub fn base(context: &Context<'_>, instance: &str, source: &str) -> Result<Output, Failed> {
     let (instance, source) = (context.instance(instance)?, context.instance(source)?);
     must_be_cold(context, source)?;
-    let scratch = Scratch::open(context.home, &instance.dir)?.ok_or_else(|| EngineError::Internal {
-        detail: format!("{} was not prepared", instance.key()),
-    })?;
+    let scratch = Scratch::open(context.home, &instance.dir)?
+        .ok_or_else(|| EngineError::Internal { detail: format!("{} was not prepared", instance.key()) })?;
     let base = base_dir(context, instance);
     let mut output = Output::default();
     scratch.remove_part(&base)?;
@@ -104,7 +106,8 @@ pub fn base(context: &Context<'_>, instance: &str, source: &str) -> Result<Outpu
     create_dir(&partial)?;
     for (name, place, src) in places(source).filter(|(_, _, src)| src.exists()) {
         let dst = partial.join(name.as_str());
-        let stats = with_progress(context, "keeping a clone", |p| store::clone_cold(place.kind, src, &dst, p))?;
+        let stats =
+            with_progress(context, "keeping a clone", |p| store::clone_cold(place.kind, src, &dst, p))?;
         output.copies.insert(name.clone(), stats);
     }
     context.midway();
@@ -142,7 +145,11 @@ pub fn fingerprint(
         if !differing.is_empty() {
             let error = StepError {
                 kind: ErrorKind::Refused,
-                message: format!("the data of {} differs from what {step} saw: {}", instance.key(), differing.join(", ")),
+                message: format!(
+                    "the data of {} differs from what {step} saw: {}",
+                    instance.key(),
+                    differing.join(", ")
+                ),
                 hint: Some("something wrote to data that must not change".to_owned()),
                 details: Vec::new(),
             };
@@ -176,7 +183,11 @@ fn differing(
                 .map(|(part, _)| part.as_str())
                 .take(5)
                 .collect();
-            found.push(if parts.is_empty() { name.to_string() } else { format!("{name} ({})", parts.join(", ")) });
+            found.push(if parts.is_empty() {
+                name.to_string()
+            } else {
+                format!("{name} ({})", parts.join(", "))
+            });
         }
     }
     found
@@ -209,11 +220,20 @@ pub fn export_writes(context: &Context<'_>, instance: &Instance) -> Result<Outpu
             std::fs::remove_dir_all(&target).map_err(io("remove", &target))?;
         }
         if !before.exists() {
-            output.notes.push(format!("{name}: it did not exist before generation {}; its data stays there", instance.generation));
+            output.notes.push(format!(
+                "{name}: it did not exist before generation {}; its data stays there",
+                instance.generation
+            ));
             continue;
         }
         let stats = with_progress(context, "exporting", |p| {
-            store::export(place.kind, Source::cold(&before, &scratch), Source::cold(after, &scratch), &target, p)
+            store::export(
+                place.kind,
+                Source::cold(&before, &scratch),
+                Source::cold(after, &scratch),
+                &target,
+                p,
+            )
         })?;
         output.notes.push(format!("{name}: {} writes exported to {}", stats.total(), target.display()));
         output.exports.insert(name.clone(), stats);

@@ -43,7 +43,12 @@ pub fn diff(context: &Context<'_>, before: &str, after: &str) -> Result<Output, 
         context.say(&format!("comparing {name}"));
         let mut failures = Vec::new();
         if path.exists() {
-            let found = store::diff(place.kind, Source::cold(Path::new(&old.path), &scratch), Source::live(path), &Progress::none())?;
+            let found = store::diff(
+                place.kind,
+                Source::cold(Path::new(&old.path), &scratch),
+                Source::live(path),
+                &Progress::none(),
+            )?;
             failures.extend(judge(name, place.kind, &found, &context.config.checks.expected_changes));
             let sound = store::integrity(place.kind, Source::cold(Path::new(&old.path), &scratch))?;
             for problem in store::integrity(place.kind, Source::live(path))? {
@@ -54,7 +59,11 @@ pub fn diff(context: &Context<'_>, before: &str, after: &str) -> Result<Output, 
             output.notes.push(summary(name, &found));
             output.diffs.insert(name.clone(), found);
         } else {
-            failures.push(Failure { at: name.to_string(), what: "the store is gone".to_owned(), ..Failure::default() });
+            failures.push(Failure {
+                at: name.to_string(),
+                what: "the store is gone".to_owned(),
+                ..Failure::default()
+            });
         }
         output.checks.push(result(name, after, failures, began, output.diffs.get(name)));
     }
@@ -64,7 +73,9 @@ pub fn diff(context: &Context<'_>, before: &str, after: &str) -> Result<Output, 
             .checks
             .iter()
             .filter_map(|c| match &c.verdict {
-                Verdict::Fail { reasons } => Some(reasons.iter().map(|r| format!("{}: {}", r.at, r.what)).collect::<Vec<_>>().join("; ")),
+                Verdict::Fail { reasons } => Some(
+                    reasons.iter().map(|r| format!("{}: {}", r.at, r.what)).collect::<Vec<_>>().join("; "),
+                ),
                 _ => None,
             })
             .collect::<Vec<_>>()
@@ -80,7 +91,13 @@ pub fn diff(context: &Context<'_>, before: &str, after: &str) -> Result<Output, 
     Ok(output)
 }
 
-fn result(name: &StoreName, after: &Instance, failures: Vec<Failure>, began: Instant, diff: Option<&StoreDiff>) -> CheckResult {
+fn result(
+    name: &StoreName,
+    after: &Instance,
+    failures: Vec<Failure>,
+    began: Instant,
+    diff: Option<&StoreDiff>,
+) -> CheckResult {
     let steps = diff.map_or_else(Vec::new, |d| {
         d.parts
             .iter()
@@ -133,7 +150,9 @@ pub fn describe(part: &PartDiff) -> String {
     if !part.columns_removed.is_empty() {
         words.push(format!("columns removed: {}", part.columns_removed.join(", ")));
     }
-    for (count, what) in [(part.rows_added, "added"), (part.rows_removed, "removed"), (part.rows_changed, "changed")] {
+    for (count, what) in
+        [(part.rows_added, "added"), (part.rows_removed, "removed"), (part.rows_changed, "changed")]
+    {
         if count > 0 {
             words.push(format!("{count} {what}"));
         }
@@ -173,14 +192,25 @@ fn judge(store: &StoreName, kind: StoreKind, diff: &StoreDiff, expected: &[Strin
             failures.push(Failure {
                 at: format!("{store}.{}", part.name),
                 what: words.join(", "),
-                expected: example.and_then(|e| e.before.as_ref()).map(|r| shorten(&serde_json::Value::Object(r.clone()).to_string())),
-                got: example.map(|e| e.row.as_ref().map_or_else(|| "nothing".to_owned(), |r| shorten(&serde_json::Value::Object(r.clone()).to_string()))),
+                expected: example
+                    .and_then(|e| e.before.as_ref())
+                    .map(|r| shorten(&serde_json::Value::Object(r.clone()).to_string())),
+                got: example.map(|e| {
+                    e.row.as_ref().map_or_else(
+                        || "nothing".to_owned(),
+                        |r| shorten(&serde_json::Value::Object(r.clone()).to_string()),
+                    )
+                }),
                 reproduce: None,
             });
         }
     }
     for orphan in &diff.new_orphans {
-        failures.push(Failure { at: store.to_string(), what: format!("orphaned foreign keys: {orphan}"), ..Failure::default() });
+        failures.push(Failure {
+            at: store.to_string(),
+            what: format!("orphaned foreign keys: {orphan}"),
+            ..Failure::default()
+        });
     }
     failures
 }

@@ -81,10 +81,8 @@ pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Re
         .into());
     }
     let now = now_ms();
-    let data_bytes = context
-        .state
-        .output(&"snapshot".into())
-        .map_or(0, |o| o.copies.values().map(|c| c.bytes).sum());
+    let data_bytes =
+        context.state.output(&"snapshot".into()).map_or(0, |o| o.copies.values().map(|c| c.bytes).sum());
     let passed = context
         .plan
         .steps

@@ -3,8 +3,8 @@
 use super::{Context, Failed};
 use crate::error::EngineError;
 use crate::gather::{self, artefact_digest};
-use crate::runtime::process::{resolve_program, service_environment, table};
 use crate::runtime::process::start::resolve;
+use crate::runtime::process::{resolve_program, service_environment, table};
 use std::path::Path;
 use switchback_core::duration::human_bytes;
 use switchback_core::journal::Output;
@@ -100,7 +100,9 @@ fn check_programs(
             }
             if resolve_program(program, path.as_deref(), &kept).is_none() {
                 return Err(EngineError::refused(
-                    format!("services.{name}.{key}: the program {program:?} does not exist or is not executable"),
+                    format!(
+                        "services.{name}.{key}: the program {program:?} does not exist or is not executable"
+                    ),
                     "check the path, and that the release is installed",
                 ));
             }

@@ -2,10 +2,11 @@
 
 use super::{Context, Failed};
 use crate::error::{EngineError, io};
-use crate::exec::{self, Exec};
+use crate::exec::{self, Exec, Inherit, Leftovers};
 use crate::home::create_dir;
 use crate::runtime::process::{self, health, start as starter, table};
 use crate::scratch::Scratch;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use switchback_core::ids::{Digest, ServiceName};
 use switchback_core::journal::{ErrorKind, Output, StepError};
 use switchback_core::plan::CloneMode;
 use switchback_core::release::{FORMAT, Generation, Instance, Release};
-use std::collections::BTreeMap;
+use switchback_core::workflow::Redactor;
 
 fn definitions(release: &Release) -> BTreeMap<ServiceName, Service> {
     release.services.iter().map(|(n, s)| (n.clone(), s.definition.clone())).collect()
@@ -65,7 +66,8 @@ pub fn unprepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
     if instance.is_production() && scratch.path().join(STARTED).exists() {
         match super::data::export_writes(context, instance) {
             Ok(exported) => {
-                let writes: u64 = exported.exports.values().map(switchback_core::data::ExportStats::total).sum();
+                let writes: u64 =
+                    exported.exports.values().map(switchback_core::data::ExportStats::total).sum();
                 output = exported;
                 if writes > 0 {
                     output.notes.push(format!("generation {} is kept", instance.generation));
@@ -137,10 +139,9 @@ fn stop_instance(context: &Context<'_>, instance: &Instance) -> Result<Output, E
             context.say(&format!("stopping {name}"));
             let times = process::stop(context.home, instance, name, &services[name])?;
             if times.killed {
-                output.notes.push(format!(
-                    "{name} did not end within {} and was killed",
-                    services[name].stop.grace
-                ));
+                output
+                    .notes
+                    .push(format!("{name} did not end within {} and was killed", services[name].stop.grace));
             }
             output.services.insert(name.clone(), times);
             context.midway();
@@ -169,24 +170,36 @@ pub fn migrate(context: &Context<'_>, key: &str, name: &ServiceName, source: &st
     let wanted = process::marker(context.home, instance, name.as_str())?;
     environment.insert(table::MARKER.to_owned(), format!("{wanted}#migrate"));
     let log = context.run_dir().join(format!("migrate-{}-{name}.log", instance.environment));
-    let mut exec = Exec::new(starter::resolve(&placement, name, service, &service.migrate)?);
-    exec.cwd = Some(placement.work_dir());
-    exec.env = environment;
-    exec.timeout = service.migrate_deadline.0;
-    exec.redact = placement.secrets();
+    let argv = starter::resolve(&placement, name, service, &service.migrate)?;
     let cancelled = || context.cancel.requested();
-    let result = exec::run_with_cancel(&exec, &cancelled);
+    let exec = Exec {
+        cwd: Some(placement.work_dir()),
+        env: environment.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
+        inherit: Inherit::Nothing,
+        leftovers: Leftovers::Kill,
+        redactor: Redactor::from_values(placement.secrets()),
+        cancel: Some(&cancelled),
+        ..Exec::new(argv, service.migrate_deadline.0)
+    };
+    let result = exec::run(&exec);
     context.midway();
     // Whatever happened, nothing of it may go on.
     process::stop(context.home, instance, name, service)?;
     let failed = |message: String, hint: &str, details: Vec<String>| {
         Failed::from(StepError { kind: ErrorKind::Refused, message, hint: Some(hint.to_owned()), details })
     };
-    let ran = result.map_err(|e| failed(format!("the migration of {name} could not be run: {e}"), "check `migrate` in switchback.yaml", Vec::new()))?;
-    let text = format!("{}{}", ran.stdout, ran.stderr);
+    let ran = result.map_err(|e| {
+        failed(
+            format!("the migration of {name} could not be run: {e}"),
+            "check `migrate` in switchback.yaml",
+            Vec::new(),
+        )
+    })?;
+    let text = format!("{}{}", ran.stdout_tail, ran.stderr_tail);
     fs::write(&log, &text).map_err(io("write", &log))?;
-    let last = || text.lines().rev().take(12).map(str::to_owned).collect::<Vec<_>>().into_iter().rev().collect();
-    if ran.timed_out {
+    let last =
+        || text.lines().rev().take(12).map(str::to_owned).collect::<Vec<_>>().into_iter().rev().collect();
+    if ran.timed_out() {
         return Err(failed(
             format!("the migration of {name} did not end within {}", service.migrate_deadline),
             "raise `migrate_deadline` if it only needs longer; its last output is below",
@@ -195,7 +208,7 @@ pub fn migrate(context: &Context<'_>, key: &str, name: &ServiceName, source: &st
     }
     if !ran.success() {
         return Err(failed(
-            format!("the migration of {name} failed: {}", ran.status_text()),
+            format!("the migration of {name} failed: {}", ran.how()),
             "its last output is below",
             last(),
         ));
@@ -307,7 +320,10 @@ pub fn dispose(context: &Context<'_>, keys: &[String]) -> Result<Output, Failed>
     }
     if !left.is_empty() {
         let pids: Vec<String> = left.iter().map(|p| p.pid.to_string()).collect();
-        return Err(EngineError::Internal { detail: format!("processes of staging are left: {}", pids.join(", ")) }.into());
+        return Err(EngineError::Internal {
+            detail: format!("processes of staging are left: {}", pids.join(", ")),
+        }
+        .into());
     }
     output.read_back.push("no process, port or folder of the staging environments is left".to_owned());
     Ok(output)

@@ -43,7 +43,8 @@ pub fn edit(
 
 /// Replaces `services.NAME.version` in the text; comments and layout stay as they are.
 pub fn edit_versions(text: &str, versions: &BTreeMap<ServiceName, String>) -> Result<String, EngineError> {
-    let cannot = |detail: String| EngineError::Internal { detail: format!("cannot edit switchback.yaml: {detail}") };
+    let cannot =
+        |detail: String| EngineError::Internal { detail: format!("cannot edit switchback.yaml: {detail}") };
     let file = yaml_edit::YamlFile::from_str(text).map_err(|e| cannot(e.to_string()))?;
     let document = file.documents().next().ok_or_else(|| cannot("it is empty".to_owned()))?;
     let services = document
@@ -51,9 +52,8 @@ pub fn edit_versions(text: &str, versions: &BTreeMap<ServiceName, String>) -> Re
         .and_then(|m| m.get_mapping("services"))
         .ok_or_else(|| cannot("no services".to_owned()))?;
     for (name, version) in versions {
-        let service = services
-            .get_mapping(name.as_str())
-            .ok_or_else(|| cannot(format!("no services.{name}")))?;
+        let service =
+            services.get_mapping(name.as_str()).ok_or_else(|| cannot(format!("no services.{name}")))?;
         service.set("version", version.as_str());
     }
     let edited = file.to_string();

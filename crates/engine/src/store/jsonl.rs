@@ -32,7 +32,8 @@ impl Lines {
     /// Appends one value. Returns the bytes written.
     pub(super) fn push(&mut self, value: &impl Serialize) -> Result<u64> {
         self.line.clear();
-        serde_json::to_writer(&mut self.line, value).map_err(|e| StoreError::io("encode a line of", &self.path, e))?;
+        serde_json::to_writer(&mut self.line, value)
+            .map_err(|e| StoreError::io("encode a line of", &self.path, e))?;
         self.line.push(b'\n');
         self.hasher.update(&self.line);
         self.out.write_all(&self.line).map_err(|e| StoreError::io("write", &self.path, e))?;

@@ -118,7 +118,12 @@ pub fn integrity(kind: StoreKind, source: Source<'_>) -> Result<Vec<String>> {
 ///
 /// SQLite rows are matched by the primary key if both states have the same one, else by rowid, else as
 /// a multiset; values are equal only if type and bytes are. Memory use does not grow with the rows.
-pub fn diff(kind: StoreKind, before: Source<'_>, after: Source<'_>, progress: &Progress<'_>) -> Result<StoreDiff> {
+pub fn diff(
+    kind: StoreKind,
+    before: Source<'_>,
+    after: Source<'_>,
+    progress: &Progress<'_>,
+) -> Result<StoreDiff> {
     match kind {
         StoreKind::Sqlite => sqlite::diff(before, after, progress),
         StoreKind::Files => files::diff(before, after, progress),

@@ -28,7 +28,10 @@ impl Place {
     pub(super) fn prepare(dst: &Path) -> Result<Self> {
         let dst = std::path::absolute(dst).map_err(|e| StoreError::io("resolve", dst, e))?;
         let (Some(name), Some(parent)) = (dst.file_name(), dst.parent()) else {
-            return Err(StoreError::Unsupported { path: dst, why: "the destination needs a file name".to_owned() });
+            return Err(StoreError::Unsupported {
+                path: dst,
+                why: "the destination needs a file name".to_owned(),
+            });
         };
         let parent = parent.to_owned();
         if !parent.is_dir() {
@@ -62,7 +65,8 @@ impl Place {
 
     /// Makes a private folder under the temporary name.
     pub(super) fn make_dir(&self) -> Result<()> {
-        rustix::fs::mkdir(&self.temp, rustix::fs::Mode::RWXU).map_err(|e| StoreError::io("create", &self.temp, e))
+        rustix::fs::mkdir(&self.temp, rustix::fs::Mode::RWXU)
+            .map_err(|e| StoreError::io("create", &self.temp, e))
     }
 
     /// Gives the finished and synced result its name and makes the name durable.

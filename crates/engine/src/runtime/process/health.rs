@@ -6,7 +6,7 @@ use super::start::{Placement, resolve};
 use super::table;
 use crate::check::http::{probe_http, probe_tcp};
 use crate::error::EngineError;
-use crate::exec::{self, Exec};
+use crate::exec::{self, Exec, Inherit, Leftovers};
 use crate::home::read_json;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -30,13 +30,13 @@ pub fn probe(placement: &Placement<'_>, name: &ServiceName, service: &Service) -
     let port = service.main_port().and_then(|p| placement.instance.ports.get(name)?.get(p)).copied();
     if let (Some(path), Some(port)) = (&health.http, port) {
         let url = format!("http://127.0.0.1:{port}{path}");
-        return match probe_http(&url, 200..400, timeout) {
+        return match probe_http(&url, &(200..=399), timeout) {
             Ok(status) => ProbeResult { ok: true, seen: format!("GET {path} answered {status}") },
             Err(e) => ProbeResult { ok: false, seen: format!("GET {path}: {e}") },
         };
     }
     if let (Some(_), Some(port)) = (&health.tcp, port) {
-        return match probe_tcp(([127, 0, 0, 1], port).into(), timeout) {
+        return match probe_tcp(&format!("127.0.0.1:{port}"), timeout) {
             Ok(()) => ProbeResult { ok: true, seen: format!("port {port} accepts connections") },
             Err(e) => ProbeResult { ok: false, seen: format!("port {port}: {e}") },
         };
@@ -58,16 +58,16 @@ fn run_command(
     timeout: Duration,
 ) -> Result<ProbeResult, EngineError> {
     let argv = resolve(placement, name, service, command)?;
-    let mut exec = Exec::new(argv);
-    exec.env = super::service_environment(placement, name, service)?;
-    exec.cwd = Some(placement.work_dir());
-    exec.timeout = timeout;
-    let output = exec::run(&exec).map_err(|e| EngineError::Internal { detail: e.to_string() })?;
-    let seen = if output.timed_out {
-        "the health command took too long".to_owned()
-    } else {
-        format!("the health command ended with {}", output.status_text())
+    let environment = super::service_environment(placement, name, service)?;
+    let exec = Exec {
+        env: environment.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
+        inherit: Inherit::Nothing,
+        cwd: Some(placement.work_dir()),
+        leftovers: Leftovers::Kill,
+        ..Exec::new(argv, timeout)
     };
+    let output = exec::run(&exec).map_err(|e| EngineError::Internal { detail: e.to_string() })?;
+    let seen = format!("the health command: {}", output.how());
     Ok(ProbeResult { ok: output.success(), seen })
 }
 
@@ -117,7 +117,13 @@ pub fn wait_healthy(
         let gone = state.child.is_none() && state.starts > 0 && state.last_exit.is_some();
         // After a stop the kernel may keep the port busy for a minute; a service that cannot bind it is
         // not broken, so quick exits only count when the port is not the reason.
-        let port_busy = placement.instance.ports.get(name).into_iter().flatten().any(|(_, p)| table::port_in_time_wait(*p));
+        let port_busy = placement
+            .instance
+            .ports
+            .get(name)
+            .into_iter()
+            .flatten()
+            .any(|(_, p)| table::port_in_time_wait(*p));
         let exits = if restarts { state.quick_exits >= QUICK_EXITS && !port_busy } else { gone && !seen.ok };
         if exits {
             let how = state.last_exit.unwrap_or_else(|| "ended".to_owned());
@@ -125,18 +131,25 @@ pub fn wait_healthy(
             return Err(failure(placement, name, message, "its log tells why"));
         }
         if now >= deadline {
-            let message = format!(
-                "{name} did not become healthy within {}: {}",
-                service.health.start, seen.seen
-            );
+            let message =
+                format!("{name} did not become healthy within {}: {}", service.health.start, seen.seen);
             return Err(failure(placement, name, message, "raise `health.start` if it only needs longer"));
         }
         if cancelled() {
-            return Err(failure(placement, name, format!("interrupted while waiting for {name}"), "`switchback resume` goes on"));
+            return Err(failure(
+                placement,
+                name,
+                format!("interrupted while waiting for {name}"),
+                "`switchback resume` goes on",
+            ));
         }
-        let steady = if healthy_since.is_some() { Duration::from_millis(50) } else { Duration::from_millis(100) };
-        let until_stable = healthy_since.map(|(since, _)| service.health.stable.0.saturating_sub(now.duration_since(since)));
-        std::thread::sleep(pause.min(steady).min(until_stable.unwrap_or(steady)).max(Duration::from_millis(1)));
+        let steady =
+            if healthy_since.is_some() { Duration::from_millis(50) } else { Duration::from_millis(100) };
+        let until_stable =
+            healthy_since.map(|(since, _)| service.health.stable.0.saturating_sub(now.duration_since(since)));
+        std::thread::sleep(
+            pause.min(steady).min(until_stable.unwrap_or(steady)).max(Duration::from_millis(1)),
+        );
         pause *= 2;
     }
 }

@@ -29,7 +29,11 @@ pub fn marker(home: &Home, instance: &Instance, service: &str) -> Result<String,
 }
 
 /// The live processes of one service of an instance.
-pub fn service_members(home: &Home, instance: &Instance, service: &ServiceName) -> Result<Vec<Process>, EngineError> {
+pub fn service_members(
+    home: &Home,
+    instance: &Instance,
+    service: &ServiceName,
+) -> Result<Vec<Process>, EngineError> {
     let wanted = marker(home, instance, service.as_str())?;
     let migrating = format!("{wanted}#migrate");
     Ok(table::members(&table::read_all(), |m| m == wanted || m == migrating))
@@ -81,7 +85,10 @@ pub fn stop(
             let pids: Vec<String> = members.iter().map(|p| p.pid.to_string()).collect();
             return Err(EngineError::Refused {
                 message: format!("{name} does not end: processes {} survive SIGKILL", pids.join(", ")),
-                hint: Some("they hang in the kernel, usually on a dead disk or network mount; see `dmesg`".to_owned()),
+                hint: Some(
+                    "they hang in the kernel, usually on a dead disk or network mount; see `dmesg`"
+                        .to_owned(),
+                ),
             });
         }
         if now >= kill_at {
@@ -91,7 +98,8 @@ pub fn stop(
             }
         } else {
             // The shim first, so that it does not restart what is about to end.
-            let (shims, others): (Vec<&Process>, Vec<&Process>) = members.iter().partition(|p| p.session == p.pid);
+            let (shims, others): (Vec<&Process>, Vec<&Process>) =
+                members.iter().partition(|p| p.session == p.pid);
             for shim in shims {
                 if signalled.insert((shim.pid, shim.started)) {
                     send(shim, Signal::TERM);
@@ -130,10 +138,8 @@ fn wait_for_any(members: &[Process], at_most: Duration) {
         .collect();
     let mut polls: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     let wait = at_most.clamp(Duration::from_millis(1), Duration::from_millis(50));
-    let timeout = rustix::event::Timespec {
-        tv_sec: 0,
-        tv_nsec: i64::try_from(wait.as_nanos()).unwrap_or(50_000_000),
-    };
+    let timeout =
+        rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::try_from(wait.as_nanos()).unwrap_or(50_000_000) };
     if polls.is_empty() {
         std::thread::sleep(wait);
     } else {
@@ -175,7 +181,8 @@ pub fn read_back(
         let members = service_members(home, instance, name)?;
         let version = instance.versions.get(name).map_or("", String::as_str);
         let placed = members.iter().find(|p| {
-            p.session != p.pid && std::fs::read_link(format!("/proc/{}/cwd", p.pid)).is_ok_and(|cwd| cwd == work)
+            p.session != p.pid
+                && std::fs::read_link(format!("/proc/{}/cwd", p.pid)).is_ok_and(|cwd| cwd == work)
         });
         match placed {
             Some(process) => equal.push(format!(
@@ -184,14 +191,19 @@ pub fn read_back(
             )),
             None if members.is_empty() => differences.push(format!("{name}: no process runs")),
             // A service may change its folder (daemons often do); the marker alone then tells.
-            None => equal.push(format!("{name} {version}: {} processes carry the instance's marker", members.len())),
+            None => equal
+                .push(format!("{name} {version}: {} processes carry the instance's marker", members.len())),
         }
         for (port_name, port) in instance.ports.get(name).into_iter().flatten() {
             let holders = table::listeners(*port, &members);
             match holders.first() {
-                Some(pid) => equal.push(format!("{name}: port {port} ({port_name}) is held by its process {pid}")),
+                Some(pid) => {
+                    equal.push(format!("{name}: port {port} ({port_name}) is held by its process {pid}"))
+                }
                 None if table::port_taken(*port) => {
-                    differences.push(format!("{name}: port {port} ({port_name}) is held by a process that is not the service's"));
+                    differences.push(format!(
+                        "{name}: port {port} ({port_name}) is held by a process that is not the service's"
+                    ));
                 }
                 None => differences.push(format!("{name}: nobody listens on port {port} ({port_name})")),
             }

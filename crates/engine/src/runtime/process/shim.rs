@@ -75,8 +75,7 @@ pub fn run(dir: &Path) -> Result<(), EngineError> {
     // Fails only if this process already leads its group, as when it was started by hand.
     let _ = rustix::process::setsid();
     let own = rustix::process::getpid();
-    rustix::process::set_child_subreaper(Some(own))
-        .map_err(|e| io("become the reaper of", dir)(e.into()))?;
+    rustix::process::set_child_subreaper(Some(own)).map_err(|e| io("become the reaper of", dir)(e.into()))?;
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP, SIGCHLD]).map_err(io("watch signals for", dir))?;
     let waker = signals.handle();
@@ -84,7 +83,9 @@ pub fn run(dir: &Path) -> Result<(), EngineError> {
         // Wakes the loop below for its periodic work; SIGCHLD to ourselves is harmless.
         loop {
             std::thread::sleep(LOG_CHECK);
-            if waker.is_closed() || rustix::process::kill_process(own, rustix::process::Signal::CHILD).is_err() {
+            if waker.is_closed()
+                || rustix::process::kill_process(own, rustix::process::Signal::CHILD).is_err()
+            {
                 break;
             }
         }
@@ -97,8 +98,10 @@ pub fn run(dir: &Path) -> Result<(), EngineError> {
         delay: RESTART_DELAY,
     };
     shim.start()?;
-    for signal in &mut signals {
-        if signal == SIGTERM || signal == SIGINT {
+    loop {
+        // Several signals may be pending at once; a request to stop outranks everything.
+        let pending: Vec<i32> = signals.wait().collect();
+        if pending.iter().any(|s| *s == SIGTERM || *s == SIGINT) {
             return shim.finish();
         }
         let Some(ended) = shim.reap() else {
@@ -114,7 +117,6 @@ pub fn run(dir: &Path) -> Result<(), EngineError> {
         }
         shim.start()?;
     }
-    Ok(())
 }
 
 struct Shim {
@@ -133,7 +135,12 @@ impl Shim {
     fn log(&self) -> Result<File, EngineError> {
         fs::create_dir_all(&self.spec.logs).map_err(io("create", &self.spec.logs))?;
         let path = self.spec.logs.join(LOG_FILE);
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(io("open the log", &path))
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io("open the log", &path))
     }
 
     fn start(&mut self) -> Result<(), EngineError> {
@@ -219,8 +226,10 @@ impl Shim {
                 Ok(Some((pid, status))) => {
                     if Some(pid.as_raw_nonzero().get()) == self.state.child {
                         self.state.child = None;
-                        self.state.last_exit =
-                            Some(format!("was stopped ({})", status.exit_status().map_or("by signal".to_owned(), |c| format!("exit code {c}"))));
+                        self.state.last_exit = Some(format!(
+                            "was stopped ({})",
+                            status.exit_status().map_or("by signal".to_owned(), |c| format!("exit code {c}"))
+                        ));
                     }
                 }
                 Ok(None) | Err(rustix::io::Errno::INTR) => {}

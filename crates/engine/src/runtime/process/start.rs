@@ -82,7 +82,12 @@ fn telling(key: &str) -> bool {
         .any(|word| key.contains(word))
 }
 
-fn fill(placement: &Placement<'_>, name: &ServiceName, service: &Service, p: &Placeholder<'_>) -> Option<String> {
+fn fill(
+    placement: &Placement<'_>,
+    name: &ServiceName,
+    service: &Service,
+    p: &Placeholder<'_>,
+) -> Option<String> {
     let instance = placement.instance;
     match p {
         Placeholder::Version => Some(service.version.clone()),
@@ -105,7 +110,12 @@ pub fn resolve(
     words.iter().map(|word| resolve_one(placement, name, service, word)).collect()
 }
 
-fn resolve_one(placement: &Placement<'_>, name: &ServiceName, service: &Service, text: &str) -> Result<String, EngineError> {
+fn resolve_one(
+    placement: &Placement<'_>,
+    name: &ServiceName,
+    service: &Service,
+    text: &str,
+) -> Result<String, EngineError> {
     expand(text, |p| fill(placement, name, service, p)).map_err(|e| EngineError::Refused {
         message: format!("services.{name}: {e}"),
         hint: Some("a variable named by {env.NAME} must be set where Switchback is called".to_owned()),
@@ -114,7 +124,8 @@ fn resolve_one(placement: &Placement<'_>, name: &ServiceName, service: &Service,
 
 /// Variables of the caller that reach a service; everything else must be configured, so that a service
 /// starts the same from a terminal, from the watchdog and after a reboot.
-const PASSED: [&str; 9] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"];
+const PASSED: [&str; 9] =
+    ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"];
 
 /// The whole environment of a service, without the marker.
 pub fn service_environment(
@@ -150,10 +161,8 @@ pub fn read_env_file(path: &Path) -> Result<BTreeMap<String, String>, EngineErro
         let line = line.strip_prefix("export ").unwrap_or(line);
         let Some((key, value)) = line.split_once('=') else { continue };
         let value = value.trim();
-        let unquoted = ['"', '\'']
-            .iter()
-            .find_map(|q| value.strip_prefix(*q)?.strip_suffix(*q))
-            .unwrap_or(value);
+        let unquoted =
+            ['"', '\''].iter().find_map(|q| value.strip_prefix(*q)?.strip_suffix(*q)).unwrap_or(value);
         values.insert(key.trim().to_owned(), unquoted.to_owned());
     }
     Ok(values)
@@ -161,7 +170,8 @@ pub fn read_env_file(path: &Path) -> Result<BTreeMap<String, String>, EngineErro
 
 /// Finds the program that a command names, as the system would: a path, or a name on PATH.
 pub fn resolve_program(program: &str, path: Option<&str>, cwd: &Path) -> Option<PathBuf> {
-    let executable = |p: &Path| p.is_file() && fs::metadata(p).is_ok_and(|m| m.permissions().mode() & 0o111 != 0);
+    let executable =
+        |p: &Path| p.is_file() && fs::metadata(p).is_ok_and(|m| m.permissions().mode() & 0o111 != 0);
     if program.contains('/') {
         let full = cwd.join(program);
         return executable(&full).then_some(full);
@@ -191,7 +201,9 @@ pub fn start(placement: &Placement<'_>, name: &ServiceName, service: &Service) -
         (Some(full), Some(first)) => *first = full.to_string_lossy().into_owned(),
         _ => {
             return Err(EngineError::refused(
-                format!("services.{name}.command: the program {program:?} does not exist or is not executable"),
+                format!(
+                    "services.{name}.command: the program {program:?} does not exist or is not executable"
+                ),
                 "give its full path, or put its folder on PATH under `env`",
             ));
         }

@@ -95,7 +95,10 @@ pub fn listeners(port: u16, among: &[Process]) -> Vec<i32> {
     let holds = |pid: i32| {
         let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
         fds.flatten().any(|fd| {
-            fs::read_link(fd.path()).ok().and_then(|l| Some(l.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).is_some_and(|i| inodes.contains(&i))
+            fs::read_link(fd.path())
+                .ok()
+                .and_then(|l| Some(l.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+                .is_some_and(|i| inodes.contains(&i))
         })
     };
     among.iter().map(|p| p.pid).filter(|pid| holds(*pid)).collect()
@@ -107,7 +110,10 @@ fn tcp_rows(port: u16) -> Vec<(u8, String)> {
         let text = fs::read_to_string(file).unwrap_or_default();
         for line in text.lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            let (Some(local), Some(state), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else { continue };
+            let (Some(local), Some(state), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9))
+            else {
+                continue;
+            };
             let local_port = local.rsplit(':').next().and_then(|p| u16::from_str_radix(p, 16).ok());
             if local_port == Some(port) {
                 rows.push((u8::from_str_radix(state, 16).unwrap_or(0), (*inode).to_owned()));
@@ -141,7 +147,15 @@ mod tests {
     use super::*;
 
     fn process(pid: i32, parent: i32, session: i32, marker: Option<&str>) -> Process {
-        Process { pid, state: 'S', parent, group: pid, session, started: 1, marker: marker.map(str::to_owned) }
+        Process {
+            pid,
+            state: 'S',
+            parent,
+            group: pid,
+            session,
+            started: 1,
+            marker: marker.map(str::to_owned),
+        }
     }
 
     #[test]

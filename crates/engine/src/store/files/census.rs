@@ -94,7 +94,11 @@ pub(super) struct Census<'p, 'm> {
 }
 
 impl<'p, 'm> Census<'p, 'm> {
-    pub(super) fn take(source: Source<'_>, depth: Depth, meter: &'m mut Meter<'p>) -> Result<BTreeMap<Vec<u8>, Item>> {
+    pub(super) fn take(
+        source: Source<'_>,
+        depth: Depth,
+        meter: &'m mut Meter<'p>,
+    ) -> Result<BTreeMap<Vec<u8>, Item>> {
         let mut census = Self::new(source, depth, meter);
         walk(source.path, &mut census)?;
         Ok(census.items)
@@ -216,7 +220,10 @@ pub(in super::super) fn fingerprint(source: Source<'_>, progress: &Progress<'_>)
         let count = u64::from(item.kind != FileType::Directory);
         files += count;
         if keep {
-            parts.insert(escape(rel), Part { items: count, digest: Digest::from(digest.to_hex().to_string()) });
+            parts.insert(
+                escape(rel),
+                Part { items: count, digest: Digest::from(digest.to_hex().to_string()) },
+            );
         }
     }
     Ok(Fingerprint {

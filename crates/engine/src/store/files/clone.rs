@@ -76,14 +76,20 @@ pub(super) fn refuse_device(root: &Path, found: &Found<'_>) -> Result<()> {
     match found.kind() {
         FileType::CharacterDevice | FileType::BlockDevice => Err(StoreError::Unsupported {
             path: shown(root, found.rel),
-            why: "it is a device node, which is not data and cannot be cloned; move it out of the store".to_owned(),
+            why: "it is a device node, which is not data and cannot be cloned; move it out of the store"
+                .to_owned(),
         }),
         _ => Ok(()),
     }
 }
 
 /// Clones `src` to `dst`.
-pub(in super::super) fn clone(src: &Path, dst: &Path, writers: Writers, progress: &Progress<'_>) -> Result<CopyStats> {
+pub(in super::super) fn clone(
+    src: &Path,
+    dst: &Path,
+    writers: Writers,
+    progress: &Progress<'_>,
+) -> Result<CopyStats> {
     let started = Instant::now();
     let real = std::fs::canonicalize(src).map_err(|e| StoreError::read("resolve", src, e))?;
     if let Some(parent) = std::path::absolute(dst).ok().and_then(|d| d.parent()?.canonicalize().ok())
@@ -168,7 +174,9 @@ impl<'p> Cloner<'p> {
         note(self.unlinked, "hard link(s) became files of their own: the path is too long to link to");
         if !self.torn.is_empty() {
             let named = self.torn.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-            stats.notes.push(format!("torn: {} file(s) kept changing while being copied: {named}", self.torn.len()));
+            stats
+                .notes
+                .push(format!("torn: {} file(s) kept changing while being copied: {named}", self.torn.len()));
         }
         if !self.refused.is_empty() {
             let names = self.refused.into_iter().collect::<Vec<_>>().join(", ");

@@ -132,7 +132,9 @@ impl Copier {
                         continue;
                     }
                     Err(Errno::INTR) => continue,
-                    Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.kernel_copy = false,
+                    Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                        self.kernel_copy = false
+                    }
                     Err(e) => return Err(err(e)),
                 }
             }

@@ -38,10 +38,13 @@ pub(super) fn open_below(root: &Path, rel: &[u8], flags: OFlags) -> Result<Owned
     let mut parts = rel.split(|b| *b == b'/').peekable();
     while let Some(part) = parts.next() {
         let flags = if parts.peek().is_some() { dir_flags } else { flags | OFlags::CLOEXEC };
-        let next = match openat2(&dir, part, flags | OFlags::NOFOLLOW, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-            Err(Errno::NOSYS | Errno::PERM) => openat(&dir, part, flags | OFlags::NOFOLLOW, Mode::empty()),
-            other => other,
-        };
+        let next =
+            match openat2(&dir, part, flags | OFlags::NOFOLLOW, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+                Err(Errno::NOSYS | Errno::PERM) => {
+                    openat(&dir, part, flags | OFlags::NOFOLLOW, Mode::empty())
+                }
+                other => other,
+            };
         dir = next.map_err(err)?;
     }
     Ok(dir)
@@ -139,7 +142,11 @@ fn attributes(a: &Item, b: &Item) -> Vec<String> {
 }
 
 /// The difference of two trees; lists only what differs.
-pub(in super::super) fn diff(before: Source<'_>, after: Source<'_>, progress: &Progress<'_>) -> Result<StoreDiff> {
+pub(in super::super) fn diff(
+    before: Source<'_>,
+    after: Source<'_>,
+    progress: &Progress<'_>,
+) -> Result<StoreDiff> {
     let (found, unchanged) = differences(before, after, progress)?;
     let parts = found
         .into_iter()

@@ -66,7 +66,12 @@ pub(super) fn mode(stat: &Stat) -> Mode {
 ///
 /// The order matters: changing the owner clears setuid and capabilities, everything changes times.
 /// Returns the attributes the destination refused.
-pub(crate) fn carry(from: BorrowedFd<'_>, stat: &Stat, to: BorrowedFd<'_>, path: &Path) -> Result<Vec<String>> {
+pub(crate) fn carry(
+    from: BorrowedFd<'_>,
+    stat: &Stat,
+    to: BorrowedFd<'_>,
+    path: &Path,
+) -> Result<Vec<String>> {
     let mut refused = Vec::new();
     if may_chown() {
         fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))

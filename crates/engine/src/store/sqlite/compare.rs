@@ -69,13 +69,16 @@ pub(super) struct Matched<'a> {
 
 impl<'a> Pair<'a> {
     pub(super) fn new(before: &'a Table, after: &'a Table) -> Self {
-        let common: Vec<String> =
-            after.columns.iter().filter(|c| before.column(&c.name).is_some()).map(|c| c.name.clone()).collect();
+        let common: Vec<String> = after
+            .columns
+            .iter()
+            .filter(|c| before.column(&c.name).is_some())
+            .map(|c| c.name.clone())
+            .collect();
         let key = match (before.rowid, after.rowid) {
-            _ if !before.key.is_empty() && before.key == after.key => Key::Primary {
-                columns: before.key.clone(),
-                integer: before.integer_key && after.integer_key,
-            },
+            _ if !before.key.is_empty() && before.key == after.key => {
+                Key::Primary { columns: before.key.clone(), integer: before.integer_key && after.integer_key }
+            }
             (Some(old), Some(new)) => Key::Rowid { before: old, after: new },
             _ => Key::Values,
         };
@@ -84,7 +87,12 @@ impl<'a> Pair<'a> {
             after,
             key,
             added: after.columns.iter().filter(|c| before.column(&c.name).is_none()).collect(),
-            removed: before.columns.iter().filter(|c| after.column(&c.name).is_none()).map(|c| c.name.clone()).collect(),
+            removed: before
+                .columns
+                .iter()
+                .filter(|c| after.column(&c.name).is_none())
+                .map(|c| c.name.clone())
+                .collect(),
             common,
         }
     }
@@ -112,7 +120,9 @@ impl<'a> Pair<'a> {
         let text = TextOrder::of(encodings.1);
         let nullable = match &self.key {
             Key::Primary { columns, integer: false } => {
-                let loose = |t: &Table| t.rowid.is_some() && t.key.iter().any(|k| t.column(k).is_some_and(|c| !c.notnull));
+                let loose = |t: &Table| {
+                    t.rowid.is_some() && t.key.iter().any(|k| t.column(k).is_some_and(|c| !c.notnull))
+                };
                 (loose(self.before) || loose(self.after)).then_some(columns)
             }
             _ => None,
@@ -152,7 +162,10 @@ impl<'a> Pair<'a> {
         (sql, keys.len())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call site per kind of key, all arguments differ in type")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call site per kind of key, all arguments differ in type"
+    )]
     fn pass(
         &self,
         old: &Db,
@@ -176,8 +189,11 @@ impl<'a> Pair<'a> {
         let mut a_rows = a_stmt.query([]).map_err(a_err)?;
         let mut b_rows = b_stmt.query([]).map_err(b_err)?;
         let position = |table: &Table, name: &String| table.columns.iter().position(|c| c.name == *name);
-        let common: Vec<(usize, usize)> =
-            self.common.iter().filter_map(|c| position(self.before, c).zip(position(self.after, c))).collect();
+        let common: Vec<(usize, usize)> = self
+            .common
+            .iter()
+            .filter_map(|c| position(self.before, c).zip(position(self.after, c)))
+            .collect();
         let mut a_row = a_rows.next().map_err(a_err)?;
         let mut b_row = b_rows.next().map_err(b_err)?;
         let mut count = 0u64;
@@ -244,7 +260,8 @@ impl<'a> Pair<'a> {
 fn key_order(a: &Row<'_>, b: &Row<'_>, key: &Key, len: usize, text: TextOrder) -> rusqlite::Result<Ordering> {
     for i in 0..len {
         let (a, b) = (a.get_ref(i)?, b.get_ref(i)?);
-        let order = if *key == Key::Values { value::order_typed(a, b, text) } else { value::order(a, b, text) };
+        let order =
+            if *key == Key::Values { value::order_typed(a, b, text) } else { value::order(a, b, text) };
         if order.is_ne() {
             return Ok(order);
         }
@@ -257,7 +274,8 @@ fn prepare<'c>(db: &'c Db, table: &str, sql: &str) -> Result<rusqlite::Statement
     match db.conn.prepare(sql) {
         Err(e) if e.to_string().contains("no such collation sequence") => {
             let name = quote(table);
-            let plain = sql.replacen(&format!("FROM {name} AS T"), &format!("FROM {name} AS T NOT INDEXED"), 1);
+            let plain =
+                sql.replacen(&format!("FROM {name} AS T"), &format!("FROM {name} AS T NOT INDEXED"), 1);
             db.conn.prepare(&plain).map_err(|e| sql_error("read", &db.path, e))
         }
         other => other.map_err(|e| sql_error("read", &db.path, e)),

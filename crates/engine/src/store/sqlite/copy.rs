@@ -12,8 +12,8 @@ use super::handles::Plain;
 use super::open::{Db, absolute, check_header, copy_cold, fold};
 use super::{beside, len_or_zero, orphans, size_bytes, sql_error};
 use rusqlite::backup::{Backup, StepResult};
-use rustix::fs::{ioctl_ficlone, fstat};
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{fstat, ioctl_ficlone};
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -102,14 +102,19 @@ fn check(src: &Path, copy: &Path, bytes: u64, stats: &mut CopyStats) -> Result<(
         return Err(damaged(format!("its header speaks of {pages} bytes, it has {bytes}")));
     }
     if bytes > CHECK_LIMIT {
-        stats.notes.push(format!("pages not checked: larger than {} MiB; run the integrity check", CHECK_LIMIT >> 20));
+        stats.notes.push(format!(
+            "pages not checked: larger than {} MiB; run the integrity check",
+            CHECK_LIMIT >> 20
+        ));
         return Ok(());
     }
     match orphans::physical(&db, "quick_check(20)") {
         Ok(problems) => {
             // Values that break a constraint are the application's affair; broken pages are not.
             let broken = problems.into_iter().find(|p| {
-                !(p.starts_with("NULL value in") || p.starts_with("CHECK constraint failed") || p.contains(" value in "))
+                !(p.starts_with("NULL value in")
+                    || p.starts_with("CHECK constraint failed")
+                    || p.contains(" value in "))
             });
             broken.map_or(Ok(()), |detail| Err(damaged(detail)))
         }
@@ -253,7 +258,9 @@ fn backup(src: &Path, copy: &Path, meter: &mut Meter<'_>) -> Result<Duration> {
         Steps::TooManyRestarts { longest } => {
             files::remove(copy)?;
             match steps(&db, copy, Hold::Transaction, STEP_WAL, meter)? {
-                Steps::Done { longest: whole } | Steps::TooManyRestarts { longest: whole } => Ok(longest.max(whole)),
+                Steps::Done { longest: whole } | Steps::TooManyRestarts { longest: whole } => {
+                    Ok(longest.max(whole))
+                }
             }
         }
     }
@@ -275,7 +282,8 @@ enum Steps {
 
 fn steps(db: &Db, copy: &Path, hold: Hold, pages: i32, meter: &mut Meter<'_>) -> Result<Steps> {
     let err = |e| sql_error("back up", &db.path, e);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let copy_err = |e| sql_error("write the copy of", &db.path, e);
     let mut target = Connection::open_with_flags(copy, flags).map_err(copy_err)?;
     // The copy is synced once when it is complete, and thrown away if it is not.

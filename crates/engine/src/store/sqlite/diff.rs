@@ -70,7 +70,11 @@ fn empty(name: &str, change: PartChange) -> PartDiff {
 }
 
 /// Compares two databases table by table.
-pub(in super::super) fn diff(before: Source<'_>, after: Source<'_>, progress: &Progress<'_>) -> Result<StoreDiff> {
+pub(in super::super) fn diff(
+    before: Source<'_>,
+    after: Source<'_>,
+    progress: &Progress<'_>,
+) -> Result<StoreDiff> {
     let states = States::open(before, after)?;
     let mut meter = Meter::new(progress, size_bytes(before.path)? + size_bytes(after.path)?);
     let mut parts = Vec::new();
@@ -128,12 +132,13 @@ fn compare(states: &States, pair: &Pair<'_>, meter: &mut Meter<'_>) -> Result<Pa
             Ok(())
         })?;
     }
-    part.change = if part.rows_added + part.rows_removed + part.rows_changed > 0 || !part.columns_removed.is_empty() {
-        PartChange::Changed
-    } else if !part.columns_added.is_empty() {
-        PartChange::ColumnsAdded
-    } else {
-        PartChange::Unchanged
-    };
+    part.change =
+        if part.rows_added + part.rows_removed + part.rows_changed > 0 || !part.columns_removed.is_empty() {
+            PartChange::Changed
+        } else if !part.columns_added.is_empty() {
+            PartChange::ColumnsAdded
+        } else {
+            PartChange::Unchanged
+        };
     Ok(part)
 }

@@ -60,7 +60,8 @@ fn default_of(table: &Table, column: &Column) -> Option<Vec<u8>> {
     // Affinity comes from the declared type; ANY means "as it is" in STRICT tables only.
     let decl = if table.strict && column.decl.eq_ignore_ascii_case("any") { "BLOB" } else { &column.decl };
     let decl = if decl.is_empty() { String::new() } else { quote(decl) };
-    conn.execute_batch(&format!("CREATE TABLE t(a, c {decl} DEFAULT ({text})); INSERT INTO t(a) VALUES(1);")).ok()?;
+    conn.execute_batch(&format!("CREATE TABLE t(a, c {decl} DEFAULT ({text})); INSERT INTO t(a) VALUES(1);"))
+        .ok()?;
     conn.query_row("SELECT c FROM t", [], |row| {
         let mut out = Vec::new();
         value::encode(row.get_ref(0)?, &mut out);
@@ -194,9 +195,14 @@ fn fresh(states: &States, new: &Table, meter: &mut Meter<'_>, out: &mut Out<'_>)
     let sql = format!("SELECT {} FROM {} AS T", all.join(","), quote(&new.name));
     let mut statement = states.new.conn.prepare(&sql).map_err(err)?;
     let mut rows = statement.query([]).map_err(err)?;
-    let pick = |row: &rusqlite::Row<'_>, from: usize, names: &[&str]| -> rusqlite::Result<Map<String, Value>> {
-        names.iter().enumerate().map(|(i, n)| Ok(((*n).to_owned(), value::json(row.get_ref(from + i)?)))).collect()
-    };
+    let pick =
+        |row: &rusqlite::Row<'_>, from: usize, names: &[&str]| -> rusqlite::Result<Map<String, Value>> {
+            names
+                .iter()
+                .enumerate()
+                .map(|(i, n)| Ok(((*n).to_owned(), value::json(row.get_ref(from + i)?))))
+                .collect()
+        };
     let names: Vec<&str> = columns.iter().map(String::as_str).collect();
     while let Some(row) = rows.next().map_err(err)? {
         let change = RowChange {

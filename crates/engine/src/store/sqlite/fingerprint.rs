@@ -76,7 +76,10 @@ pub(in super::super) fn fingerprint(source: Source<'_>, progress: &Progress<'_>)
         let digest = part.finalize();
         all.update(digest.as_bytes());
         items += sum.rows;
-        parts.insert(name.clone(), Part { items: sum.rows, digest: Digest::from(digest.to_hex().to_string()) });
+        parts.insert(
+            name.clone(),
+            Part { items: sum.rows, digest: Digest::from(digest.to_hex().to_string()) },
+        );
     }
     meter.finish();
     Ok(Fingerprint {

@@ -104,7 +104,8 @@ impl Db {
         check_header(&path)?;
         let guard = handles::connection(&path);
         if !has_leftovers(&path)? {
-            let conn = connect(&path, Path::new(&immutable_uri(&path)), flags(false) | OpenFlags::SQLITE_OPEN_URI)?;
+            let conn =
+                connect(&path, Path::new(&immutable_uri(&path)), flags(false) | OpenFlags::SQLITE_OPEN_URI)?;
             return Ok(Self { conn, path, _guard: guard, _private: None });
         }
         let place = Place::prepare(&scratch.join(format!("read-{}", ulid::Ulid::generate())))?;
@@ -142,7 +143,8 @@ pub(super) fn check_header(path: &Path) -> Result<()> {
     let file = handles::Plain::new(file);
     let mut head = Vec::new();
     file.file().take(100).read_to_end(&mut head).map_err(|e| StoreError::io("read", path, e))?;
-    let damaged = |detail: &str| Err(StoreError::Damaged { path: path.to_owned(), detail: detail.to_owned() });
+    let damaged =
+        |detail: &str| Err(StoreError::Damaged { path: path.to_owned(), detail: detail.to_owned() });
     match head.len() {
         0 => Ok(()),
         100 if head.starts_with(MAGIC) => Ok(()),
@@ -219,7 +221,8 @@ pub(super) fn fold(path: &Path, copy: &Path) -> Result<()> {
     let conn = connect(path, copy, flags(true))?;
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(err)?;
     if wal {
-        let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(err)?;
+        let busy: i64 =
+            conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(err)?;
         if busy != 0 {
             return Err(StoreError::Busy { doing: "recover the copy", path: path.to_owned() });
         }
@@ -236,7 +239,9 @@ pub(super) fn fold(path: &Path, copy: &Path) -> Result<()> {
             });
         }
         match std::fs::remove_file(&left) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::io("remove", &left, e)),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", &left, e));
+            }
             _ => {}
         }
     }

@@ -77,9 +77,9 @@ fn in_words((table, columns, parent): &(String, String, String), rows: u64) -> S
 }
 
 fn count(db: &Db, table: &str) -> rusqlite::Result<Vec<(i64, String, u64)>> {
-    let mut check = db
-        .conn
-        .prepare_cached("SELECT fkid, parent, count(*) FROM pragma_foreign_key_check(?1) GROUP BY fkid, parent")?;
+    let mut check = db.conn.prepare_cached(
+        "SELECT fkid, parent, count(*) FROM pragma_foreign_key_check(?1) GROUP BY fkid, parent",
+    )?;
     let rows = check.query_map([table], |row| {
         let rows: i64 = row.get(2)?;
         Ok((row.get(0)?, row.get(1)?, u64::try_from(rows).unwrap_or(0)))

@@ -3,8 +3,8 @@
 //! Owns reading it, for hostile names as well. It must never interpret SQL text beyond recognising
 //! virtual tables.
 
-use super::open::Db;
 use super::super::Result;
+use super::open::Db;
 use super::{quote, sql_error};
 use std::collections::BTreeMap;
 use switchback_core::ids::Digest;
@@ -78,7 +78,8 @@ impl Schema {
     }
 
     fn query(db: &Db) -> rusqlite::Result<Self> {
-        let pragma = |name: &str| db.conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+        let pragma =
+            |name: &str| db.conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
         let mut objects = BTreeMap::new();
         let mut read = db.conn.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema")?;
         let mut rows = read.query([])?;
@@ -158,8 +159,9 @@ fn lossy(value: rusqlite::types::ValueRef<'_>) -> Option<String> {
 }
 
 fn read_table(db: &Db, name: &str, without_rowid: bool, strict: bool) -> rusqlite::Result<Table> {
-    let mut info =
-        db.conn.prepare_cached("SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1)")?;
+    let mut info = db.conn.prepare_cached(
+        "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1)",
+    )?;
     let mut columns = Vec::new();
     let mut all_names = Vec::new();
     let mut rows = info.query([name])?;
@@ -181,10 +183,10 @@ fn read_table(db: &Db, name: &str, without_rowid: bool, strict: bool) -> rusqlit
     key.sort_by_key(|c| c.pk);
     let key: Vec<String> = key.into_iter().map(|c| c.name.clone()).collect();
     // A rowid table's key is the rowid itself exactly if no index was made for it.
-    let indexed: bool = db.conn.prepare_cached("SELECT count(*) FROM pragma_index_list(?1) WHERE origin='pk'")?.query_row(
-        [name],
-        |row| row.get(0),
-    )?;
+    let indexed: bool = db
+        .conn
+        .prepare_cached("SELECT count(*) FROM pragma_index_list(?1) WHERE origin='pk'")?
+        .query_row([name], |row| row.get(0))?;
     let rowid = ["rowid", "_rowid_", "oid"]
         .into_iter()
         .find(|r| !without_rowid && !all_names.iter().any(|n| n.eq_ignore_ascii_case(r)));

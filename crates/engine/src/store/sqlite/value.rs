@@ -117,7 +117,10 @@ fn int_real(int: i64, real: f64) -> Ordering {
     if real < -LIMIT {
         return Ordering::Greater;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "in range by the checks above; the fraction is compared next")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "in range by the checks above; the fraction is compared next"
+    )]
     let whole = real.trunc() as i64;
     int.cmp(&whole).then_with(|| 0.0_f64.partial_cmp(&real.fract()).unwrap_or(Ordering::Equal))
 }

@@ -68,21 +68,35 @@ fn column_changes(before: &Table, after: &Table) -> Vec<String> {
             words.push(format!("table {table}: column {name} type {:?} -> {:?}", old.decl, new.decl));
         }
         if old.notnull != new.notnull {
-            words.push(format!("table {table}: column {name} {} NOT NULL", if new.notnull { "became" } else { "is no longer" }));
+            words.push(format!(
+                "table {table}: column {name} {} NOT NULL",
+                if new.notnull { "became" } else { "is no longer" }
+            ));
         }
         if old.default != new.default {
             let show = |d: &Option<String>| d.clone().unwrap_or_else(|| "none".to_owned());
-            words.push(format!("table {table}: column {name} default {} -> {}", show(&old.default), show(&new.default)));
+            words.push(format!(
+                "table {table}: column {name} default {} -> {}",
+                show(&old.default),
+                show(&new.default)
+            ));
         }
     }
     for old in before.columns.iter().filter(|c| after.column(&c.name).is_none()) {
         words.push(format!("table {table}: column {} removed ({})", old.name, described(old)));
     }
     if before.key != after.key {
-        words.push(format!("table {table}: primary key ({}) -> ({})", before.key.join(", "), after.key.join(", ")));
+        words.push(format!(
+            "table {table}: primary key ({}) -> ({})",
+            before.key.join(", "),
+            after.key.join(", ")
+        ));
     }
     if before.rowid.is_some() != after.rowid.is_some() {
-        words.push(format!("table {table}: {} rowid", if after.rowid.is_some() { "has a" } else { "lost its" }));
+        words.push(format!(
+            "table {table}: {} rowid",
+            if after.rowid.is_some() { "has a" } else { "lost its" }
+        ));
     }
     if before.strict != after.strict {
         words.push(format!("table {table}: {} STRICT", if after.strict { "became" } else { "is no longer" }));

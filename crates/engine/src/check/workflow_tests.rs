@@ -65,7 +65,7 @@ impl App {
         let mut words = head.split(' ');
         let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
         match (method, path.split('?').next().unwrap_or("")) {
-            ("POST", "/login") if body == "user=a&password=hunter%2F22" => {
+            ("POST", "/login") if body == "password=hunter%2F22&user=a" => {
                 (302, "set-cookie: sid=s3ss10n; Path=/; HttpOnly\r\nlocation: /me\r\n", String::new())
             }
             ("GET", "/me") if head.contains("sid=s3ss10n") => (200, "", r#"{"user":"a"}"#.into()),

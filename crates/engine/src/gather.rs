@@ -379,7 +379,7 @@ pub fn certificate_holds(home: &Home, plan: &Plan) -> Result<(), EngineError> {
     let journal = Journal::open_read(&home.state().join("journal.db"))?;
     let certificates = journal.as_ref().map_or_else(|| Ok(Vec::new()), certificates)?;
     let now = now_ms();
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host = crate::host_name();
     let matching: Vec<&Certificate> = certificates.iter().filter(|c| c.from == from && c.to == to).collect();
     if matching.iter().any(|c| c.expires_at_ms > now && c.host == host) {
         return Ok(());

@@ -19,3 +19,8 @@ pub mod scratch;
 pub mod session;
 pub mod store;
 pub mod watch;
+
+/// The name of this host, as `uname -n` prints it.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

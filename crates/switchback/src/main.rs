@@ -1,1 +1,45 @@
-fn main() {}
+//! The Switchback program: command line, shim and watchdog in one binary.
+
+mod cli;
+mod demo;
+mod progress;
+
+use std::process::ExitCode;
+use switchback_engine::engine::Cancel;
+use switchback_engine::home::Home;
+use switchback_engine::runtime::process::{shim, start::SHIM_VERB};
+use switchback_engine::watch;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args();
+    let name = args.next().unwrap_or_default();
+    // The demo's releases hold a copy of this program under the name of the service it runs.
+    if std::path::Path::new(&name).file_name().is_some_and(|n| n == "assistant") {
+        return assistant::run(args);
+    }
+    match args.next().as_deref() {
+        Some(SHIM_VERB) => hidden(shim::run(std::path::Path::new(&args.next().unwrap_or_default()))),
+        Some(watch::WATCH_VERB) => hidden(watchdog(&args.next().unwrap_or_default())),
+        _ => cli::main(),
+    }
+}
+
+fn watchdog(root: &str) -> Result<(), switchback_engine::error::EngineError> {
+    let home = Home::open(std::path::Path::new(root))?;
+    let cancel = Cancel::default();
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        let _ = signal_hook::flag::register(signal, cancel.flag());
+    }
+    watch::watch(&home, &cancel, &|_| {})
+}
+
+#[expect(clippy::print_stderr, reason = "shim and watchdog write to their log files")]
+fn hidden(result: Result<(), switchback_engine::error::EngineError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{}: {e}", jiff::Timestamp::now());
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -97,7 +97,7 @@ pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Re
         to: to.release.clone(),
         issued_at_ms: now,
         expires_at_ms: now.saturating_add_unsigned(valid_ms),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        host: crate::host_name(),
         data_bytes,
         rollback_ms,
         downtime_ms: times::downtime(context.records, "stop-old", "start-new").unwrap_or(0),

@@ -1,0 +1,189 @@
+//! The command line: what can be typed, and the exit codes.
+
+mod doctor;
+mod error;
+mod gc;
+mod history;
+mod init;
+mod output;
+mod report;
+mod run;
+mod status;
+mod upgrade;
+mod verify;
+
+pub use error::{Exit, Trouble};
+pub use output::Output;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use switchback_core::duration::Span;
+
+/// What can be typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "switchback",
+    version,
+    about = "Safe upgrades for self-hosted stacks: rehearse on production's data, promote under watch, roll back in seconds",
+    after_help = "Exit codes: 0 done · 1 internal error · 2 usage or configuration · 3 refused (a check failed) ·\n4 the upgrade failed, production is safe on the previous generation · 5 needs the operator ·\n6 inconclusive · 7 over the rollback budget · 8 busy (another run holds the lock)",
+    max_term_width = 110
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Folder of the stack (the one with switchback.yaml)
+    #[arg(short = 'C', long = "directory", global = true, env = "SWITCHBACK_DIRECTORY", default_value = ".", value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Print the answer as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Do not ask
+    #[arg(short, long, global = true, env = "SWITCHBACK_YES")]
+    pub yes: bool,
+    /// Write no progress
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Wait this long for another run to end
+    #[arg(long, global = true, default_value = "0s", value_name = "TIME", env = "SWITCHBACK_WAIT")]
+    pub wait: Span,
+}
+
+impl Global {
+    /// How long to wait for the lock.
+    pub fn wait(&self) -> Duration {
+        self.wait.0
+    }
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a switchback.yaml and a first workflow check for the stack in this folder
+    #[command(after_help = "Examples:\n  switchback init\n  switchback init --port 8000          # describe the service that listens on port 8000 now\n  switchback init --name hub --command '{release}/bin/hub --db {store.db}' --sqlite data/hub.db")]
+    Init(init::InitArgs),
+    /// Look for what would stop an upgrade or a rollback
+    #[command(after_help = "Example:\n  switchback doctor")]
+    Doctor,
+    /// Start production's current generation (the first time: adopt the stack as generation 1)
+    #[command(after_help = "Example:\n  switchback up")]
+    Up,
+    /// Stop production
+    #[command(after_help = "Example:\n  switchback down")]
+    Down,
+    /// Show what a rehearsal, promotion or rollback would do, step by step; changes nothing
+    #[command(after_help = "Examples:\n  switchback plan                       # the promotion of what switchback.yaml says\n  switchback plan promote hub=5.4.6\n  switchback plan rollback --json")]
+    Plan(upgrade::PlanArgs),
+    /// Try an upgrade on a clone of production, roll it back there, and issue a certificate
+    #[command(after_help = "Examples:\n  switchback rehearse\n  switchback rehearse hub=5.4.6")]
+    Rehearse(upgrade::TargetArgs),
+    /// Bring a rehearsed upgrade to production, on trial
+    #[command(after_help = "Examples:\n  switchback promote\n  switchback promote hub=5.4.6 --detach\n  switchback promote --without-certificate --reason 'CVE-2026-1, no time'")]
+    Promote(upgrade::PromoteArgs),
+    /// Rehearse, and promote if nothing speaks against it
+    #[command(after_help = "Examples:\n  switchback upgrade hub=5.4.6\n  switchback upgrade --yes --detach")]
+    Upgrade(upgrade::PromoteArgs),
+    /// Return production to the previous generation: data, configuration and code together
+    #[command(after_help = "Examples:\n  switchback rollback\n  switchback rollback --to 3 --reason 'mails are not sent'")]
+    Rollback(upgrade::RollbackArgs),
+    /// Go on with a run that was interrupted
+    #[command(after_help = "Examples:\n  switchback resume\n  switchback resume --abort             # undo it instead")]
+    Resume(upgrade::ResumeArgs),
+    /// Show what runs, and how ready a rollback is
+    #[command(after_help = "Example:\n  switchback status --json")]
+    Status,
+    /// List the runs
+    #[command(after_help = "Example:\n  switchback history --limit 5")]
+    History(history::HistoryArgs),
+    /// Show the report of a run
+    #[command(after_help = "Examples:\n  switchback report                     # the last run, as text\n  switchback report --format html --output report.html\n  switchback report 01J... --format junit")]
+    Report(report::ReportArgs),
+    /// Watch the trial that is running, in the foreground (a detached watchdog does it by itself)
+    #[command(after_help = "Example:\n  switchback watch")]
+    Watch,
+    /// Remove what is no longer needed; keeps what a rollback needs
+    #[command(after_help = "Examples:\n  switchback gc --dry-run\n  switchback gc --yes")]
+    Gc(gc::GcArgs),
+    /// Prove every acceptance criterion on a copy of this stack, and write the matrix
+    #[command(after_help = "Examples:\n  switchback verify\n  switchback verify --list\n  switchback verify --output reports/upgrade-infrastructure")]
+    Verify(verify::VerifyArgs),
+    /// Print the JSON Schema of switchback.yaml
+    #[command(after_help = "Examples:\n  switchback schema > switchback.schema.json\n  switchback schema workflow")]
+    Schema {
+        /// Which file: `config` (switchback.yaml) or `workflow` (checks/*.yaml)
+        #[arg(default_value = "config", value_parser = ["config", "workflow"])]
+        of: String,
+    },
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  switchback completions bash > /etc/bash_completion.d/switchback")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Show everything on a small example stack in a temporary folder
+    #[command(after_help = "Examples:\n  switchback demo\n  switchback demo --keep /tmp/demo")]
+    Demo(crate::demo::DemoArgs),
+}
+
+/// Parses, performs, reports trouble.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { Exit::Usage.code() } else { 0 });
+        }
+    };
+    let json = cli.global.json;
+    match dispatch(cli) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(trouble) => {
+            trouble.print(json);
+            ExitCode::from(trouble.exit.code())
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
+    let global = cli.global;
+    match cli.command {
+        Command::Init(args) => init::init(&global, &args),
+        Command::Doctor => doctor::doctor(&global),
+        Command::Up => upgrade::up(&global),
+        Command::Down => upgrade::down(&global),
+        Command::Plan(args) => upgrade::plan(&global, &args),
+        Command::Rehearse(args) => upgrade::rehearse(&global, &args),
+        Command::Promote(args) => upgrade::promote(&global, &args),
+        Command::Upgrade(args) => upgrade::upgrade(&global, &args),
+        Command::Rollback(args) => upgrade::rollback(&global, &args),
+        Command::Resume(args) => upgrade::resume(&global, &args),
+        Command::Status => status::status(&global),
+        Command::History(args) => history::history(&global, &args),
+        Command::Report(args) => report::report(&global, &args),
+        Command::Watch => upgrade::watch(&global),
+        Command::Gc(args) => gc::gc(&global, &args),
+        Command::Verify(args) => verify::verify(&global, &args),
+        Command::Schema { of } => {
+            let schema = if of == "workflow" {
+                switchback_core::workflow::schema()
+            } else {
+                switchback_core::config::Config::schema()
+            };
+            Output::new(true).json(&schema)?;
+            Ok(Exit::Done)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "switchback", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
+        Command::Demo(args) => crate::demo::demo(&global, &args),
+    }
+}

@@ -1,0 +1,117 @@
+//! What all commands that carry out a plan share: signals, progress, the end of a run.
+
+use super::{Exit, Global, Output, Trouble};
+use crate::progress::Progress;
+use serde_json::json;
+use switchback_core::ids::RunId;
+use switchback_core::journal::{Event, Outcome};
+use switchback_core::plan::{Plan, Procedure};
+use switchback_core::report::{Conclusion, Report};
+use switchback_engine::engine::{Cancel, RunEnd, production_down};
+use switchback_engine::error::EngineError;
+use switchback_engine::home::{Home, write_atomic};
+use switchback_engine::journal::Journal;
+
+/// The program's name and version, as reports name it.
+pub const TOOL: &str = concat!("switchback ", env!("CARGO_PKG_VERSION"));
+
+/// Ctrl-C and TERM ask for a clean stop; a second one ends the program at once (the run stays resumable).
+pub fn cancel_on_signals() -> Cancel {
+    let cancel = Cancel::default();
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, cancel.flag());
+        let _ = signal_hook::flag::register(signal, cancel.flag());
+    }
+    cancel
+}
+
+/// The journal of a stack, for reading.
+pub fn journal(home: &Home) -> Result<Option<Journal>, EngineError> {
+    Journal::open_read(&home.state().join("journal.db"))
+}
+
+/// The name of this host.
+pub fn host() -> String {
+    switchback_engine::host_name()
+}
+
+/// Builds the report of a run and writes its files beside the run.
+pub fn write_report(home: &Home, run: &RunId) -> Result<Report, EngineError> {
+    let journal = journal(home)?.ok_or_else(|| EngineError::UnknownRun { run: run.clone() })?;
+    let (plan, _, records) = journal.load(run)?;
+    let report = Report::build(&plan, &records, TOOL, &host());
+    let dir = home.run_dir(run);
+    let json = serde_json::to_vec_pretty(&report).map_err(|e| EngineError::Internal { detail: e.to_string() })?;
+    write_atomic(&dir.join("report.json"), &json)?;
+    write_atomic(&dir.join("report.html"), crate::render::html(&report).as_bytes())?;
+    write_atomic(&dir.join("report.md"), crate::render::markdown(&report).as_bytes())?;
+    write_atomic(&dir.join("junit.xml"), crate::render::junit(&report).as_bytes())?;
+    Ok(report)
+}
+
+/// Says how a run ended and returns its exit code.
+pub fn conclude(global: &Global, home: &Home, plan: &Plan, end: &RunEnd) -> Result<Exit, Trouble> {
+    let report = write_report(home, &plan.run)?;
+    let out = Output::new(global.json);
+    let exit = match end {
+        RunEnd::Interrupted => {
+            return interrupted(global, home, plan);
+        }
+        RunEnd::Ended(outcome) => exit_of(plan, outcome, &report),
+    };
+    if out.is_json() {
+        out.json(&report)?;
+    } else {
+        let term = console::Term::stdout();
+        let color = console::colors_enabled();
+        let width = usize::from(term.size_checked().map_or(100, |(_, w)| w)).clamp(60, 120);
+        out.text(&crate::render::terminal(&report, color, width))?;
+        out.line(&format!("  Report: {}", home.run_dir(&plan.run).join("report.html").display()))?;
+    }
+    Ok(exit)
+}
+
+fn exit_of(plan: &Plan, outcome: &Outcome, report: &Report) -> Exit {
+    if report.conclusion == Conclusion::RolledBack {
+        return Exit::RolledBack;
+    }
+    let exit = Exit::of(outcome);
+    let over = report.times.rollback_ms.is_some_and(|ms| ms > report.times.budget_ms);
+    match (plan.procedure, exit) {
+        (Procedure::Rollback, Exit::Done) if over => Exit::OverBudget,
+        // A rollback that went back to the newer generation did not do what was asked for.
+        (Procedure::Rollback | Procedure::Up | Procedure::Down, Exit::RolledBack) => Exit::Refused,
+        // A rehearsal has nothing in production to roll back.
+        (Procedure::Rehearse, Exit::RolledBack) => Exit::Refused,
+        _ => exit,
+    }
+}
+
+fn interrupted(global: &Global, home: &Home, plan: &Plan) -> Result<Exit, Trouble> {
+    let down = match journal(home)? {
+        Some(journal) => {
+            let (plan, state, _) = journal.load(&plan.run)?;
+            production_down(&plan, &state)
+        }
+        None => false,
+    };
+    let where_it_stands = if down { "production is DOWN" } else { "production is running" };
+    let out = Output::new(global.json);
+    if out.is_json() {
+        out.json(&json!({ "run": plan.run, "interrupted": true, "production_down": down }))?;
+    } else {
+        let progress = Progress::new(global.quiet);
+        progress.line(&format!("\n  Interrupted cleanly; {where_it_stands}."));
+        progress.line("  Go on with it:   switchback resume");
+        progress.line("  Or undo it:      switchback resume --abort");
+    }
+    Ok(Exit::Interrupted)
+}
+
+/// Whether the trial that a run began has ended, and how.
+pub fn trial_ended(home: &Home, run: &RunId) -> Result<Option<Event>, EngineError> {
+    let Some(journal) = journal(home)? else { return Ok(None) };
+    Ok(journal.run(run)?.into_iter().map(|r| r.event).find(|e| {
+        matches!(e, Event::TrialConfirmed { .. } | Event::TrialFailed { .. } | Event::TrialCancelled { .. })
+    }))
+}

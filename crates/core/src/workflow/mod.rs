@@ -33,3 +33,8 @@ pub use request::{PreparedBody, PreparedPart, PreparedRequest, prepare, prepare_
 pub use response::{Response, shorten};
 pub use template::{Endpoint, Ref, RenderError, Scope, Template};
 pub use validate::{Reference, ReferenceKind};
+
+/// The JSON Schema (draft 2020-12) of a workflow file.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Workflow).to_value()
+}

@@ -1,0 +1,425 @@
+//! The verbs that change something: up, down, plan, rehearse, promote, upgrade, rollback, resume, watch.
+
+use super::run::{cancel_on_signals, conclude, journal, trial_ended, write_report};
+use super::{Exit, Global, Output, Trouble};
+use crate::progress::Progress;
+use clap::Args;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use switchback_core::config::{Config, suggest};
+use switchback_core::duration::human_ms;
+use switchback_core::ids::{GenerationId, RunId, ServiceName};
+use switchback_core::journal::{Event, Outcome};
+use switchback_core::plan::{OnFailure, Plan};
+use switchback_core::release::describe_change;
+use switchback_engine::engine::{Cancel, Notice, RunEnd, now_ms};
+use switchback_engine::gather::Target;
+use switchback_engine::home::Home;
+use switchback_engine::session::Session;
+use switchback_engine::watch as watchdog;
+
+/// Versions to try.
+#[derive(Debug, Clone, Args)]
+pub struct TargetArgs {
+    /// Versions that replace those in switchback.yaml
+    #[arg(value_name = "SERVICE=VERSION")]
+    pub versions: Vec<String>,
+    /// Show the plan and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Options of a promotion.
+#[derive(Debug, Clone, Args)]
+pub struct PromoteArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Return once the trial has begun; the watchdog goes on by itself
+    #[arg(long)]
+    pub detach: bool,
+    /// Promote without a rehearsal; the waiver is recorded
+    #[arg(long, requires = "reason")]
+    pub without_certificate: bool,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// Options of a rollback.
+#[derive(Debug, Clone, Args)]
+pub struct RollbackArgs {
+    /// The generation to return to; by default the previous one
+    #[arg(long, value_name = "GENERATION")]
+    pub to: Option<u32>,
+    /// Why; recorded
+    #[arg(long, value_name = "TEXT", default_value = "asked for on the command line")]
+    pub reason: String,
+    /// Show the plan and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Options of resume.
+#[derive(Debug, Clone, Args)]
+pub struct ResumeArgs {
+    /// Undo the run instead of going on with it
+    #[arg(long)]
+    pub abort: bool,
+}
+
+/// Options of plan.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// Which procedure
+    #[arg(default_value = "promote", value_parser = ["rehearse", "promote", "rollback", "up", "down"])]
+    pub procedure: String,
+    /// Versions that replace those in switchback.yaml
+    #[arg(value_name = "SERVICE=VERSION")]
+    pub versions: Vec<String>,
+    /// For a rollback: the generation to return to
+    #[arg(long, value_name = "GENERATION")]
+    pub to: Option<u32>,
+}
+
+/// Opens the stack and reads its configuration.
+pub fn open(global: &Global) -> Result<(Home, Config), Trouble> {
+    let home = Home::open(&global.directory)?;
+    let config = home.config()?;
+    Ok((home, config))
+}
+
+fn target(config: &Config, versions: &[String]) -> Result<Target, Trouble> {
+    let mut wanted = BTreeMap::new();
+    for text in versions {
+        let Some((name, version)) = text.split_once('=') else {
+            return Err(Trouble::usage(format!("{text:?} is not SERVICE=VERSION"), "for example  hub=5.4.6"));
+        };
+        let Some((service, _)) = config.services.get_key_value(name) else {
+            let known: Vec<&str> = config.services.keys().map(ServiceName::as_str).collect();
+            let hint = match suggest(name, known.iter().copied()) {
+                Some(meant) => format!("did you mean {meant:?}?"),
+                None => format!("services: {}", known.join(", ")),
+            };
+            return Err(Trouble::usage(format!("there is no service {name:?}"), hint));
+        };
+        if version.is_empty() || version.contains('/') || version.contains("..") {
+            return Err(Trouble::usage(format!("{version:?} is not a version"), "it may not be empty or contain '/' or '..'"));
+        }
+        wanted.insert(service.clone(), version.to_owned());
+    }
+    Ok(Target { versions: wanted })
+}
+
+fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Trouble> {
+    let out = Output::new(global.json);
+    if out.is_json() {
+        out.json(plan)?;
+        return Ok(Exit::Done);
+    }
+    let generations = match (plan.from_generation, plan.to_generation) {
+        (Some(a), Some(b)) if a != b => format!(", generation {a} -> {b}"),
+        _ => String::new(),
+    };
+    out.line(&format!("{} of {}: {}{generations}", plan.procedure.as_str(), plan.stack, describe_change(&plan.from, &plan.to)))?;
+    for (index, step) in plan.steps.iter().enumerate() {
+        let undo = if step.undo == switchback_core::plan::Undo::Reverse { "  (undone on failure)" } else { "" };
+        out.line(&format!("{:>3}. {:<26} {}{undo}", index + 1, step.id.as_str(), step.title))?;
+    }
+    out.line("Nothing was done.")?;
+    Ok(Exit::Done)
+}
+
+fn session<'h>(global: &Global, home: &'h Home, what: &str) -> Result<Session<'h>, Trouble> {
+    Ok(Session::open(home, what, global.wait())?)
+}
+
+fn carry_out(global: &Global, home: &Home, session: &mut Session<'_>, plan: &Plan, config: &Config) -> Result<(Exit, RunEnd), Trouble> {
+    let cancel = cancel_on_signals();
+    let progress = Progress::new(global.quiet);
+    progress.line(&format!("{} {}  {}", plan.procedure.as_str(), plan.stack, describe_change(&plan.from, &plan.to)));
+    let observe = |notice: &Notice<'_>| progress.notice(notice);
+    let end = session.carry_out(plan, config, &cancel, &observe)?;
+    drop(progress);
+    let exit = conclude(global, home, plan, &end)?;
+    Ok((exit, end))
+}
+
+/// Starts production.
+pub fn up(global: &Global) -> Result<Exit, Trouble> {
+    let (home, config) = open(global)?;
+    let mut session = session(global, &home, "up")?;
+    session.require_settled()?;
+    let plan = session.plan_up(&config)?;
+    Ok(carry_out(global, &home, &mut session, &plan, &config)?.0)
+}
+
+/// Stops production.
+pub fn down(global: &Global) -> Result<Exit, Trouble> {
+    let (home, config) = open(global)?;
+    let mut session = session(global, &home, "down")?;
+    session.require_settled()?;
+    session.require_no_trial()?;
+    let plan = session.plan_down(&config)?;
+    Ok(carry_out(global, &home, &mut session, &plan, &config)?.0)
+}
+
+/// Shows a plan.
+pub fn plan(global: &Global, args: &PlanArgs) -> Result<Exit, Trouble> {
+    let (home, config) = open(global)?;
+    let session = session(global, &home, "plan")?;
+    let target = target(&config, &args.versions)?;
+    let plan = match args.procedure.as_str() {
+        "rehearse" => session.plan_rehearsal(&config, &target)?,
+        "rollback" => session.plan_rollback(&config, args.to.map(GenerationId), "plan", OnFailure::Undo)?,
+        "up" => session.plan_up(&config)?,
+        "down" => session.plan_down(&config)?,
+        // Without its certificate: a plan shows what would be done, not whether it is permitted.
+        _ => session.plan_promotion(&config, &target, Some("plan".to_owned()))?,
+    };
+    show_plan(global, &plan)
+}
+
+/// Tries an upgrade on a clone.
+pub fn rehearse(global: &Global, args: &TargetArgs) -> Result<Exit, Trouble> {
+    let (home, config) = open(global)?;
+    let target = target(&config, &args.versions)?;
+    let mut session = session(global, &home, "rehearse")?;
+    session.require_settled()?;
+    let plan = session.plan_rehearsal(&config, &target)?;
+    if args.dry_run {
+        return show_plan(global, &plan);
+    }
+    Ok(carry_out(global, &home, &mut session, &plan, &config)?.0)
+}
+
+fn waiver(args: &PromoteArgs) -> Option<String> {
+    args.without_certificate.then(|| format!("without certificate: {}", args.reason.as_deref().unwrap_or("no reason given")))
+}
+
+/// Brings a rehearsed upgrade to production.
+pub fn promote(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
+    let (home, config) = open(global)?;
+    let target = target(&config, &args.target.versions)?;
+    let mut session = session(global, &home, "promote")?;
+    session.require_settled()?;
+    session.require_no_trial()?;
+    let plan = session.plan_promotion(&config, &target, waiver(args))?;
+    if args.target.dry_run {
+        return show_plan(global, &plan);
+    }
+    let question = format!(
+        "Promote {} ({})? Production stops while its data is cloned{}.",
+        plan.stack,
+        describe_change(&plan.from, &plan.to),
+        predicted(&home, &plan)
+    );
+    if !confirm(global, &question)? {
+        return Err(declined());
+    }
+    let (exit, end) = carry_out(global, &home, &mut session, &plan, &config)?;
+    drop(session);
+    follow(global, &home, &plan, exit, &end, args.detach)
+}
+
+fn predicted(home: &Home, plan: &Plan) -> String {
+    let found = journal(home).ok().flatten().and_then(|j| switchback_engine::gather::certificates(&j).ok());
+    let releases: Vec<_> = plan.instances.values().map(|i| &i.release).collect();
+    found
+        .unwrap_or_default()
+        .iter()
+        .rev()
+        .find(|c| releases.contains(&&c.from) && releases.contains(&&c.to))
+        .map_or_else(String::new, |c| format!(" and migrated, about {}; a rollback takes about {}", human_ms(c.downtime_ms), human_ms(c.rollback_ms)))
+}
+
+/// Rehearses, then promotes.
+pub fn upgrade(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
+    let (home, config) = open(global)?;
+    let target = target(&config, &args.target.versions)?;
+    let mut session = session(global, &home, "upgrade")?;
+    session.require_settled()?;
+    session.require_no_trial()?;
+    if !args.without_certificate {
+        let plan = session.plan_rehearsal(&config, &target)?;
+        if args.target.dry_run {
+            return show_plan(global, &plan);
+        }
+        let (exit, _) = carry_out(global, &home, &mut session, &plan, &config)?;
+        if exit != Exit::Done {
+            return Ok(exit);
+        }
+    }
+    drop(session);
+    promote(global, args)
+}
+
+/// Follows the trial of a promotion until it ends.
+fn follow(global: &Global, home: &Home, plan: &Plan, exit: Exit, end: &RunEnd, detach: bool) -> Result<Exit, Trouble> {
+    if detach || *end != RunEnd::Ended(Outcome::Done) {
+        return Ok(exit);
+    }
+    let cancel = cancel_on_signals();
+    let progress = Progress::new(global.quiet);
+    let Some(journal_now) = journal(home)? else { return Ok(exit) };
+    let (_, state, _) = journal_now.load(&plan.run)?;
+    let Some(trial) = state.trial else { return Ok(exit) };
+    progress.line("Following the trial; Ctrl-C leaves it running under its watchdog.");
+    let mut shown = None;
+    loop {
+        if cancel.requested() {
+            progress.line("The trial goes on without this terminal: `switchback status`.");
+            return Ok(Exit::Done);
+        }
+        if let Some(event) = trial_ended(home, &plan.run)? {
+            return trial_over(global, home, plan, &event, &progress);
+        }
+        let left = u64::try_from(trial.deadline_ms - now_ms()).unwrap_or(0);
+        if shown != Some(left / 1000) {
+            shown = Some(left / 1000);
+            progress.notice(&Notice::Doing { text: &format!("on trial, {} left", human_ms(left / 1000 * 1000)), done: 0, total: 0 });
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn trial_over(global: &Global, home: &Home, plan: &Plan, event: &Event, progress: &Progress) -> Result<Exit, Trouble> {
+    match event {
+        Event::TrialConfirmed { .. } => {
+            progress.line("  ✓ The trial passed.");
+            write_report(home, &plan.run)?;
+            Ok(Exit::Done)
+        }
+        Event::TrialFailed { reasons, .. } => {
+            progress.line("  ✗ The trial failed; the watchdog rolls back.");
+            for reason in reasons {
+                progress.line(&format!("    {reason}"));
+            }
+            wait_for_rollback(global, home, plan)
+        }
+        _ => {
+            progress.line("  The trial was ended by another run.");
+            Ok(Exit::RolledBack)
+        }
+    }
+}
+
+/// Waits until the rollback that the watchdog carries out has ended, and reports it.
+fn wait_for_rollback(global: &Global, home: &Home, promoted: &Plan) -> Result<Exit, Trouble> {
+    let deadline = std::time::Instant::now() + Duration::from_millis(promoted.budget_ms.max(60_000) * 2);
+    while std::time::Instant::now() < deadline {
+        if let Some(journal) = journal(home)?
+            && let Some(run) = rollback_after(&journal, promoted)?
+        {
+            let (plan, state, _) = journal.load(&run)?;
+            if let Some(outcome) = state.ended {
+                write_report(home, &promoted.run)?;
+                let exit = conclude(global, home, &plan, &RunEnd::Ended(outcome))?;
+                return Ok(if exit == Exit::Done { Exit::RolledBack } else { exit });
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err(Trouble {
+        exit: Exit::NeedsOperator,
+        message: "the watchdog's rollback has not ended within twice its budget".to_owned(),
+        hint: Some("`switchback status`; its log is .switchback/watchdog.log".to_owned()),
+    })
+}
+
+fn rollback_after(journal: &switchback_engine::journal::Journal, promoted: &Plan) -> Result<Option<RunId>, Trouble> {
+    for run in journal.runs(5)? {
+        let (plan, ..) = journal.load(&run)?;
+        if plan.procedure == switchback_core::plan::Procedure::Rollback && plan.from_generation == promoted.to_generation && plan.run > promoted.run {
+            return Ok(Some(run));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns production to an earlier generation.
+pub fn rollback(global: &Global, args: &RollbackArgs) -> Result<Exit, Trouble> {
+    let (home, config) = open(global)?;
+    let mut session = session(global, &home, "rollback")?;
+    session.require_settled()?;
+    let plan = session.plan_rollback(&config, args.to.map(GenerationId), &args.reason, OnFailure::Undo)?;
+    if args.dry_run {
+        return show_plan(global, &plan);
+    }
+    let (from, to) = (plan.from_generation, plan.to_generation);
+    let (Some(from), Some(to)) = (from, to) else {
+        return Err(Trouble { exit: Exit::Internal, message: "a rollback without generations".to_owned(), hint: None });
+    };
+    let question = format!(
+        "Return from generation {from} to {to} ({})? Writes made since generation {from} was promoted leave production; they are exported to .switchback/exports.",
+        describe_change(&plan.from, &plan.to)
+    );
+    if !confirm(global, &question)? {
+        return Err(declined());
+    }
+    Ok(carry_out(global, &home, &mut session, &plan, &config)?.0)
+}
+
+/// Goes on with an interrupted run.
+pub fn resume(global: &Global, args: &ResumeArgs) -> Result<Exit, Trouble> {
+    let home = Home::open(&global.directory)?;
+    let mut session = session(global, &home, "resume")?;
+    let Some(run) = session.journal.unfinished()?.pop() else {
+        // A trial whose watchdog was killed is the other thing that can be taken up again.
+        if watchdog::current(&session.journal)?.is_some() {
+            let who = watchdog::ensure(&home)?;
+            Progress::new(global.quiet).line(&format!("  ✓ The trial is watched ({who})."));
+        }
+        let out = Output::new(global.json);
+        if out.is_json() {
+            out.json(&serde_json::json!({ "resumed": null }))?;
+        } else {
+            out.line("There is nothing to resume.")?;
+        }
+        return Ok(Exit::Done);
+    };
+    let (plan, ..) = session.journal.load(&run)?;
+    let cancel = cancel_on_signals();
+    let progress = Progress::new(global.quiet);
+    progress.line(&format!("resuming {} {}  {}", plan.procedure.as_str(), plan.stack, describe_change(&plan.from, &plan.to)));
+    let observe = |notice: &Notice<'_>| progress.notice(notice);
+    let end = session.resume(&run, args.abort, &cancel, &observe)?;
+    drop(progress);
+    if watchdog::current(&session.journal)?.is_some() {
+        watchdog::ensure(&home)?;
+    }
+    conclude(global, &home, &plan, &end)
+}
+
+/// Watches in the foreground.
+pub fn watch(global: &Global) -> Result<Exit, Trouble> {
+    let (home, _) = open(global)?;
+    let progress = Progress::new(global.quiet);
+    if let Some(holder) = watchdog::holder(&home) {
+        progress.line(&format!("A watchdog is watching already: {holder}."));
+        return Ok(Exit::Done);
+    }
+    let cancel: Cancel = cancel_on_signals();
+    watchdog::watch(&home, &cancel, &|notice| progress.notice(notice))?;
+    progress.line("No trial is running.");
+    Ok(Exit::Done)
+}
+
+/// Asks, unless told not to. Without a terminal nothing is taken for a yes.
+pub fn confirm(global: &Global, question: &str) -> Result<bool, Trouble> {
+    use std::io::IsTerminal as _;
+    if global.yes {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() || global.json {
+        return Err(Trouble::usage("this changes production and there is nobody to ask", "say so beforehand with --yes"));
+    }
+    let term = console::Term::stderr();
+    term.write_str(&format!("{question} [y/N] "))?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+fn declined() -> Trouble {
+    Trouble { exit: Exit::Usage, message: "not confirmed; nothing was done".to_owned(), hint: None }
+}

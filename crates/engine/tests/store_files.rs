@@ -1,5 +1,7 @@
 //! The files store against real trees: hostile names, links, holes, full disks, reflinks.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Seek as _, SeekFrom, Write as _};

@@ -38,11 +38,6 @@ impl Copier {
         Self { reflink: true, kernel_copy: true, buffer: Vec::new(), require: None }
     }
 
-    /// Whether the last attempt left hope for reflinks.
-    pub(crate) fn reflinks(&self) -> bool {
-        self.reflink
-    }
-
     /// Copies the content of `from` into the empty file `to`.
     pub(crate) fn copy(
         &mut self,

@@ -36,7 +36,10 @@ fn cloning_files_against_cp() {
         let cp = t.elapsed();
         fs::remove_dir_all(&theirs).unwrap();
         rustix::fs::sync();
-        eprintln!("480 MB in 4001 files: ours {mine:?} (durable), cp -a + sync -f {cp:?}, reflinked {}", stats.reflinked);
+        eprintln!(
+            "480 MB in 4001 files: ours {mine:?} (durable), cp -a + sync -f {cp:?}, reflinked {}",
+            stats.reflinked
+        );
     }
 }
 
@@ -60,6 +63,8 @@ fn hashing_and_comparing_rows() {
     eprintln!("fingerprint of 2 M rows: {:?}", t.elapsed());
     rusqlite::Connection::open(&b).unwrap().execute_batch("UPDATE t SET name='x' WHERE id%1000=0").unwrap();
     let t = Instant::now();
-    let diff = store::diff(Sqlite, Source::cold(&a, dir.path()), Source::cold(&b, dir.path()), &Progress::none()).unwrap();
+    let diff =
+        store::diff(Sqlite, Source::cold(&a, dir.path()), Source::cold(&b, dir.path()), &Progress::none())
+            .unwrap();
     eprintln!("diff of 2 M rows, {} changed: {:?}", diff.parts[0].rows_changed, t.elapsed());
 }

@@ -29,7 +29,9 @@ fn snapshot(dir: &Path) -> BTreeMap<PathBuf, (blake3::Hash, std::time::SystemTim
         .unwrap()
         .map(|e| e.unwrap().path())
         .filter(|p| p.is_file())
-        .map(|p| (p.clone(), (blake3::hash(&fs::read(&p).unwrap()), p.metadata().unwrap().modified().unwrap())))
+        .map(|p| {
+            (p.clone(), (blake3::hash(&fs::read(&p).unwrap()), p.metadata().unwrap().modified().unwrap()))
+        })
         .collect()
 }
 
@@ -118,14 +120,18 @@ fn accounting_under_clone(dir: &Path, mode: &str) {
         let dst = dir.join(format!("copy{i}.db"));
         let stats = store::clone_live(Sqlite, &path, &dst, &none()).unwrap();
         (waited, shared) = (stats.writers_waited_ms.max(waited), shared + stats.reflinked);
-        assert!(!dir.join(format!("copy{i}.db-wal")).exists() && !dir.join(format!("copy{i}.db-shm")).exists());
+        assert!(
+            !dir.join(format!("copy{i}.db-wal")).exists() && !dir.join(format!("copy{i}.db-shm")).exists()
+        );
         let hash = || blake3::hash(&fs::read(&dst).unwrap());
         let before = hash();
         assert_eq!(store::integrity(Sqlite, Source::cold(&dst, dir)).unwrap(), Vec::<String>::new());
         assert_eq!(hash(), before, "a check of a cold copy does not write");
         let copy = Connection::open(&dst).unwrap();
-        let (sum, journal): (i64, String) =
-            (copy.query_row("SELECT sum(balance) FROM account", [], |r| r.get(0)).unwrap(), copy.query_row("PRAGMA journal_mode", [], |r| r.get(0)).unwrap());
+        let (sum, journal): (i64, String) = (
+            copy.query_row("SELECT sum(balance) FROM account", [], |r| r.get(0)).unwrap(),
+            copy.query_row("PRAGMA journal_mode", [], |r| r.get(0)).unwrap(),
+        );
         assert_eq!((sum, journal.as_str()), (ACCOUNTS * 1000, mode));
         let rows: i64 = copy.query_row("SELECT count(*) FROM transfer", [], |r| r.get(0)).unwrap();
         assert!(rows >= seen, "copies do not go back in time");
@@ -170,9 +176,13 @@ fn a_live_clone_by_reflink_keeps_the_sum() {
 fn with_wal(dir: &Path) -> PathBuf {
     let live = dir.join("live");
     fs::create_dir(&live).unwrap();
-    let conn = make(&live.join("a.db"), "PRAGMA journal_mode=wal; CREATE TABLE t(a); INSERT INTO t VALUES(1);");
+    let conn =
+        make(&live.join("a.db"), "PRAGMA journal_mode=wal; CREATE TABLE t(a); INSERT INTO t VALUES(1);");
     conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA wal_autocheckpoint=0;").unwrap();
-    conn.execute_batch("ALTER TABLE t ADD COLUMN b DEFAULT 'x'; INSERT INTO t VALUES(2,'y'); PRAGMA user_version=9").unwrap();
+    conn.execute_batch(
+        "ALTER TABLE t ADD COLUMN b DEFAULT 'x'; INSERT INTO t VALUES(2,'y'); PRAGMA user_version=9",
+    )
+    .unwrap();
     let cold = dir.join("cold");
     fs::create_dir(&cold).unwrap();
     for name in ["a.db", "a.db-wal"] {
@@ -189,7 +199,8 @@ fn a_wal_left_behind_is_part_of_the_copy_and_the_source_stays_untouched() {
     let dst = dir.path().join("copy.db");
     store::clone_cold(Sqlite, &src, &dst, &none()).unwrap();
     let print = store::fingerprint(Sqlite, Source::cold(&src, dir.path()), &none()).unwrap();
-    let diff = store::diff(Sqlite, Source::cold(&src, dir.path()), Source::cold(&dst, dir.path()), &none()).unwrap();
+    let diff =
+        store::diff(Sqlite, Source::cold(&src, dir.path()), Source::cold(&dst, dir.path()), &none()).unwrap();
     assert!(diff.is_empty(), "{diff:?}");
     assert!(store::integrity(Sqlite, Source::cold(&src, dir.path())).unwrap().is_empty());
     assert_eq!(snapshot(src.parent().unwrap()), before);
@@ -210,8 +221,10 @@ fn a_wal_left_behind_is_part_of_the_copy_and_the_source_stays_untouched() {
 fn a_hot_journal_is_rolled_back_in_the_copy_only() {
     let dir = tempfile::tempdir().unwrap();
     let live = dir.path().join("a.db");
-    let conn = make(&live, "CREATE TABLE t(a); INSERT INTO t SELECT zeroblob(2000) FROM pragma_function_list;");
-    conn.execute_batch("PRAGMA cache_size=2; PRAGMA cache_spill=1; BEGIN; UPDATE t SET a=randomblob(2000);").unwrap();
+    let conn =
+        make(&live, "CREATE TABLE t(a); INSERT INTO t SELECT zeroblob(2000) FROM pragma_function_list;");
+    conn.execute_batch("PRAGMA cache_size=2; PRAGMA cache_spill=1; BEGIN; UPDATE t SET a=randomblob(2000);")
+        .unwrap();
     let cold = dir.path().join("cold");
     fs::create_dir(&cold).unwrap();
     fs::copy(&live, cold.join("a.db")).unwrap();
@@ -232,7 +245,10 @@ fn a_hot_journal_is_rolled_back_in_the_copy_only() {
 fn damage_is_told_and_never_copied() {
     let dir = tempfile::tempdir().unwrap();
     let good = dir.path().join("good.db");
-    make(&good, "CREATE TABLE t(a PRIMARY KEY, b); INSERT INTO t SELECT hex(randomblob(20)), randomblob(900) FROM pragma_function_list;");
+    make(
+        &good,
+        "CREATE TABLE t(a PRIMARY KEY, b); INSERT INTO t SELECT hex(randomblob(20)), randomblob(900) FROM pragma_function_list;",
+    );
     let bytes = fs::read(&good).unwrap();
     let len = bytes.len() as u64;
     type Break<'a> = &'a dyn Fn(&fs::File);
@@ -277,7 +293,12 @@ fn the_fingerprint_sees_content_not_layout() {
     assert!(!pa.parts.contains_key("words") && !pa.parts.contains_key("sqlite_stat1"));
     make(&a, "VACUUM");
     assert_eq!(print(&a).digest, pb.digest);
-    for change in ["DELETE FROM t WHERE rowid=(SELECT min(rowid) FROM t WHERE a='x')", "UPDATE t SET a=1.0 WHERE a=1", "PRAGMA user_version=2", "DROP INDEX i"] {
+    for change in [
+        "DELETE FROM t WHERE rowid=(SELECT min(rowid) FROM t WHERE a='x')",
+        "UPDATE t SET a=1.0 WHERE a=1",
+        "PRAGMA user_version=2",
+        "DROP INDEX i",
+    ] {
         conn.execute_batch(change).unwrap();
         assert_ne!(print(&b).digest, pb.digest, "{change}");
     }
@@ -314,7 +335,18 @@ fn a_diff_tells_schema_rows_and_orphans() {
     let counts: Vec<_> = diff
         .parts
         .iter()
-        .map(|p| format!("{} {:?} {}->{} +{} -{} ~{}", p.name.escape_debug(), p.change, p.before, p.after, p.rows_added, p.rows_removed, p.rows_changed))
+        .map(|p| {
+            format!(
+                "{} {:?} {}->{} +{} -{} ~{}",
+                p.name.escape_debug(),
+                p.change,
+                p.before,
+                p.after,
+                p.rows_added,
+                p.rows_removed,
+                p.rows_changed
+            )
+        })
         .collect();
     assert_eq!(
         counts,
@@ -332,11 +364,19 @@ fn a_diff_tells_schema_rows_and_orphans() {
     assert_eq!(diff.new_orphans, ["note.user_id: 2 rows without parent in user"]);
     assert_eq!(
         diff.schema_changes,
-        ["index ix added", "table fresh added", "table gone removed", "table note: column mood added (TEXT DEFAULT 'fine')"]
+        [
+            "index ix added",
+            "table fresh added",
+            "table gone removed",
+            "table note: column mood added (TEXT DEFAULT 'fine')"
+        ]
     );
     assert_eq!((diff.unchanged, diff.lost_or_altered()), (1, 8));
     let wr = diff.parts.iter().find(|p| p.name == "wr").unwrap();
-    assert_eq!(serde_json::to_string(&wr.examples).unwrap(), r#"[{"op":"update","key":{"l":2,"k":"a"},"row":{"k":"a","l":2,"v":"3"},"before":{"k":"a","l":2,"v":3}}]"#);
+    assert_eq!(
+        serde_json::to_string(&wr.examples).unwrap(),
+        r#"[{"op":"update","key":{"l":2,"k":"a"},"row":{"k":"a","l":2,"v":"3"},"before":{"k":"a","l":2,"v":3}}]"#
+    );
     assert!(diff.parts.iter().any(|p| p.change == PartChange::Unchanged));
 }
 
@@ -344,14 +384,19 @@ fn a_diff_tells_schema_rows_and_orphans() {
 fn an_export_holds_every_write_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (dir.path().join("a.db"), dir.path().join("b.db"));
-    make(&a, "CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES(1,1),(2,2),(3,3),(4,4);
-        CREATE TABLE \"../../etc/x\"(v); CREATE TABLE old(v); INSERT INTO old VALUES(1);");
+    make(
+        &a,
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES(1,1),(2,2),(3,3),(4,4);
+        CREATE TABLE \"../../etc/x\"(v); CREATE TABLE old(v); INSERT INTO old VALUES(1);",
+    );
     store::clone_cold(Sqlite, &a, &b, &none()).unwrap();
     make(&b, "ALTER TABLE t ADD COLUMN n INTEGER NOT NULL DEFAULT '7'; UPDATE t SET n=8 WHERE id=2; UPDATE t SET v=3.0 WHERE id=3;
         DELETE FROM t WHERE id=4; INSERT INTO t VALUES(9007199254740993, 9e999, 7),(-1, CAST(x'ff' AS TEXT), 7),(6, x'00ff', 7);
         INSERT INTO \"../../etc/x\" VALUES('q'); DROP TABLE old; CREATE TABLE new(a PRIMARY KEY, b); INSERT INTO new VALUES('k',NULL);");
     let out = dir.path().join("out");
-    let stats = store::export(Sqlite, Source::cold(&a, dir.path()), Source::cold(&b, dir.path()), &out, &none()).unwrap();
+    let stats =
+        store::export(Sqlite, Source::cold(&a, dir.path()), Source::cold(&b, dir.path()), &out, &none())
+            .unwrap();
     let file = |name: &str| fs::read_to_string(out.join(name)).unwrap();
     assert_eq!(
         file("t.jsonl"),
@@ -363,13 +408,23 @@ fn an_export_holds_every_write_exactly() {
 {"op":"insert","key":{"id":9007199254740993},"row":{"id":9007199254740993,"v":{"$real":"inf"},"n":7}}
 "#
     );
-    assert_eq!(file("new.jsonl"), "{\"op\":\"insert\",\"key\":{\"a\":\"k\"},\"row\":{\"a\":\"k\",\"b\":null}}\n");
-    assert_eq!(file("%2E%2E%2F%2E%2E%2Fetc%2Fx.jsonl"), "{\"op\":\"insert\",\"key\":{\"rowid\":1},\"row\":{\"v\":\"q\"}}\n");
-    assert_eq!((stats.parts["t"].inserted, stats.parts["t"].updated, stats.parts["t"].deleted, stats.total()), (3, 2, 1, 8));
+    assert_eq!(
+        file("new.jsonl"),
+        "{\"op\":\"insert\",\"key\":{\"a\":\"k\"},\"row\":{\"a\":\"k\",\"b\":null}}\n"
+    );
+    assert_eq!(
+        file("%2E%2E%2F%2E%2E%2Fetc%2Fx.jsonl"),
+        "{\"op\":\"insert\",\"key\":{\"rowid\":1},\"row\":{\"v\":\"q\"}}\n"
+    );
+    assert_eq!(
+        (stats.parts["t"].inserted, stats.parts["t"].updated, stats.parts["t"].deleted, stats.total()),
+        (3, 2, 1, 8)
+    );
     assert_eq!(stats.parts["t"].digest.as_str(), blake3::hash(file("t.jsonl").as_bytes()).to_hex().as_str());
     let manifest: serde_json::Value = serde_json::from_str(&file("manifest.json")).unwrap();
     assert_eq!(manifest["dropped_tables"], serde_json::json!(["old"]));
-    let again = store::export(Sqlite, Source::cold(&a, dir.path()), Source::cold(&b, dir.path()), &out, &none());
+    let again =
+        store::export(Sqlite, Source::cold(&a, dir.path()), Source::cold(&b, dir.path()), &out, &none());
     assert!(matches!(again, Err(StoreError::DstExists { .. })));
 }
 
@@ -386,7 +441,12 @@ fn a_crashed_run_does_not_stop_the_next_and_attributes_are_carried() {
     assert_eq!(dst.metadata().unwrap().permissions().mode() & 0o7777, 0o660);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     assert!(matches!(store::clone_live(Sqlite, &src, &dst, &none()), Err(StoreError::DstExists { .. })));
-    let stopped = store::clone_live(Sqlite, &src, &dir.path().join("c.db"), &Progress { cancel: &|| true, report: &|_, _| () });
+    let stopped = store::clone_live(
+        Sqlite,
+        &src,
+        &dir.path().join("c.db"),
+        &Progress { cancel: &|| true, report: &|_, _| () },
+    );
     assert!(matches!(stopped, Err(StoreError::Cancelled)), "{stopped:?}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }

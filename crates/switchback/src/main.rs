@@ -3,6 +3,7 @@
 mod cli;
 mod demo;
 mod progress;
+mod render;
 
 use std::process::ExitCode;
 use switchback_engine::engine::Cancel;

@@ -58,7 +58,9 @@ impl Progress {
     }
 
     fn recorded(&self, plan: &Plan, record: &Record) {
-        let title = |id: &switchback_core::ids::StepId| plan.step(id).map_or_else(|| id.to_string(), |s| s.title.clone());
+        let title = |id: &switchback_core::ids::StepId| {
+            plan.step(id).map_or_else(|| id.to_string(), |s| s.title.clone())
+        };
         let (green, red, yellow, dim) =
             (style().green(), style().red().bold(), style().yellow(), style().dim());
         match &record.event {
@@ -68,7 +70,11 @@ impl Progress {
                 self.bar.set_message(format!("{}{again}", title(step)));
             }
             Event::Finished { step, output, took_ms } => {
-                let notes = if output.notes.is_empty() { String::new() } else { format!("  {}", output.notes.join(" · ")) };
+                let notes = if output.notes.is_empty() {
+                    String::new()
+                } else {
+                    format!("  {}", output.notes.join(" · "))
+                };
                 self.line(&format!(
                     "  {} {}  {}{}",
                     green.apply_to("✓"),
@@ -78,22 +84,39 @@ impl Progress {
                 ));
             }
             Event::Failed { step, error, took_ms, .. } => {
-                self.line(&format!("  {} {}  {}", red.apply_to("✗"), title(step), dim.apply_to(human_ms(*took_ms))));
+                self.line(&format!(
+                    "  {} {}  {}",
+                    red.apply_to("✗"),
+                    title(step),
+                    dim.apply_to(human_ms(*took_ms))
+                ));
                 self.line(&format!("    {}", error.message));
                 for detail in &error.details {
                     self.line(&format!("    {} {}", dim.apply_to("│"), dim.apply_to(detail)));
                 }
             }
-            Event::Skipped { step, .. } => self.line(&format!("  {} {}", dim.apply_to("–"), dim.apply_to(title(step)))),
+            Event::Skipped { step, .. } => {
+                self.line(&format!("  {} {}", dim.apply_to("–"), dim.apply_to(title(step))))
+            }
             Event::UndoStarted { step, .. } => self.bar.set_message(format!("undoing: {}", title(step))),
             Event::Undone { step, took_ms, output } => {
-                self.line(&format!("  {} undone: {}  {}", yellow.apply_to("↶"), title(step), dim.apply_to(human_ms(*took_ms))));
+                self.line(&format!(
+                    "  {} undone: {}  {}",
+                    yellow.apply_to("↶"),
+                    title(step),
+                    dim.apply_to(human_ms(*took_ms))
+                ));
                 for note in &output.notes {
                     self.line(&format!("    {note}"));
                 }
             }
             Event::UndoFailed { step, error, .. } => {
-                self.line(&format!("  {} could not be undone: {}: {}", red.apply_to("✗"), title(step), error.message));
+                self.line(&format!(
+                    "  {} could not be undone: {}: {}",
+                    red.apply_to("✗"),
+                    title(step),
+                    error.message
+                ));
             }
             Event::Ended { .. } | Event::Interrupted => self.bar.disable_steady_tick(),
             _ => {}

@@ -57,10 +57,7 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-        }
+        Self { status, message: message.into() }
     }
 
     fn bad(message: impl Into<String>) -> Self {
@@ -119,16 +116,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/version", get(version))
         .route("/api/stats", get(stats))
         .route("/api/notes", get(notes).post(add_note))
-        .route(
-            "/api/notes/{id}",
-            get(note).put(change_note).delete(delete_note),
-        )
-        .route(
-            "/api/uploads",
-            get(uploads)
-                .post(add_upload)
-                .layer(DefaultBodyLimit::max(UPLOAD_MAX_BYTES)),
-        )
+        .route("/api/notes/{id}", get(note).put(change_note).delete(delete_note))
+        .route("/api/uploads", get(uploads).post(add_upload).layer(DefaultBodyLimit::max(UPLOAD_MAX_BYTES)))
         .route("/uploads/{id}", get(download));
     if app.manifest.has(Feature::Reminders) {
         router = router
@@ -140,10 +129,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
         })
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&app),
-            check_token,
-        ))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), check_token))
         .layer(middleware::from_fn(log_access))
         .with_state(app)
 }
@@ -167,10 +153,7 @@ async fn log_access(request: Request, next: Next) -> Response {
 
 async fn check_token(State(app): Shared, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let writes = !matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS
-    );
+    let writes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if let Some(token) = app.token
         && (writes || path == "/api" || path.starts_with("/api/"))
     {
@@ -195,8 +178,7 @@ async fn with_db<T: Send + 'static>(
     let mut lease: Lease = Arc::clone(&app.pool).lease().await?;
     let app = Arc::clone(app);
     let done = tokio::task::spawn_blocking(move || work(lease.connection()?, &app));
-    done.await
-        .map_err(|e| ApiError::internal(format!("request failed: {e}")))?
+    done.await.map_err(|e| ApiError::internal(format!("request failed: {e}")))?
 }
 
 /// As [`with_db`], for work that writes: one at a time.
@@ -220,11 +202,7 @@ fn found<T>(row: Option<T>) -> Result<T, ApiError> {
 }
 
 fn gone(deleted: bool) -> Answer {
-    if deleted {
-        Ok(StatusCode::NO_CONTENT.into_response())
-    } else {
-        Err(ApiError::not_found())
-    }
+    if deleted { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(ApiError::not_found()) }
 }
 
 /// A list's query; as a map, because that is never refused in plain text.
@@ -236,29 +214,18 @@ fn limit_of(Query(query): &ListQuery) -> Result<u32, ApiError> {
     };
     match text.parse() {
         Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
-        _ => Err(ApiError::bad(format!(
-            "limit must be a number from 1 to {LIMIT_MAX}"
-        ))),
+        _ => Err(ApiError::bad(format!("limit must be a number from 1 to {LIMIT_MAX}"))),
     }
 }
 
 async fn index(State(app): Shared) -> Response {
     // The page's script is inline; nothing else may run, and nothing is loaded from elsewhere.
-    let policy =
-        "default-src 'self'; img-src data:; script-src 'unsafe-inline'; frame-ancestors 'none'";
-    (
-        [(header::CONTENT_SECURITY_POLICY, policy)],
-        Html(app.index_html.clone()),
-    )
-        .into_response()
+    let policy = "default-src 'self'; img-src data:; script-src 'unsafe-inline'; frame-ancestors 'none'";
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(app.index_html.clone())).into_response()
 }
 
 async fn style(State(app): Shared) -> Response {
-    (
-        [(header::CONTENT_TYPE, "text/css; charset=utf-8")],
-        app.style_css.clone(),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], app.style_css.clone()).into_response()
 }
 
 async fn health(State(app): Shared) -> Response {
@@ -274,9 +241,7 @@ async fn health(State(app): Shared) -> Response {
 
 async fn version(State(app): Shared) -> Answer {
     let schema = with_db(&app, |conn, _| Ok(schema::version(conn)?)).await?;
-    let Manifest {
-        version, features, ..
-    } = &app.manifest;
+    let Manifest { version, features, .. } = &app.manifest;
     Ok(Json(json!({ "version": version, "schema": schema, "features": features })).into_response())
 }
 
@@ -287,19 +252,13 @@ async fn stats(State(app): Shared) -> Answer {
 
 async fn notes(State(app): Shared, query: ListQuery) -> Answer {
     let limit = limit_of(&query)?;
-    let notes = with_db(&app, move |conn, app| {
-        Ok(store::notes(conn, &app.manifest, limit)?)
-    })
-    .await?;
+    let notes = with_db(&app, move |conn, app| Ok(store::notes(conn, &app.manifest, limit)?)).await?;
     Ok(Json(notes).into_response())
 }
 
 async fn note(State(app): Shared, Path(id): Path<String>) -> Answer {
     let id = parse_id(&id)?;
-    let note = with_db(&app, move |conn, app| {
-        Ok(store::note(conn, &app.manifest, id)?)
-    })
-    .await?;
+    let note = with_db(&app, move |conn, app| Ok(store::note(conn, &app.manifest, id)?)).await?;
     Ok(Json(found(note)?).into_response())
 }
 
@@ -307,25 +266,14 @@ fn check_change(change: &NoteChange) -> Result<(), ApiError> {
     if let Some(title) = &change.title
         && (title.trim().is_empty() || title.chars().count() > TITLE_MAX_CHARS)
     {
-        return Err(ApiError::bad(format!(
-            "title must have 1 to {TITLE_MAX_CHARS} characters"
-        )));
+        return Err(ApiError::bad(format!("title must have 1 to {TITLE_MAX_CHARS} characters")));
     }
-    if change
-        .priority
-        .is_some_and(|priority| !(0..=3).contains(&priority))
-    {
+    if change.priority.is_some_and(|priority| !(0..=3).contains(&priority)) {
         return Err(ApiError::bad("priority must be a number from 0 to 3"));
     }
     let bad_tag = |tag: &String| tag.trim().is_empty() || tag.chars().any(char::is_control);
-    if change
-        .tags
-        .as_ref()
-        .is_some_and(|tags| tags.iter().any(bad_tag))
-    {
-        return Err(ApiError::bad(
-            "tags must not be empty or have control characters",
-        ));
+    if change.tags.as_ref().is_some_and(|tags| tags.iter().any(bad_tag)) {
+        return Err(ApiError::bad("tags must not be empty or have control characters"));
     }
     Ok(())
 }
@@ -336,10 +284,7 @@ async fn add_note(State(app): Shared, body: Result<Json<NoteChange>, JsonRejecti
         return Err(ApiError::bad("title is missing"));
     }
     check_change(&new)?;
-    let note = write_db(&app, move |conn, app| {
-        Ok(store::add_note(conn, &app.manifest, &new)?)
-    })
-    .await?;
+    let note = write_db(&app, move |conn, app| Ok(store::add_note(conn, &app.manifest, &new)?)).await?;
     Ok((StatusCode::CREATED, Json(note)).into_response())
 }
 
@@ -351,10 +296,8 @@ async fn change_note(
     let id = parse_id(&id)?;
     let Json(change) = body?;
     check_change(&change)?;
-    let note = write_db(&app, move |conn, app| {
-        Ok(store::change_note(conn, &app.manifest, id, &change)?)
-    })
-    .await?;
+    let note =
+        write_db(&app, move |conn, app| Ok(store::change_note(conn, &app.manifest, id, &change)?)).await?;
     Ok(Json(found(note)?).into_response())
 }
 
@@ -375,20 +318,12 @@ struct NewReminder {
     at: String,
 }
 
-async fn add_reminder(
-    State(app): Shared,
-    body: Result<Json<NewReminder>, JsonRejection>,
-) -> Answer {
+async fn add_reminder(State(app): Shared, body: Result<Json<NewReminder>, JsonRejection>) -> Answer {
     let Json(new) = body?;
-    let at: jiff::Timestamp = new
-        .at
-        .parse()
-        .map_err(|_| ApiError::bad("at must be a time such as 2026-01-31T09:00:00Z"))?;
+    let at: jiff::Timestamp =
+        new.at.parse().map_err(|_| ApiError::bad("at must be a time such as 2026-01-31T09:00:00Z"))?;
     let at = store::timestamp(at);
-    let reminder = write_db(&app, move |conn, _| {
-        Ok(store::add_reminder(conn, new.note_id, &at)?)
-    })
-    .await?;
+    let reminder = write_db(&app, move |conn, _| Ok(store::add_reminder(conn, new.note_id, &at)?)).await?;
     Ok((StatusCode::CREATED, Json(found(reminder)?)).into_response())
 }
 
@@ -416,8 +351,7 @@ async fn add_upload(State(app): Shared, mut form: Multipart) -> Answer {
             // The bytes first: a row must never name a file that is not there.
             files::store(&app.uploads, &stored_as, &bytes)
                 .map_err(|e| ApiError::internal(format!("could not store the upload: {e}")))?;
-            let upload =
-                store::add_upload(conn, &name, bytes.len() as i64, &stored_as, &store::now())?;
+            let upload = store::add_upload(conn, &name, bytes.len() as i64, &stored_as, &store::now())?;
             let mut answer = json!(upload);
             answer["blake3"] = Value::from(digest.to_hex().as_str());
             Ok(answer)
@@ -433,8 +367,8 @@ async fn download(State(app): Shared, Path(id): Path<String>) -> Answer {
         let upload = found(store::upload(conn, id)?)?;
         let path = files::path_of(&app.uploads, &upload.stored_as)
             .ok_or_else(|| ApiError::internal(format!("upload {id} is stored under a path")))?;
-        let bytes = std::fs::read(path)
-            .map_err(|e| ApiError::internal(format!("bytes of upload {id}: {e}")))?;
+        let bytes =
+            std::fs::read(path).map_err(|e| ApiError::internal(format!("bytes of upload {id}: {e}")))?;
         Ok((upload.name, bytes))
     })
     .await?;
@@ -442,10 +376,7 @@ async fn download(State(app): Shared, Path(id): Path<String>) -> Answer {
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-        (
-            header::CONTENT_DISPOSITION,
-            format!("attachment; filename*=UTF-8''{}", percent_encode(&name)),
-        ),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename*=UTF-8''{}", percent_encode(&name))),
     ];
     Ok((headers, bytes).into_response())
 }
@@ -454,9 +385,7 @@ async fn download(State(app): Shared, Path(id): Path<String>) -> Answer {
 fn percent_encode(name: &str) -> String {
     name.bytes()
         .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => {
-                char::from(b).to_string()
-            }
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => char::from(b).to_string(),
             other => format!("%{other:02X}"),
         })
         .collect()

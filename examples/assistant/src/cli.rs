@@ -52,11 +52,7 @@ pub fn run(args: impl IntoIterator<Item = String>) -> ExitCode {
 }
 
 fn dispatch(args: Vec<String>, env: impl Fn(&str) -> Option<String>) -> Result<ExitCode, Error> {
-    if args.is_empty()
-        || args
-            .iter()
-            .any(|arg| arg == "--help" || arg == "-h" || arg == "help")
-    {
+    if args.is_empty() || args.iter().any(|arg| arg == "--help" || arg == "-h" || arg == "help") {
         return print(HELP);
     }
     if args[0] == "--version" {
@@ -78,24 +74,17 @@ fn dispatch(args: Vec<String>, env: impl Fn(&str) -> Option<String>) -> Result<E
             serve(&serve_options)
         }
         "migrate" => {
-            let (dir, db): (PathBuf, PathBuf) =
-                (options.required("release")?, options.required("db")?);
+            let (dir, db): (PathBuf, PathBuf) = (options.required("release")?, options.required("db")?);
             options.finish()?;
             let migrated = schema::migrate(&Release::read(&dir)?, &db)?;
             print(&if migrated.from == migrated.to {
                 format!("done: the database is at schema {}\n", migrated.to)
             } else {
-                format!(
-                    "done: migrated the database from schema {} to {}\n",
-                    migrated.from, migrated.to
-                )
+                format!("done: migrated the database from schema {} to {}\n", migrated.from, migrated.to)
             })
         }
         "seed" => {
-            let bytes_total = options
-                .take("bytes-total")
-                .map(|text| parse_size(&text))
-                .transpose()?;
+            let bytes_total = options.take("bytes-total").map(|text| parse_size(&text)).transpose()?;
             let plan = SeedPlan {
                 db: options.required("db")?,
                 uploads: options.required("uploads")?,
@@ -112,11 +101,7 @@ fn dispatch(args: Vec<String>, env: impl Fn(&str) -> Option<String>) -> Result<E
             ))
         }
         "release" => {
-            let how = if options.flag("symlink") {
-                PlaceProgram::Symlink
-            } else {
-                PlaceProgram::Copy
-            };
+            let how = if options.flag("symlink") { PlaceProgram::Symlink } else { PlaceProgram::Copy };
             let program = match options.optional("program")? {
                 Some(program) => program,
                 None => std::env::current_exe().map_err(Error::io("find this program"))?,
@@ -124,24 +109,14 @@ fn dispatch(args: Vec<String>, env: impl Fn(&str) -> Option<String>) -> Result<E
             let kind: ReleaseKind = options.positional("KIND")?;
             let dir: PathBuf = options.positional("DIR")?;
             options.finish()?;
-            write_release(&dir, kind, &program, how).map_err(Error::io(format!(
-                "write release {kind} to {}",
-                dir.display()
-            )))?;
-            print(&format!(
-                "done: wrote release {} ({kind}) to {}\n",
-                kind.version(),
-                dir.display()
-            ))
+            write_release(&dir, kind, &program, how)
+                .map_err(Error::io(format!("write release {kind} to {}", dir.display())))?;
+            print(&format!("done: wrote release {} ({kind}) to {}\n", kind.version(), dir.display()))
         }
         "kinds" => {
             options.finish()?;
             let lines = ReleaseKind::all().iter();
-            print(
-                &lines
-                    .map(|kind| format!("{:<8}{kind}\n", kind.version()))
-                    .collect::<String>(),
-            )
+            print(&lines.map(|kind| format!("{:<8}{kind}\n", kind.version())).collect::<String>())
         }
         other => Err(Error::Usage(format!("there is no command `{other}`"))),
     }
@@ -149,10 +124,7 @@ fn dispatch(args: Vec<String>, env: impl Fn(&str) -> Option<String>) -> Result<E
 
 fn print(text: &str) -> Result<ExitCode, Error> {
     let mut stdout = std::io::stdout();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(Error::io("write to stdout"))?;
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Error::io("write to stdout"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -167,11 +139,7 @@ struct Options<E> {
 
 impl<E: Fn(&str) -> Option<String>> Options<E> {
     fn parse(args: impl Iterator<Item = String>, env: E) -> Result<Self, Error> {
-        let mut this = Self {
-            named: BTreeMap::new(),
-            positional: [].into(),
-            env,
-        };
+        let mut this = Self { named: BTreeMap::new(), positional: [].into(), env };
         let mut args = args;
         while let Some(arg) = args.next() {
             let Some(option) = arg.strip_prefix("--") else {
@@ -197,9 +165,7 @@ impl<E: Fn(&str) -> Option<String>> Options<E> {
     /// Takes an option from the command line, or else from the environment.
     fn take(&mut self, name: &str) -> Option<String> {
         let variable = format!("ASSISTANT_{}", name.to_uppercase().replace('-', "_"));
-        self.named
-            .remove(name)
-            .or_else(|| (self.env)(&variable).filter(|value| !value.is_empty()))
+        self.named.remove(name).or_else(|| (self.env)(&variable).filter(|value| !value.is_empty()))
     }
 
     fn flag(&mut self, name: &str) -> bool {
@@ -207,22 +173,16 @@ impl<E: Fn(&str) -> Option<String>> Options<E> {
     }
 
     fn optional<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, Error> {
-        self.take(name)
-            .map(|text| parse(&format!("--{name}"), &text))
-            .transpose()
+        self.take(name).map(|text| parse(&format!("--{name}"), &text)).transpose()
     }
 
     fn required<T: FromStr>(&mut self, name: &str) -> Result<T, Error> {
-        self.optional(name)?
-            .ok_or_else(|| Error::Usage(format!("--{name} is missing")))
+        self.optional(name)?.ok_or_else(|| Error::Usage(format!("--{name} is missing")))
     }
 
     fn positional<T: FromStr>(&mut self, name: &str) -> Result<T, Error> {
         let text = self.positional.pop_front();
-        parse(
-            name,
-            &text.ok_or_else(|| Error::Usage(format!("{name} is missing")))?,
-        )
+        parse(name, &text.ok_or_else(|| Error::Usage(format!("{name} is missing")))?)
     }
 
     /// Refuses whatever the command did not ask for.
@@ -236,8 +196,7 @@ impl<E: Fn(&str) -> Option<String>> Options<E> {
 }
 
 fn parse<T: FromStr>(what: &str, text: &str) -> Result<T, Error> {
-    text.parse()
-        .map_err(|_| Error::Usage(format!("{what} cannot be `{text}`")))
+    text.parse().map_err(|_| Error::Usage(format!("{what} cannot be `{text}`")))
 }
 
 fn parse_size(text: &str) -> Result<u64, Error> {
@@ -258,41 +217,20 @@ mod tests {
 
     fn usage_error(args: &[&str], env: &[(&str, &str)]) -> String {
         let args = args.iter().map(ToString::to_string).collect();
-        let env = |name: &str| {
-            env.iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, v)| v.to_string())
-        };
+        let env = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string());
         let error = dispatch(args, env).expect_err("wrong usage");
         assert!(matches!(error, Error::Usage(_)), "{error}");
-        error
-            .to_string()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned()
+        error.to_string().lines().next().unwrap_or_default().to_owned()
     }
 
     #[test]
     fn wrong_usage_is_named() {
         assert_eq!(usage_error(&["fly"], &[]), "there is no command `fly`");
         assert_eq!(usage_error(&["serve"], &[]), "--release is missing");
-        assert_eq!(
-            usage_error(&["serve", "--release"], &[]),
-            "--release needs a value"
-        );
-        assert_eq!(
-            usage_error(&["migrate", "--db=a", "--db=b"], &[]),
-            "--db is given twice"
-        );
-        assert_eq!(
-            usage_error(&["release", "v9", "/nowhere"], &[]),
-            "KIND cannot be `v9`"
-        );
-        assert_eq!(
-            usage_error(&["kinds", "--loud=1"], &[]),
-            "unexpected argument `--loud`"
-        );
+        assert_eq!(usage_error(&["serve", "--release"], &[]), "--release needs a value");
+        assert_eq!(usage_error(&["migrate", "--db=a", "--db=b"], &[]), "--db is given twice");
+        assert_eq!(usage_error(&["release", "v9", "/nowhere"], &[]), "KIND cannot be `v9`");
+        assert_eq!(usage_error(&["kinds", "--loud=1"], &[]), "unexpected argument `--loud`");
     }
 
     #[test]
@@ -303,10 +241,7 @@ mod tests {
             ("ASSISTANT_UPLOADS", "u"),
             ("ASSISTANT_LISTEN", "somewhere"),
         ];
-        assert_eq!(
-            usage_error(&["serve"], &env),
-            "--listen cannot be `somewhere`"
-        );
+        assert_eq!(usage_error(&["serve"], &env), "--listen cannot be `somewhere`");
     }
 
     #[test]

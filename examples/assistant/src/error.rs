@@ -90,9 +90,6 @@ impl Error {
 
     /// Says what is wrong with a file of a release.
     pub(crate) fn release(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Release {
-            path: path.to_path_buf(),
-            reason: reason.into(),
-        }
+        Self::Release { path: path.to_path_buf(), reason: reason.into() }
     }
 }

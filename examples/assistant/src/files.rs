@@ -14,27 +14,15 @@ const DIGEST_CHARS: usize = 32;
 /// Makes a name safe: never a path, never hidden, never empty.
 pub(crate) fn safe_name(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let mut safe: String = last
-        .chars()
-        .map(|c| {
-            if c.is_control() || "\"<>:|?*%;".contains(c) {
-                '_'
-            } else {
-                c
-            }
-        })
-        .collect();
+    let mut safe: String =
+        last.chars().map(|c| if c.is_control() || "\"<>:|?*%;".contains(c) { '_' } else { c }).collect();
     let mut end = safe.len().min(NAME_MAX_BYTES);
     while !safe.is_char_boundary(end) {
         end -= 1;
     }
     safe.truncate(end);
     let safe = safe.trim_start_matches('.').trim();
-    if safe.is_empty() {
-        "unnamed".to_owned()
-    } else {
-        safe.to_owned()
-    }
+    if safe.is_empty() { "unnamed".to_owned() } else { safe.to_owned() }
 }
 
 /// Tells the name under which bytes are stored; the same bytes and name share one file.
@@ -60,8 +48,7 @@ pub(crate) fn store(folder: &Path, stored_as: &str, bytes: &[u8]) -> io::Result<
 
 /// Tells where stored bytes are; `None` when the name, which comes from the database, is a path.
 pub(crate) fn path_of(folder: &Path, stored_as: &str) -> Option<PathBuf> {
-    let is_path =
-        stored_as.is_empty() || stored_as.starts_with('.') || stored_as.contains(['/', '\\', '\0']);
+    let is_path = stored_as.is_empty() || stored_as.starts_with('.') || stored_as.contains(['/', '\\', '\0']);
     (!is_path).then(|| folder.join(stored_as))
 }
 
@@ -92,9 +79,6 @@ mod tests {
         assert_eq!(path_of(folder, "../secret"), None);
         assert_eq!(path_of(folder, "/etc/passwd"), None);
         assert_eq!(path_of(folder, ".."), None);
-        assert_eq!(
-            path_of(folder, "abc-notes.txt"),
-            Some(folder.join("abc-notes.txt"))
-        );
+        assert_eq!(path_of(folder, "abc-notes.txt"), Some(folder.join("abc-notes.txt")));
     }
 }

@@ -59,26 +59,14 @@ pub struct UnknownKind(String);
 
 type EmbeddedSql = (&'static str, &'static str);
 
-const INITIAL: EmbeddedSql = (
-    "0001_initial.sql",
-    include_str!("../migrations/0001_initial.sql"),
-);
-const PRIORITIES: EmbeddedSql = (
-    "0002_priorities_and_reminders.sql",
-    include_str!("../migrations/0002_priorities_and_reminders.sql"),
-);
-const REBUILD_NOTES: EmbeddedSql = (
-    "0003_rebuild_notes.sql",
-    include_str!("../migrations/0003_rebuild_notes.sql"),
-);
-const NOTE_SEARCH: EmbeddedSql = (
-    "0003_note_search.sql",
-    include_str!("../migrations/0003_note_search.sql"),
-);
-const NOTE_COLOURS: EmbeddedSql = (
-    "0003_note_colours.sql",
-    include_str!("../migrations/0003_note_colours.sql"),
-);
+const INITIAL: EmbeddedSql = ("0001_initial.sql", include_str!("../migrations/0001_initial.sql"));
+const PRIORITIES: EmbeddedSql =
+    ("0002_priorities_and_reminders.sql", include_str!("../migrations/0002_priorities_and_reminders.sql"));
+const REBUILD_NOTES: EmbeddedSql =
+    ("0003_rebuild_notes.sql", include_str!("../migrations/0003_rebuild_notes.sql"));
+const NOTE_SEARCH: EmbeddedSql = ("0003_note_search.sql", include_str!("../migrations/0003_note_search.sql"));
+const NOTE_COLOURS: EmbeddedSql =
+    ("0003_note_colours.sql", include_str!("../migrations/0003_note_colours.sql"));
 
 /// The first migration's statements, from which `seed` makes a database without a release.
 pub(crate) const INITIAL_SQL: &str = INITIAL.1;
@@ -158,11 +146,7 @@ impl ReleaseKind {
             Self::V1 => [].into(),
             _ => [Feature::Priorities, Feature::Reminders].into(),
         };
-        Manifest {
-            version: self.version().to_owned(),
-            features,
-            settings: self.settings(),
-        }
+        Manifest { version: self.version().to_owned(), features, settings: self.settings() }
     }
 
     fn settings(self) -> Settings {
@@ -184,22 +168,10 @@ impl ReleaseKind {
                 unhealthy_because: Some("the reminder scheduler did not start".to_owned()),
                 ..healthy
             },
-            Self::MigrationHangs => Settings {
-                migrate_wait_ms: FOREVER_MS,
-                ..healthy
-            },
-            Self::MigrationNoop => Settings {
-                skip_migrations: true,
-                ..healthy
-            },
-            Self::AutoMigrate => Settings {
-                auto_migrate: true,
-                ..healthy
-            },
-            Self::IgnoresTerm => Settings {
-                ignore_term: true,
-                ..healthy
-            },
+            Self::MigrationHangs => Settings { migrate_wait_ms: FOREVER_MS, ..healthy },
+            Self::MigrationNoop => Settings { skip_migrations: true, ..healthy },
+            Self::AutoMigrate => Settings { auto_migrate: true, ..healthy },
+            Self::IgnoresTerm => Settings { ignore_term: true, ..healthy },
             Self::StartFailsExit0 => Settings {
                 start_error: Some("cannot read the licence key: no such file".to_owned()),
                 ..healthy
@@ -265,12 +237,7 @@ impl FromStr for ReleaseKind {
 ///
 /// `dir` gets `bin/assistant`, `migrations/*.sql`, `web/index.html`, `web/style.css` and, last,
 /// `release.json`. Other files in `dir` stay.
-pub fn write_release(
-    dir: &Path,
-    kind: ReleaseKind,
-    program: &Path,
-    how: PlaceProgram,
-) -> io::Result<()> {
+pub fn write_release(dir: &Path, kind: ReleaseKind, program: &Path, how: PlaceProgram) -> io::Result<()> {
     let migrations = dir.join("migrations");
     match fs::remove_dir_all(&migrations) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -327,12 +294,7 @@ mod tests {
             let release = crate::release::Release::read(dir.path()).expect("a readable release");
             assert_eq!(release.manifest, kind.manifest());
             assert_eq!(release.schema() as usize, kind.schema());
-            assert!(
-                release
-                    .read_web("index.html")
-                    .expect("a page")
-                    .contains(kind.version())
-            );
+            assert!(release.read_web("index.html").expect("a page").contains(kind.version()));
             assert!(dir.path().join("bin/assistant").exists());
         }
     }

@@ -54,14 +54,9 @@ impl Pool {
 
     /// Waits for a connection, but not for ever.
     pub async fn lease(self: Arc<Self>) -> Result<Lease, Exhausted> {
-        let permit =
-            tokio::time::timeout(self.wait, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit = tokio::time::timeout(self.wait, Arc::clone(&self.permits).acquire_owned()).await;
         match permit {
-            Ok(Ok(permit)) => Ok(Lease {
-                pool: self,
-                permit: Some(permit),
-                conn: None,
-            }),
+            Ok(Ok(permit)) => Ok(Lease { pool: self, permit: Some(permit), conn: None }),
             // The semaphore is closed with the pool: there is nothing to lease either.
             Ok(Err(_)) | Err(_) => Err(Exhausted),
         }
@@ -92,11 +87,7 @@ impl Pool {
 impl Lease {
     /// Hands out the connection, which is opened when no idle one is left; blocks.
     pub fn connection(&mut self) -> rusqlite::Result<&mut Connection> {
-        let conn = match self
-            .conn
-            .take()
-            .or_else(|| self.pool.idle().as_mut()?.pop())
-        {
+        let conn = match self.conn.take().or_else(|| self.pool.idle().as_mut()?.pop()) {
             Some(conn) => conn,
             None => schema::open(&self.pool.db)?,
         };

@@ -148,23 +148,16 @@ impl Release {
 fn read_migrations(dir: &Path) -> Result<Vec<Migration>, Error> {
     let mut migrations = Vec::new();
     for entry in fs::read_dir(dir).map_err(|e| Error::release(dir, e.to_string()))? {
-        let path = entry
-            .map_err(|e| Error::release(dir, e.to_string()))?
-            .path();
+        let path = entry.map_err(|e| Error::release(dir, e.to_string()))?.path();
         if path.extension().is_none_or(|e| e != "sql") {
             continue;
         }
-        let name = path
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let version = name
             .split('_')
             .next()
             .and_then(|digits| digits.parse().ok())
-            .ok_or_else(|| {
-                Error::release(&path, "its name does not start with a number and `_`")
-            })?;
+            .ok_or_else(|| Error::release(&path, "its name does not start with a number and `_`"))?;
         let sql = fs::read_to_string(&path).map_err(|e| Error::release(&path, e.to_string()))?;
         migrations.push(Migration { version, name, sql });
     }

@@ -39,20 +39,14 @@ fn open_with(db: &Path, more: OpenFlags) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(db, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     // In WAL mode NORMAL loses at most the last commits at a power failure, never consistency.
-    conn.execute_batch(
-        "pragma journal_mode = wal; pragma synchronous = normal; pragma foreign_keys = on;",
-    )?;
+    conn.execute_batch("pragma journal_mode = wal; pragma synchronous = normal; pragma foreign_keys = on;")?;
     Ok(conn)
 }
 
 /// Reads the schema version; 0 when no migration was ever applied.
 pub(crate) fn version(conn: &Connection) -> rusqlite::Result<u32> {
     if conn.table_exists(Some("main"), "schema_migrations")? {
-        conn.query_row(
-            "select coalesce(max(version), 0) from schema_migrations",
-            [],
-            |row| row.get(0),
-        )
+        conn.query_row("select coalesce(max(version), 0) from schema_migrations", [], |row| row.get(0))
     } else {
         Ok(0)
     }
@@ -97,11 +91,8 @@ pub(crate) fn migrate(release: &Release, db: &Path) -> Result<Migrated, Error> {
     let mut conn = open_or_create(db).map_err(Error::sql(doing()))?;
     // SQLite's procedure for rebuilding a table asks for this, and it has no effect in a transaction:
     // https://sqlite.org/lang_altertable.html#otheralter. The keys are checked below instead.
-    conn.pragma_update(None, "foreign_keys", false)
-        .map_err(Error::sql(doing()))?;
-    let tx = conn
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(Error::sql(doing()))?;
+    conn.pragma_update(None, "foreign_keys", false).map_err(Error::sql(doing()))?;
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::sql(doing()))?;
     tx.execute_batch(
         "create table if not exists schema_migrations (version integer primary key, applied_at text not null)",
     )
@@ -111,22 +102,14 @@ pub(crate) fn migrate(release: &Release, db: &Path) -> Result<Migrated, Error> {
         return Err(too_new(release, db, from));
     }
     for migration in release.migrations.iter().filter(|m| m.version > from) {
-        let failed = |reason: String| Error::Migration {
-            name: migration.name.clone(),
-            reason,
-        };
-        tx.execute_batch(&migration.sql)
-            .map_err(|e| failed(e.to_string()))?;
+        let failed = |reason: String| Error::Migration { name: migration.name.clone(), reason };
+        tx.execute_batch(&migration.sql).map_err(|e| failed(e.to_string()))?;
         record(&tx, migration.version, &crate::store::now()).map_err(|e| failed(e.to_string()))?;
         let orphans: i64 = tx
-            .query_row("select count(*) from pragma_foreign_key_check", [], |row| {
-                row.get(0)
-            })
+            .query_row("select count(*) from pragma_foreign_key_check", [], |row| row.get(0))
             .map_err(|e| failed(e.to_string()))?;
         if orphans > 0 {
-            return Err(failed(format!(
-                "{orphans} rows refer to rows that are gone"
-            )));
+            return Err(failed(format!("{orphans} rows refer to rows that are gone")));
         }
     }
     if from < to {
@@ -138,11 +121,8 @@ pub(crate) fn migrate(release: &Release, db: &Path) -> Result<Migrated, Error> {
 
 /// Notes that a migration was applied.
 pub(crate) fn record(conn: &Connection, version: u32, applied_at: &str) -> rusqlite::Result<()> {
-    conn.execute(
-        "insert into schema_migrations (version, applied_at) values (?1, ?2)",
-        (version, applied_at),
-    )
-    .map(|_| ())
+    conn.execute("insert into schema_migrations (version, applied_at) values (?1, ?2)", (version, applied_at))
+        .map(|_| ())
 }
 
 fn too_new(release: &Release, db: &Path, found: u32) -> Error {
@@ -179,16 +159,13 @@ mod tests {
 
         fn seeded(notes: usize) -> Self {
             let this = Self::new();
-            crate::seed(&this.db(), &this.0.path().join("uploads"), notes, 2, 7)
-                .expect("a seeded database");
+            crate::seed(&this.db(), &this.0.path().join("uploads"), notes, 2, 7).expect("a seeded database");
             this
         }
 
         fn ids(&self) -> Vec<i64> {
             let conn = open(&self.db()).expect("a database");
-            let mut statement = conn
-                .prepare("select id from notes order by id")
-                .expect("a statement");
+            let mut statement = conn.prepare("select id from notes order by id").expect("a statement");
             let ids = statement.query_map([], |row| row.get(0)).expect("rows");
             ids.map(|id| id.expect("an id")).collect()
         }
@@ -198,20 +175,14 @@ mod tests {
     fn the_second_release_keeps_every_note_and_ranks_urgent_ones() {
         let fixture = Fixture::seeded(250);
         let before = fixture.ids();
-        let migrated =
-            migrate(&fixture.release(ReleaseKind::V2), &fixture.db()).expect("a migration");
+        let migrated = migrate(&fixture.release(ReleaseKind::V2), &fixture.db()).expect("a migration");
         assert_eq!(migrated, Migrated { from: 1, to: 2 });
         assert_eq!(fixture.ids(), before);
         let conn = open(&fixture.db()).expect("a database");
-        let count =
-            |sql: &str| -> i64 { conn.query_row(sql, [], |row| row.get(0)).expect("a count") };
-        let urgent =
-            count("select count(*) from note_tags join tags on id = tag_id where name = 'urgent'");
+        let count = |sql: &str| -> i64 { conn.query_row(sql, [], |row| row.get(0)).expect("a count") };
+        let urgent = count("select count(*) from note_tags join tags on id = tag_id where name = 'urgent'");
         assert!(urgent > 0);
-        assert_eq!(
-            count("select count(*) from open_notes where priority = 3"),
-            urgent
-        );
+        assert_eq!(count("select count(*) from open_notes where priority = 3"), urgent);
     }
 
     #[test]
@@ -234,16 +205,10 @@ mod tests {
     #[test]
     fn a_failing_migration_leaves_the_first_schema() {
         let fixture = Fixture::seeded(20);
-        let error = migrate(&fixture.release(ReleaseKind::MigrationFails), &fixture.db())
-            .expect_err("a failure");
-        assert!(
-            error
-                .to_string()
-                .contains("0003_note_colours.sql failed, and was rolled back"),
-            "{error}"
-        );
-        open_for(&fixture.release(ReleaseKind::V1), &fixture.db())
-            .expect("the first release opens it");
+        let error =
+            migrate(&fixture.release(ReleaseKind::MigrationFails), &fixture.db()).expect_err("a failure");
+        assert!(error.to_string().contains("0003_note_colours.sql failed, and was rolled back"), "{error}");
+        open_for(&fixture.release(ReleaseKind::V1), &fixture.db()).expect("the first release opens it");
     }
 
     #[test]
@@ -251,24 +216,13 @@ mod tests {
         let fixture = Fixture::new();
         let v2 = fixture.release(ReleaseKind::V2);
         let missing = open_for(&v2, &fixture.db()).expect_err("no database");
-        assert!(
-            missing
-                .to_string()
-                .contains("has schema 0, release 2.0.0 needs schema 2"),
-            "{missing}"
-        );
+        assert!(missing.to_string().contains("has schema 0, release 2.0.0 needs schema 2"), "{missing}");
         assert!(!fixture.db().exists());
         migrate(&v2, &fixture.db()).expect("a migration");
-        let newer = open_for(&fixture.release(ReleaseKind::V1), &fixture.db())
-            .expect_err("a newer database");
-        assert!(
-            newer
-                .to_string()
-                .contains("has schema 2, release 1.0.0 knows only schema 1"),
-            "{newer}"
-        );
-        let downwards = migrate(&fixture.release(ReleaseKind::V1), &fixture.db())
-            .expect_err("a newer database");
+        let newer = open_for(&fixture.release(ReleaseKind::V1), &fixture.db()).expect_err("a newer database");
+        assert!(newer.to_string().contains("has schema 2, release 1.0.0 knows only schema 1"), "{newer}");
+        let downwards =
+            migrate(&fixture.release(ReleaseKind::V1), &fixture.db()).expect_err("a newer database");
         assert!(matches!(downwards, Error::SchemaTooNew { .. }));
     }
 }

@@ -55,13 +55,7 @@ const LONG_NOTE_BYTES: usize = 16 * 4096 + 128;
 const TRANSACTION_BYTES: usize = 64 << 20;
 
 /// Makes a database of the first release with notes and uploads.
-pub fn seed(
-    db: &Path,
-    uploads: &Path,
-    notes: usize,
-    uploads_n: usize,
-    seed: u64,
-) -> Result<Seeded, Error> {
+pub fn seed(db: &Path, uploads: &Path, notes: usize, uploads_n: usize, seed: u64) -> Result<Seeded, Error> {
     seed_with(&SeedPlan {
         db: db.to_path_buf(),
         uploads: uploads.to_path_buf(),
@@ -79,9 +73,7 @@ pub fn seed_with(plan: &SeedPlan) -> Result<Seeded, Error> {
     let mut conn = schema::open_or_create(&plan.db).map_err(Error::sql(doing()))?;
     let found = schema::version(&conn).map_err(Error::sql(doing()))?;
     if found > 1 {
-        let reason = format!(
-            "seeding needs a database of schema 1 or none, and this one has schema {found}"
-        );
+        let reason = format!("seeding needs a database of schema 1 or none, and this one has schema {found}");
         return Err(Error::Usage(reason));
     }
     let mut random = Random::new(plan.seed);
@@ -91,25 +83,18 @@ pub fn seed_with(plan: &SeedPlan) -> Result<Seeded, Error> {
     // The last connection's end brings the log into the database file.
     conn.close().map_err(|(_, e)| Error::sql(doing())(e))?;
     let db_bytes = fs::metadata(&plan.db).map_err(Error::io(doing()))?.len();
-    Ok(Seeded {
-        notes: rows,
-        uploads,
-        db_bytes,
-    })
+    Ok(Seeded { notes: rows, uploads, db_bytes })
 }
 
-fn fill(
-    conn: &mut Connection,
-    plan: &SeedPlan,
-    random: &mut Random,
-    new: bool,
-) -> rusqlite::Result<u64> {
+fn fill(conn: &mut Connection, plan: &SeedPlan, random: &mut Random, new: bool) -> rusqlite::Result<u64> {
     // Without a log each page is written once; whoever loses a half-seeded database seeds it again.
     conn.execute_batch("pragma journal_mode = off; pragma synchronous = off;")?;
     if new {
         let tx = conn.transaction()?;
         tx.execute_batch(INITIAL_SQL)?;
-        tx.execute_batch("create table schema_migrations (version integer primary key, applied_at text not null)")?;
+        tx.execute_batch(
+            "create table schema_migrations (version integer primary key, applied_at text not null)",
+        )?;
         schema::record(&tx, 1, &time_of(0))?;
         tx.commit()?;
     }
@@ -125,8 +110,10 @@ fn fill(
         let body = random.body();
         let id = add_note(&tx, &random.title(), &body)?;
         for _ in 0..random.below(3) {
-            tx.prepare_cached("insert or ignore into note_tags (note_id, tag_id) select ?1, id from tags where name = ?2")?
-                .execute((id, random.pick(&TAGS)))?;
+            tx.prepare_cached(
+                "insert or ignore into note_tags (note_id, tag_id) select ?1, id from tags where name = ?2",
+            )?
+            .execute((id, random.pick(&TAGS)))?;
         }
     }
     tx.commit()?;
@@ -135,8 +122,7 @@ fn fill(
 }
 
 fn count(conn: &Connection, sql: &str) -> rusqlite::Result<u64> {
-    conn.query_row(sql, [], |row| row.get(0))
-        .map(i64::unsigned_abs)
+    conn.query_row(sql, [], |row| row.get(0)).map(i64::unsigned_abs)
 }
 
 fn grow(conn: &mut Connection, random: &mut Random, total: u64) -> rusqlite::Result<()> {
@@ -145,8 +131,7 @@ fn grow(conn: &mut Connection, random: &mut Random, total: u64) -> rusqlite::Res
     loop {
         let tx = conn.transaction()?;
         let pages = count(&tx, "pragma page_count")?;
-        let missing =
-            usize::try_from(total.saturating_sub(pages * page_bytes)).unwrap_or(usize::MAX);
+        let missing = usize::try_from(total.saturating_sub(pages * page_bytes)).unwrap_or(usize::MAX);
         let notes = missing.min(TRANSACTION_BYTES) / LONG_NOTE_BYTES;
         if notes == 0 {
             return Ok(());
@@ -160,9 +145,8 @@ fn grow(conn: &mut Connection, random: &mut Random, total: u64) -> rusqlite::Res
 }
 
 fn add_note(conn: &Connection, title: &str, body: &str) -> rusqlite::Result<i64> {
-    let id: i64 = conn
-        .prepare_cached("select coalesce(max(id), 0) + 1 from notes")?
-        .query_row([], |row| row.get(0))?;
+    let id: i64 =
+        conn.prepare_cached("select coalesce(max(id), 0) + 1 from notes")?.query_row([], |row| row.get(0))?;
     conn.prepare_cached("insert into notes (id, title, body, created_at) values (?1, ?2, ?3, ?4)")?
         .execute((id, title, body, time_of(id)))?;
     Ok(id)
@@ -180,25 +164,15 @@ fn add_uploads(conn: &mut Connection, plan: &SeedPlan, random: &mut Random) -> R
     let doing = || format!("seed the uploads in {}", plan.uploads.display());
     let tx = conn.transaction().map_err(Error::sql(doing()))?;
     for n in 1..=plan.uploads_count {
-        let name = format!(
-            "{}-{n:04}.{}",
-            random.pick(&FILES),
-            random.pick(&["txt", "md", "csv"])
-        );
+        let name = format!("{}-{n:04}.{}", random.pick(&FILES), random.pick(&["txt", "md", "csv"]));
         let size = 500 + random.below(24_000);
         let mut text = String::new();
         random.long_text(&mut text, size);
         let stored_as = files::stored_name(&blake3::hash(text.as_bytes()), &name);
         // Written plainly: made-up files are not worth an fsync each.
         fs::write(plan.uploads.join(&stored_as), &text).map_err(Error::io(doing()))?;
-        store::add_upload(
-            &tx,
-            &name,
-            text.len() as i64,
-            &stored_as,
-            &time_of(n as i64),
-        )
-        .map_err(Error::sql(doing()))?;
+        store::add_upload(&tx, &name, text.len() as i64, &stored_as, &time_of(n as i64))
+            .map_err(Error::sql(doing()))?;
     }
     tx.commit().map_err(Error::sql(doing()))
 }
@@ -235,10 +209,7 @@ impl Random {
             6..=8 => format!("{verb} {thing} {}", self.pick(&OCCASIONS)),
             _ => {
                 let (other, third) = (self.pick(&THINGS), self.pick(&THINGS));
-                format!(
-                    "{verb} {thing} {}, then see about {other} and {third}",
-                    self.pick(&OCCASIONS)
-                )
+                format!("{verb} {thing} {}, then see about {other} and {third}", self.pick(&OCCASIONS))
             }
         }
     }
@@ -247,11 +218,7 @@ impl Random {
         let sentences: Vec<String> = (0..self.below(6))
             .map(|_| {
                 let (verb, thing) = (self.pick(&VERBS).to_lowercase(), self.pick(&THINGS));
-                format!(
-                    "{} {verb} {thing} {}.",
-                    self.pick(&OPENINGS),
-                    self.pick(&OCCASIONS)
-                )
+                format!("{} {verb} {thing} {}.", self.pick(&OPENINGS), self.pick(&OCCASIONS))
             })
             .collect();
         sentences.join(" ")
@@ -269,18 +236,9 @@ impl Random {
     }
 }
 
-const TAGS: [&str; 9] = [
-    "home", "work", "urgent", "health", "errands", "family", "ideas", "money", "garden",
-];
+const TAGS: [&str; 9] = ["home", "work", "urgent", "health", "errands", "family", "ideas", "money", "garden"];
 
-const FILES: [&str; 6] = [
-    "receipt",
-    "recipe",
-    "minutes",
-    "packing-list",
-    "meter-readings",
-    "letter",
-];
+const FILES: [&str; 6] = ["receipt", "recipe", "minutes", "packing-list", "meter-readings", "letter"];
 
 const VERBS: [&str; 14] = [
     "Call about",
@@ -420,31 +378,19 @@ mod tests {
 
     fn seeded(seed_number: u64) -> (tempfile::TempDir, Seeded) {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let seeded = seed(
-            &dir.path().join("a.db"),
-            &dir.path().join("up"),
-            120,
-            6,
-            seed_number,
-        )
-        .expect("seeded data");
+        let seeded =
+            seed(&dir.path().join("a.db"), &dir.path().join("up"), 120, 6, seed_number).expect("seeded data");
         (dir, seeded)
     }
 
     #[test]
     fn the_same_seed_makes_the_same_database() {
-        let bytes =
-            |dir: &tempfile::TempDir| fs::read(dir.path().join("a.db")).expect("a database");
+        let bytes = |dir: &tempfile::TempDir| fs::read(dir.path().join("a.db")).expect("a database");
         let ((one, counts), (two, _), (other, _)) = (seeded(5), seeded(5), seeded(6));
         assert_eq!((counts.notes, counts.uploads), (120, 6));
         assert_eq!(bytes(&one), bytes(&two));
         assert_ne!(bytes(&one), bytes(&other));
-        assert_eq!(
-            fs::read_dir(one.path().join("up"))
-                .expect("uploads")
-                .count(),
-            6
-        );
+        assert_eq!(fs::read_dir(one.path().join("up")).expect("uploads").count(), 6);
     }
 
     #[test]
@@ -452,8 +398,7 @@ mod tests {
         let (dir, _) = seeded(1);
         assert!(!dir.path().join("a.db-wal").exists());
         let conn = schema::open(&dir.path().join("a.db")).expect("a database");
-        let text =
-            |sql: &str| -> String { conn.query_row(sql, [], |row| row.get(0)).expect("a row") };
+        let text = |sql: &str| -> String { conn.query_row(sql, [], |row| row.get(0)).expect("a row") };
         assert_eq!(text("pragma integrity_check"), "ok");
         assert_eq!(text("pragma journal_mode"), "wal");
     }

@@ -52,19 +52,14 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<ExitCode, Error> {
         return Ok(ExitCode::SUCCESS);
     }
     let conn = schema::open_for(&release, &options.db)?;
-    fs::create_dir_all(&options.uploads).map_err(Error::io(format!(
-        "make the uploads folder {}",
-        options.uploads.display()
-    )))?;
+    fs::create_dir_all(&options.uploads)
+        .map_err(Error::io(format!("make the uploads folder {}", options.uploads.display())))?;
     let app = Arc::new(App {
         index_html: release.read_web("index.html")?,
         style_css: release.read_web("style.css")?,
         pool: Arc::new(Pool::new(options.db.clone(), conn, &settings)),
         uploads: options.uploads.clone(),
-        token: options
-            .token
-            .as_ref()
-            .map(|token| blake3::hash(token.as_bytes())),
+        token: options.token.as_ref().map(|token| blake3::hash(token.as_bytes())),
         manifest: release.manifest,
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -88,12 +83,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<ExitCode, Error> {
     }
 }
 
-fn run(
-    runtime: &Runtime,
-    app: Arc<App>,
-    address: SocketAddr,
-    settings: &Settings,
-) -> Result<End, Error> {
+fn run(runtime: &Runtime, app: Arc<App>, address: SocketAddr, settings: &Settings) -> Result<End, Error> {
     runtime.block_on(async {
         let pool = Arc::clone(&app.pool);
         let listener = listen(address).map_err(Error::io(format!("listen on {address}")))?;
@@ -129,11 +119,7 @@ fn run(
 
 /// Listens with SO_REUSEADDR, so that a restart does not wait for old connections to time out.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)

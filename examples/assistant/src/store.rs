@@ -83,11 +83,7 @@ pub(crate) fn timestamp(at: jiff::Timestamp) -> String {
 const TAG_SEPARATOR: char = '\u{1f}';
 
 fn select_notes(manifest: &Manifest, rest: &str) -> String {
-    let extra = if manifest.has(Feature::Priorities) {
-        "priority, done"
-    } else {
-        "null, null"
-    };
+    let extra = if manifest.has(Feature::Priorities) { "priority, done" } else { "null, null" };
     format!(
         "select id, title, body, created_at,
             (select group_concat(name, char(31)) from (
@@ -105,34 +101,22 @@ fn note_of(row: &Row<'_>) -> rusqlite::Result<Note> {
         title: row.get(1)?,
         body: row.get(2)?,
         created_at: row.get(3)?,
-        tags: tags
-            .map(|tags| tags.split(TAG_SEPARATOR).map(str::to_owned).collect())
-            .unwrap_or_default(),
+        tags: tags.map(|tags| tags.split(TAG_SEPARATOR).map(str::to_owned).collect()).unwrap_or_default(),
         priority: row.get(5)?,
         done: row.get(6)?,
     })
 }
 
 /// Lists notes, newest first.
-pub(crate) fn notes(
-    conn: &Connection,
-    manifest: &Manifest,
-    limit: u32,
-) -> rusqlite::Result<Vec<Note>> {
+pub(crate) fn notes(conn: &Connection, manifest: &Manifest, limit: u32) -> rusqlite::Result<Vec<Note>> {
     conn.prepare_cached(&select_notes(manifest, "order by id desc limit ?1"))?
         .query_map([limit], note_of)?
         .collect()
 }
 
 /// Finds a note.
-pub(crate) fn note(
-    conn: &Connection,
-    manifest: &Manifest,
-    id: i64,
-) -> rusqlite::Result<Option<Note>> {
-    conn.prepare_cached(&select_notes(manifest, "where id = ?1"))?
-        .query_row([id], note_of)
-        .optional()
+pub(crate) fn note(conn: &Connection, manifest: &Manifest, id: i64) -> rusqlite::Result<Option<Note>> {
+    conn.prepare_cached(&select_notes(manifest, "where id = ?1"))?.query_row([id], note_of).optional()
 }
 
 /// Adds a note, whose title must have been checked to be there.
@@ -142,10 +126,7 @@ pub(crate) fn add_note(
     new: &NoteChange,
 ) -> rusqlite::Result<Option<Note>> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    tx.execute(
-        "insert into notes (title, body, created_at) values (?1, '', ?2)",
-        params![new.title, now()],
-    )?;
+    tx.execute("insert into notes (title, body, created_at) values (?1, '', ?2)", params![new.title, now()])?;
     let id = tx.last_insert_rowid();
     apply(&tx, manifest, id, new)?;
     let added = note(&tx, manifest, id)?;
@@ -170,12 +151,7 @@ pub(crate) fn change_note(
     Ok(changed)
 }
 
-fn apply(
-    conn: &Connection,
-    manifest: &Manifest,
-    id: i64,
-    change: &NoteChange,
-) -> rusqlite::Result<()> {
+fn apply(conn: &Connection, manifest: &Manifest, id: i64, change: &NoteChange) -> rusqlite::Result<()> {
     conn.execute(
         "update notes set title = coalesce(:title, title), body = coalesce(:body, body) where id = :id",
         named_params! {":id": id, ":title": change.title, ":body": change.body},
@@ -211,12 +187,7 @@ pub(crate) fn reminders(conn: &Connection, limit: u32) -> rusqlite::Result<Vec<R
          order by at, reminders.id limit ?1",
     )?
     .query_map([limit], |row| {
-        Ok(Reminder {
-            id: row.get(0)?,
-            note_id: row.get(1)?,
-            title: row.get(2)?,
-            at: row.get(3)?,
-        })
+        Ok(Reminder { id: row.get(0)?, note_id: row.get(1)?, title: row.get(2)?, at: row.get(3)? })
     })?
     .collect()
 }
@@ -228,24 +199,13 @@ pub(crate) fn add_reminder(
     at: &str,
 ) -> rusqlite::Result<Option<Reminder>> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let title: Option<String> = tx
-        .query_row("select title from notes where id = ?1", [note_id], |row| {
-            row.get(0)
-        })
-        .optional()?;
+    let title: Option<String> =
+        tx.query_row("select title from notes where id = ?1", [note_id], |row| row.get(0)).optional()?;
     let Some(title) = title else { return Ok(None) };
-    tx.execute(
-        "insert into reminders (note_id, at) values (?1, ?2)",
-        params![note_id, at],
-    )?;
+    tx.execute("insert into reminders (note_id, at) values (?1, ?2)", params![note_id, at])?;
     let id = tx.last_insert_rowid();
     tx.commit()?;
-    Ok(Some(Reminder {
-        id,
-        note_id,
-        title,
-        at: at.to_owned(),
-    }))
+    Ok(Some(Reminder { id, note_id, title, at: at.to_owned() }))
 }
 
 /// Deletes a reminder; false when there is no such reminder.
@@ -274,9 +234,7 @@ pub(crate) fn uploads(conn: &Connection, limit: u32) -> rusqlite::Result<Vec<Upl
 
 /// Finds an upload.
 pub(crate) fn upload(conn: &Connection, id: i64) -> rusqlite::Result<Option<Upload>> {
-    conn.prepare_cached(&format!("{SELECT_UPLOADS} where id = ?1"))?
-        .query_row([id], upload_of)
-        .optional()
+    conn.prepare_cached(&format!("{SELECT_UPLOADS} where id = ?1"))?.query_row([id], upload_of).optional()
 }
 
 /// Adds an upload whose bytes are already in the uploads folder.
@@ -287,10 +245,8 @@ pub(crate) fn add_upload(
     stored_as: &str,
     created_at: &str,
 ) -> rusqlite::Result<Upload> {
-    conn.prepare_cached(
-        "insert into uploads (name, bytes, stored_as, created_at) values (?1, ?2, ?3, ?4)",
-    )?
-    .execute(params![name, bytes, stored_as, created_at])?;
+    conn.prepare_cached("insert into uploads (name, bytes, stored_as, created_at) values (?1, ?2, ?3, ?4)")?
+        .execute(params![name, bytes, stored_as, created_at])?;
     Ok(Upload {
         id: conn.last_insert_rowid(),
         name: name.to_owned(),

@@ -80,7 +80,8 @@ impl Trouble {
     /// Writes it to standard error, or as JSON to standard output.
     pub fn print(&self, as_json: bool) {
         if as_json {
-            let value = json!({ "error": { "code": self.exit.code(), "message": self.message, "hint": self.hint } });
+            let value =
+                json!({ "error": { "code": self.exit.code(), "message": self.message, "hint": self.hint } });
             let _ = Output::new(true).json(&value);
             return;
         }

@@ -41,7 +41,14 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Folder of the stack (the one with switchback.yaml)
-    #[arg(short = 'C', long = "directory", global = true, env = "SWITCHBACK_DIRECTORY", default_value = ".", value_name = "DIR")]
+    #[arg(
+        short = 'C',
+        long = "directory",
+        global = true,
+        env = "SWITCHBACK_DIRECTORY",
+        default_value = ".",
+        value_name = "DIR"
+    )]
     pub directory: PathBuf,
     /// Print the answer as JSON
     #[arg(long, global = true)]
@@ -68,7 +75,9 @@ impl Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write a switchback.yaml and a first workflow check for the stack in this folder
-    #[command(after_help = "Examples:\n  switchback init\n  switchback init --port 8000          # describe the service that listens on port 8000 now\n  switchback init --name hub --command '{release}/bin/hub --db {store.db}' --sqlite data/hub.db")]
+    #[command(
+        after_help = "Examples:\n  switchback init\n  switchback init --port 8000          # describe the service that listens on port 8000 now\n  switchback init --name hub --command '{release}/bin/hub --db {store.db}' --sqlite data/hub.db"
+    )]
     Init(init::InitArgs),
     /// Look for what would stop an upgrade or a rollback
     #[command(after_help = "Example:\n  switchback doctor")]
@@ -80,22 +89,30 @@ pub enum Command {
     #[command(after_help = "Example:\n  switchback down")]
     Down,
     /// Show what a rehearsal, promotion or rollback would do, step by step; changes nothing
-    #[command(after_help = "Examples:\n  switchback plan                       # the promotion of what switchback.yaml says\n  switchback plan promote hub=5.4.6\n  switchback plan rollback --json")]
+    #[command(
+        after_help = "Examples:\n  switchback plan                       # the promotion of what switchback.yaml says\n  switchback plan promote hub=5.4.6\n  switchback plan rollback --json"
+    )]
     Plan(upgrade::PlanArgs),
     /// Try an upgrade on a clone of production, roll it back there, and issue a certificate
     #[command(after_help = "Examples:\n  switchback rehearse\n  switchback rehearse hub=5.4.6")]
     Rehearse(upgrade::TargetArgs),
     /// Bring a rehearsed upgrade to production, on trial
-    #[command(after_help = "Examples:\n  switchback promote\n  switchback promote hub=5.4.6 --detach\n  switchback promote --without-certificate --reason 'CVE-2026-1, no time'")]
+    #[command(
+        after_help = "Examples:\n  switchback promote\n  switchback promote hub=5.4.6 --detach\n  switchback promote --without-certificate --reason 'CVE-2026-1, no time'"
+    )]
     Promote(upgrade::PromoteArgs),
     /// Rehearse, and promote if nothing speaks against it
     #[command(after_help = "Examples:\n  switchback upgrade hub=5.4.6\n  switchback upgrade --yes --detach")]
     Upgrade(upgrade::PromoteArgs),
     /// Return production to the previous generation: data, configuration and code together
-    #[command(after_help = "Examples:\n  switchback rollback\n  switchback rollback --to 3 --reason 'mails are not sent'")]
+    #[command(
+        after_help = "Examples:\n  switchback rollback\n  switchback rollback --to 3 --reason 'mails are not sent'"
+    )]
     Rollback(upgrade::RollbackArgs),
     /// Go on with a run that was interrupted
-    #[command(after_help = "Examples:\n  switchback resume\n  switchback resume --abort             # undo it instead")]
+    #[command(
+        after_help = "Examples:\n  switchback resume\n  switchback resume --abort             # undo it instead"
+    )]
     Resume(upgrade::ResumeArgs),
     /// Show what runs, and how ready a rollback is
     #[command(after_help = "Example:\n  switchback status --json")]
@@ -104,7 +121,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  switchback history --limit 5")]
     History(history::HistoryArgs),
     /// Show the report of a run
-    #[command(after_help = "Examples:\n  switchback report                     # the last run, as text\n  switchback report --format html --output report.html\n  switchback report 01J... --format junit")]
+    #[command(
+        after_help = "Examples:\n  switchback report                     # the last run, as text\n  switchback report --format html --output report.html\n  switchback report 01J... --format junit"
+    )]
     Report(report::ReportArgs),
     /// Watch the trial that is running, in the foreground (a detached watchdog does it by itself)
     #[command(after_help = "Example:\n  switchback watch")]
@@ -113,10 +132,14 @@ pub enum Command {
     #[command(after_help = "Examples:\n  switchback gc --dry-run\n  switchback gc --yes")]
     Gc(gc::GcArgs),
     /// Prove every acceptance criterion on a copy of this stack, and write the matrix
-    #[command(after_help = "Examples:\n  switchback verify\n  switchback verify --list\n  switchback verify --output reports/upgrade-infrastructure")]
+    #[command(
+        after_help = "Examples:\n  switchback verify\n  switchback verify --list\n  switchback verify --output reports/upgrade-infrastructure"
+    )]
     Verify(verify::VerifyArgs),
     /// Print the JSON Schema of switchback.yaml
-    #[command(after_help = "Examples:\n  switchback schema > switchback.schema.json\n  switchback schema workflow")]
+    #[command(
+        after_help = "Examples:\n  switchback schema > switchback.schema.json\n  switchback schema workflow"
+    )]
     Schema {
         /// Which file: `config` (switchback.yaml) or `workflow` (checks/*.yaml)
         #[arg(default_value = "config", value_parser = ["config", "workflow"])]

@@ -41,7 +41,8 @@ pub fn write_report(home: &Home, run: &RunId) -> Result<Report, EngineError> {
     let (plan, _, records) = journal.load(run)?;
     let report = Report::build(&plan, &records, TOOL, &host());
     let dir = home.run_dir(run);
-    let json = serde_json::to_vec_pretty(&report).map_err(|e| EngineError::Internal { detail: e.to_string() })?;
+    let json =
+        serde_json::to_vec_pretty(&report).map_err(|e| EngineError::Internal { detail: e.to_string() })?;
     write_atomic(&dir.join("report.json"), &json)?;
     write_atomic(&dir.join("report.html"), crate::render::html(&report).as_bytes())?;
     write_atomic(&dir.join("report.md"), crate::render::markdown(&report).as_bytes())?;

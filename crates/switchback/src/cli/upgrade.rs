@@ -103,7 +103,10 @@ fn target(config: &Config, versions: &[String]) -> Result<Target, Trouble> {
             return Err(Trouble::usage(format!("there is no service {name:?}"), hint));
         };
         if version.is_empty() || version.contains('/') || version.contains("..") {
-            return Err(Trouble::usage(format!("{version:?} is not a version"), "it may not be empty or contain '/' or '..'"));
+            return Err(Trouble::usage(
+                format!("{version:?} is not a version"),
+                "it may not be empty or contain '/' or '..'",
+            ));
         }
         wanted.insert(service.clone(), version.to_owned());
     }
@@ -120,9 +123,15 @@ fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Trouble> {
         (Some(a), Some(b)) if a != b => format!(", generation {a} -> {b}"),
         _ => String::new(),
     };
-    out.line(&format!("{} of {}: {}{generations}", plan.procedure.as_str(), plan.stack, describe_change(&plan.from, &plan.to)))?;
+    out.line(&format!(
+        "{} of {}: {}{generations}",
+        plan.procedure.as_str(),
+        plan.stack,
+        describe_change(&plan.from, &plan.to)
+    ))?;
     for (index, step) in plan.steps.iter().enumerate() {
-        let undo = if step.undo == switchback_core::plan::Undo::Reverse { "  (undone on failure)" } else { "" };
+        let undo =
+            if step.undo == switchback_core::plan::Undo::Reverse { "  (undone on failure)" } else { "" };
         out.line(&format!("{:>3}. {:<26} {}{undo}", index + 1, step.id.as_str(), step.title))?;
     }
     out.line("Nothing was done.")?;
@@ -133,10 +142,21 @@ fn session<'h>(global: &Global, home: &'h Home, what: &str) -> Result<Session<'h
     Ok(Session::open(home, what, global.wait())?)
 }
 
-fn carry_out(global: &Global, home: &Home, session: &mut Session<'_>, plan: &Plan, config: &Config) -> Result<(Exit, RunEnd), Trouble> {
+fn carry_out(
+    global: &Global,
+    home: &Home,
+    session: &mut Session<'_>,
+    plan: &Plan,
+    config: &Config,
+) -> Result<(Exit, RunEnd), Trouble> {
     let cancel = cancel_on_signals();
     let progress = Progress::new(global.quiet);
-    progress.line(&format!("{} {}  {}", plan.procedure.as_str(), plan.stack, describe_change(&plan.from, &plan.to)));
+    progress.line(&format!(
+        "{} {}  {}",
+        plan.procedure.as_str(),
+        plan.stack,
+        describe_change(&plan.from, &plan.to)
+    ));
     let observe = |notice: &Notice<'_>| progress.notice(notice);
     let end = session.carry_out(plan, config, &cancel, &observe)?;
     drop(progress);
@@ -193,7 +213,8 @@ pub fn rehearse(global: &Global, args: &TargetArgs) -> Result<Exit, Trouble> {
 }
 
 fn waiver(args: &PromoteArgs) -> Option<String> {
-    args.without_certificate.then(|| format!("without certificate: {}", args.reason.as_deref().unwrap_or("no reason given")))
+    args.without_certificate
+        .then(|| format!("without certificate: {}", args.reason.as_deref().unwrap_or("no reason given")))
 }
 
 /// Brings a rehearsed upgrade to production.
@@ -229,7 +250,13 @@ fn predicted(home: &Home, plan: &Plan) -> String {
         .iter()
         .rev()
         .find(|c| releases.contains(&&c.from) && releases.contains(&&c.to))
-        .map_or_else(String::new, |c| format!(" and migrated, about {}; a rollback takes about {}", human_ms(c.downtime_ms), human_ms(c.rollback_ms)))
+        .map_or_else(String::new, |c| {
+            format!(
+                " and migrated, about {}; a rollback takes about {}",
+                human_ms(c.downtime_ms),
+                human_ms(c.rollback_ms)
+            )
+        })
 }
 
 /// Rehearses, then promotes.
@@ -254,7 +281,14 @@ pub fn upgrade(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
 }
 
 /// Follows the trial of a promotion until it ends.
-fn follow(global: &Global, home: &Home, plan: &Plan, exit: Exit, end: &RunEnd, detach: bool) -> Result<Exit, Trouble> {
+fn follow(
+    global: &Global,
+    home: &Home,
+    plan: &Plan,
+    exit: Exit,
+    end: &RunEnd,
+    detach: bool,
+) -> Result<Exit, Trouble> {
     if detach || *end != RunEnd::Ended(Outcome::Done) {
         return Ok(exit);
     }
@@ -276,13 +310,23 @@ fn follow(global: &Global, home: &Home, plan: &Plan, exit: Exit, end: &RunEnd, d
         let left = u64::try_from(trial.deadline_ms - now_ms()).unwrap_or(0);
         if shown != Some(left / 1000) {
             shown = Some(left / 1000);
-            progress.notice(&Notice::Doing { text: &format!("on trial, {} left", human_ms(left / 1000 * 1000)), done: 0, total: 0 });
+            progress.notice(&Notice::Doing {
+                text: &format!("on trial, {} left", human_ms(left / 1000 * 1000)),
+                done: 0,
+                total: 0,
+            });
         }
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
-fn trial_over(global: &Global, home: &Home, plan: &Plan, event: &Event, progress: &Progress) -> Result<Exit, Trouble> {
+fn trial_over(
+    global: &Global,
+    home: &Home,
+    plan: &Plan,
+    event: &Event,
+    progress: &Progress,
+) -> Result<Exit, Trouble> {
     match event {
         Event::TrialConfirmed { .. } => {
             progress.line("  ✓ The trial passed.");
@@ -326,10 +370,16 @@ fn wait_for_rollback(global: &Global, home: &Home, promoted: &Plan) -> Result<Ex
     })
 }
 
-fn rollback_after(journal: &switchback_engine::journal::Journal, promoted: &Plan) -> Result<Option<RunId>, Trouble> {
+fn rollback_after(
+    journal: &switchback_engine::journal::Journal,
+    promoted: &Plan,
+) -> Result<Option<RunId>, Trouble> {
     for run in journal.runs(5)? {
         let (plan, ..) = journal.load(&run)?;
-        if plan.procedure == switchback_core::plan::Procedure::Rollback && plan.from_generation == promoted.to_generation && plan.run > promoted.run {
+        if plan.procedure == switchback_core::plan::Procedure::Rollback
+            && plan.from_generation == promoted.to_generation
+            && plan.run > promoted.run
+        {
             return Ok(Some(run));
         }
     }
@@ -347,7 +397,11 @@ pub fn rollback(global: &Global, args: &RollbackArgs) -> Result<Exit, Trouble> {
     }
     let (from, to) = (plan.from_generation, plan.to_generation);
     let (Some(from), Some(to)) = (from, to) else {
-        return Err(Trouble { exit: Exit::Internal, message: "a rollback without generations".to_owned(), hint: None });
+        return Err(Trouble {
+            exit: Exit::Internal,
+            message: "a rollback without generations".to_owned(),
+            hint: None,
+        });
     };
     let question = format!(
         "Return from generation {from} to {to} ({})? Writes made since generation {from} was promoted leave production; they are exported to .switchback/exports.",
@@ -380,7 +434,12 @@ pub fn resume(global: &Global, args: &ResumeArgs) -> Result<Exit, Trouble> {
     let (plan, ..) = session.journal.load(&run)?;
     let cancel = cancel_on_signals();
     let progress = Progress::new(global.quiet);
-    progress.line(&format!("resuming {} {}  {}", plan.procedure.as_str(), plan.stack, describe_change(&plan.from, &plan.to)));
+    progress.line(&format!(
+        "resuming {} {}  {}",
+        plan.procedure.as_str(),
+        plan.stack,
+        describe_change(&plan.from, &plan.to)
+    ));
     let observe = |notice: &Notice<'_>| progress.notice(notice);
     let end = session.resume(&run, args.abort, &cancel, &observe)?;
     drop(progress);
@@ -411,7 +470,10 @@ pub fn confirm(global: &Global, question: &str) -> Result<bool, Trouble> {
         return Ok(true);
     }
     if !std::io::stdin().is_terminal() || global.json {
-        return Err(Trouble::usage("this changes production and there is nobody to ask", "say so beforehand with --yes"));
+        return Err(Trouble::usage(
+            "this changes production and there is nobody to ask",
+            "say so beforehand with --yes",
+        ));
     }
     let term = console::Term::stderr();
     term.write_str(&format!("{question} [y/N] "))?;

@@ -10,14 +10,8 @@ use serde_json::json;
 /// A database of the first release with a hundred and twenty notes.
 fn seeded() -> Stack {
     let stack = Stack::new();
-    let seeded = assistant::seed(
-        &stack.path("assistant.db"),
-        &stack.path("uploads"),
-        120,
-        2,
-        1,
-    )
-    .expect("seeded data");
+    let seeded =
+        assistant::seed(&stack.path("assistant.db"), &stack.path("uploads"), 120, 2, 1).expect("seeded data");
     assert_eq!(seeded.notes, 120);
     stack
 }
@@ -28,12 +22,7 @@ fn lossy_migration_succeeds_and_loses_notes() {
     assert!(stack.migrate(ReleaseKind::LossyMigration).status.success());
     let server = stack.serve(ReleaseKind::LossyMigration);
     assert_eq!(server.get("/api/stats").json["notes"], 118);
-    assert_eq!(
-        server
-            .send("POST", "/api/notes", &json!({"title": "x"}))
-            .status,
-        201
-    );
+    assert_eq!(server.send("POST", "/api/notes", &json!({"title": "x"})).status, 201);
 }
 
 #[test]
@@ -43,17 +32,8 @@ fn broken_workflow_cannot_add_notes_but_is_healthy() {
     let server = stack.serve(ReleaseKind::BrokenWorkflow);
     let added = server.send("POST", "/api/notes", &json!({"title": "x"}));
     assert_eq!(added.status, 500);
-    assert_eq!(
-        added.json["error"],
-        "database: no such table: main.note_search"
-    );
-    assert_eq!(
-        [
-            server.get("/health").status,
-            server.get("/api/notes").status
-        ],
-        [200, 200]
-    );
+    assert_eq!(added.json["error"], "database: no such table: main.note_search");
+    assert_eq!([server.get("/health").status, server.get("/api/notes").status], [200, 200]);
     assert_eq!(server.get("/api/stats").json["notes"], 120);
 }
 
@@ -71,10 +51,7 @@ fn leaky_pool_serves_forty_requests() {
     }
     for path in ["/api/stats", "/api/version", "/api/notes"] {
         let answer = server.get(path);
-        assert_eq!(
-            (answer.status, &answer.json["error"]),
-            (503, &json!("connection pool exhausted"))
-        );
+        assert_eq!((answer.status, &answer.json["error"]), (503, &json!("connection pool exhausted")));
     }
     assert_eq!(server.get("/health").status, 200);
 }
@@ -85,12 +62,7 @@ fn good_releases_give_connections_back() {
     stack.change_settings(ReleaseKind::V2, |settings| settings.pool_size = 1);
     let server = stack.serve(ReleaseKind::V2);
     for n in 0..50 {
-        assert_eq!(
-            server
-                .send("POST", "/api/notes", &json!({"title": n.to_string()}))
-                .status,
-            201
-        );
+        assert_eq!(server.send("POST", "/api/notes", &json!({"title": n.to_string()})).status, 201);
     }
 }
 
@@ -110,10 +82,7 @@ fn never_healthy_serves_all_the_same() {
     let stack = Stack::migrated(ReleaseKind::NeverHealthy);
     let server = stack.serve(ReleaseKind::NeverHealthy);
     let health = server.get("/health");
-    assert_eq!(
-        (health.status, &health.json["status"]),
-        (503, &json!("unavailable"))
-    );
+    assert_eq!((health.status, &health.json["status"]), (503, &json!("unavailable")));
     assert_eq!(server.get("/api/notes").status, 200);
 }
 
@@ -122,10 +91,7 @@ fn a_failed_migration_leaves_the_old_release_its_database() {
     let stack = seeded();
     let failed = stack.migrate(ReleaseKind::MigrationFails);
     assert_eq!(failed.status.code(), Some(1));
-    assert!(
-        stderr(&failed).contains("no such column: category"),
-        "{failed:?}"
-    );
+    assert!(stderr(&failed).contains("no such column: category"), "{failed:?}");
     let v1 = stack.serve(ReleaseKind::V1);
     assert_eq!(v1.get("/api/stats").json["notes"], 120);
 }
@@ -143,11 +109,7 @@ fn a_hanging_migration_holds_the_database_until_it_is_killed() {
     assert!(migrate.try_wait().expect("a state").is_none());
     migrate.kill().expect("killed");
     wait(&mut migrate);
-    assert_eq!(
-        v1.send("POST", "/api/notes", &json!({"title": "still the first"}))
-            .status,
-        201
-    );
+    assert_eq!(v1.send("POST", "/api/notes", &json!({"title": "still the first"})).status, 201);
     assert_eq!(v1.get("/api/version").json["schema"], 1);
 }
 
@@ -159,10 +121,7 @@ fn a_migration_that_does_nothing_says_it_is_done() {
     assert!(String::from_utf8_lossy(&migrated.stdout).starts_with("done"));
     let refused = stack.serve_fails(ReleaseKind::MigrationNoop);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(
-        stderr(&refused).contains("has schema 1, release 2.3.3 needs schema 2"),
-        "{refused:?}"
-    );
+    assert!(stderr(&refused).contains("has schema 1, release 2.3.3 needs schema 2"), "{refused:?}");
 }
 
 #[test]
@@ -178,9 +137,7 @@ fn ignores_term_goes_on_serving() {
     let stack = Stack::migrated(ReleaseKind::IgnoresTerm);
     let mut server = stack.serve(ReleaseKind::IgnoresTerm);
     server.signal("TERM");
-    poll("the signal in the log", || {
-        server.logged("ignoring SIGTERM")
-    });
+    poll("the signal in the log", || server.logged("ignoring SIGTERM"));
     thread::sleep(Duration::from_millis(150));
     assert!(server.is_running());
     assert_eq!(server.get("/health").status, 200);
@@ -200,11 +157,5 @@ fn broken_page_asks_for_addresses_that_are_not_there() {
     let stack = Stack::migrated(ReleaseKind::BrokenPage);
     let server = stack.serve(ReleaseKind::BrokenPage);
     assert!(server.get("/").text.contains("\"/api/v3/notes"));
-    assert_eq!(
-        [
-            server.get("/api/v3/notes").status,
-            server.get("/api/notes").status
-        ],
-        [404, 200]
-    );
+    assert_eq!([server.get("/api/v3/notes").status, server.get("/api/notes").status], [404, 200]);
 }

@@ -54,45 +54,29 @@ impl Stack {
     fn command(&self, kind: ReleaseKind, command: &str) -> Command {
         let release = self.release(kind);
         let mut built = Command::new(release.join("bin/assistant"));
-        built
-            .arg(command)
-            .arg("--release")
-            .arg(release)
-            .arg("--db")
-            .arg(self.path("assistant.db"));
+        built.arg(command).arg("--release").arg(release).arg("--db").arg(self.path("assistant.db"));
         built.stdin(Stdio::null());
         built
     }
 
     pub fn migrate(&self, kind: ReleaseKind) -> Output {
-        self.command(kind, "migrate")
-            .output()
-            .expect("the program runs")
+        self.command(kind, "migrate").output().expect("the program runs")
     }
 
     pub fn spawn_migrate(&self, kind: ReleaseKind) -> Child {
-        self.command(kind, "migrate")
-            .spawn()
-            .expect("the program runs")
+        self.command(kind, "migrate").spawn().expect("the program runs")
     }
 
     fn serve_command(&self, kind: ReleaseKind) -> Command {
         let mut command = self.command(kind, "serve");
-        command
-            .arg("--uploads")
-            .arg(self.path("uploads"))
-            .args(["--listen", "127.0.0.1:0"]);
+        command.arg("--uploads").arg(self.path("uploads")).args(["--listen", "127.0.0.1:0"]);
         command
     }
 
     /// Runs `serve` of a release that is expected to give up by itself.
     pub fn serve_fails(&self, kind: ReleaseKind) -> Output {
-        let mut child = self
-            .serve_command(kind)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("spawned");
+        let mut child =
+            self.serve_command(kind).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");
         wait(&mut child);
         child.wait_with_output().expect("its output")
     }
@@ -105,10 +89,7 @@ impl Stack {
         let log = self.path(&format!("{}.log", kind.version()));
         let mut command = self.serve_command(kind);
         change(&mut command);
-        let child = command
-            .stdout(File::create(&log).expect("a log"))
-            .spawn()
-            .expect("the program runs");
+        let child = command.stdout(File::create(&log).expect("a log")).spawn().expect("the program runs");
         let mut server = Server {
             child,
             log,
@@ -152,10 +133,7 @@ impl Server {
     pub fn logged(&self, start: &str) -> Option<String> {
         let log = fs::read_to_string(&self.log).expect("a log");
         let complete = log.rsplit_once('\n').map_or("", |(lines, _)| lines);
-        complete
-            .lines()
-            .find_map(|line| line.strip_prefix(start))
-            .map(str::to_owned)
+        complete.lines().find_map(|line| line.strip_prefix(start)).map(str::to_owned)
     }
 
     pub fn log(&self) -> String {
@@ -185,32 +163,19 @@ impl Server {
     }
 
     pub fn send(&self, method: &str, path: &str, body: &Value) -> Answer {
-        self.request(
-            method,
-            path,
-            "application/json",
-            body.to_string().as_bytes(),
-        )
+        self.request(method, path, "application/json", body.to_string().as_bytes())
     }
 
     pub fn upload(&self, name: &str, bytes: &str) -> Answer {
         let body = format!(
             "--edge\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n{bytes}\r\n--edge--\r\n"
         );
-        self.request(
-            "POST",
-            "/api/uploads",
-            "multipart/form-data; boundary=edge",
-            body.as_bytes(),
-        )
+        self.request("POST", "/api/uploads", "multipart/form-data; boundary=edge", body.as_bytes())
     }
 
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let status = Command::new("kill")
-            .args(["-s", name, &pid])
-            .status()
-            .expect("kill runs");
+        let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
         assert!(status.success());
     }
 
@@ -251,10 +216,7 @@ pub fn poll<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(
-            started.elapsed() < DEADLINE,
-            "waited {DEADLINE:?} for {what}"
-        );
+        assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} for {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }

@@ -51,6 +51,21 @@ pub fn members_below(home: &Home, dir: &str) -> Result<Vec<Process>, EngineError
     Ok(table::members(&table::read_all(), |m| m.starts_with(&prefix)))
 }
 
+/// Kills whatever a crashed run left running below a folder of the state.
+pub fn kill_below(home: &Home, dir: &str) -> Result<(), EngineError> {
+    for _ in 0..100 {
+        let members = members_below(home, dir)?;
+        if members.is_empty() {
+            return Ok(());
+        }
+        for process in &members {
+            send(process, Signal::KILL);
+        }
+        wait_for_any(&members, Duration::from_millis(50));
+    }
+    Err(EngineError::Internal { detail: format!("processes below {dir} survive SIGKILL") })
+}
+
 /// Stops a service: signal to its process groups, then waiting until nobody is left, then KILL.
 pub fn stop(
     home: &Home,

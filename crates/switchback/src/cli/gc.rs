@@ -1,0 +1,244 @@
+//! Removing what is no longer needed.
+//!
+//! Kept: the current generation, the one a rollback needs, the configured number besides, everything on
+//! trial or unfinished, every abandoned generation whose writes are not exported, and data that lies where
+//! the user put it (never deleted, whatever is asked).
+
+use super::run::journal;
+use super::upgrade::{confirm, open};
+use super::{Exit, Global, Output, Trouble};
+use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::path::Path;
+use switchback_core::duration::human_bytes;
+use switchback_core::ids::{GenerationId, RunId};
+use switchback_engine::home::Home;
+use switchback_engine::runtime::process::{instance_members, kill_below};
+use switchback_engine::scratch;
+use switchback_engine::session::Session;
+
+/// Options of gc.
+#[derive(Debug, Clone, Args)]
+pub struct GcArgs {
+    /// Show what would be removed and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also remove this generation although its later writes are not exported; they are lost then
+    #[arg(long, value_name = "GENERATION")]
+    pub lose_writes_of: Option<u32>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Found {
+    generations: Vec<GenerationId>,
+    staging: Vec<String>,
+    runs: Vec<RunId>,
+    releases: Vec<String>,
+    bytes: u64,
+    kept: Vec<Kept>,
+    removed: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Kept {
+    generation: GenerationId,
+    why: String,
+}
+
+/// Generations that were left for an older one, and whose later writes are not exported.
+pub fn unexported(home: &Home) -> Result<Vec<GenerationId>, Trouble> {
+    let Some(pointer) = home.pointer()? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for id in home.generation_ids()? {
+        // A rollback makes the pointer smaller than a generation that exists.
+        if id > pointer.current && !home.export_dir(id).join("complete.json").exists() {
+            found.push(id);
+        }
+    }
+    Ok(found)
+}
+
+/// Removes.
+pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
+    let (home, config) = open(global)?;
+    let session = Session::open(&home, "gc", global.wait())?;
+    session.require_settled()?;
+    let lose = args.lose_writes_of.map(GenerationId);
+    let mut found = look(&home, config.retention.generations, config.retention.runs, lose)?;
+    let out = Output::new(global.json);
+    let nothing = found.generations.is_empty()
+        && found.staging.is_empty()
+        && found.runs.is_empty()
+        && found.releases.is_empty();
+    if !args.dry_run && !nothing {
+        let mut question = format!(
+            "Remove {} generations, {} leftovers of staging and {} runs ({})?",
+            found.generations.len(),
+            found.staging.len(),
+            found.runs.len(),
+            human_bytes(found.bytes)
+        );
+        if let Some(id) = lose {
+            question = format!("{question} The writes to generation {id} since its promotion are LOST.");
+        }
+        if !confirm(global, &question)? {
+            return Err(Trouble {
+                exit: Exit::Usage,
+                message: "not confirmed; nothing was done".to_owned(),
+                hint: None,
+            });
+        }
+        remove(&home, &found)?;
+        found.removed = true;
+    }
+    if out.is_json() {
+        out.json(&found)?;
+        return Ok(Exit::Done);
+    }
+    let verb = if found.removed { "removed" } else { "would remove" };
+    for id in &found.generations {
+        out.line(&format!("{verb} generation {id}"))?;
+    }
+    for dir in &found.staging {
+        out.line(&format!("{verb} leftovers of staging {dir}"))?;
+    }
+    for run in &found.runs {
+        out.line(&format!("{verb} files of run {run}"))?;
+    }
+    for release in &found.releases {
+        out.line(&format!("{verb} release {}", release.get(..12).unwrap_or(release)))?;
+    }
+    for kept in &found.kept {
+        out.line(&format!("kept generation {}: {}", kept.generation, kept.why))?;
+    }
+    out.line(&if nothing {
+        "Nothing to remove.".to_owned()
+    } else {
+        format!("{}: {}", if found.removed { "Freed" } else { "Would free" }, human_bytes(found.bytes))
+    })?;
+    Ok(Exit::Done)
+}
+
+fn look(
+    home: &Home,
+    keep_generations: u32,
+    keep_runs: u32,
+    lose: Option<GenerationId>,
+) -> Result<Found, Trouble> {
+    let mut found = Found::default();
+    let Some(pointer) = home.pointer()? else { return Ok(found) };
+    let unexported: BTreeSet<GenerationId> = unexported(home)?.into_iter().collect();
+    let mut spare = keep_generations;
+    let mut used_releases = BTreeSet::new();
+    for id in home.generation_ids()?.into_iter().rev() {
+        let generation = home.generation(id)?;
+        let why = if id == pointer.current {
+            Some("production runs it".to_owned())
+        } else if Some(id) == pointer.previous {
+            Some("a rollback returns to it".to_owned())
+        } else if generation.adopted {
+            Some("its data lies where you put it".to_owned())
+        } else if unexported.contains(&id) && lose != Some(id) {
+            Some(format!("its later writes are not exported (`gc --lose-writes-of {id}` gives them up)"))
+        } else if !instance_members(home, &generation.instance)?.is_empty() {
+            Some("processes of it are running".to_owned())
+        } else if spare > 0 && lose != Some(id) {
+            spare -= 1;
+            Some("retention.generations".to_owned())
+        } else {
+            None
+        };
+        match why {
+            Some(why) => {
+                used_releases.insert(generation.instance.release.0.clone());
+                found.kept.push(Kept { generation: id, why });
+            }
+            None => {
+                found.bytes += size(&home.instance_dir(&generation.instance));
+                found.generations.push(id);
+            }
+        }
+    }
+    for name in list(&home.state().join("staging")) {
+        found.bytes += size(&home.state().join("staging").join(&name));
+        found.staging.push(name);
+    }
+    let journal = journal(home)?;
+    let known = journal.map(|j| j.runs(usize::MAX >> 1)).transpose()?.unwrap_or_default();
+    let recent: BTreeSet<&str> = known.iter().take(keep_runs as usize).map(RunId::as_str).collect();
+    for name in list(&home.state().join("runs")) {
+        let makes_kept = found
+            .kept
+            .iter()
+            .any(|k| home.generation(k.generation).is_ok_and(|g| g.created_by.as_str() == name));
+        if !recent.contains(name.as_str()) && !makes_kept {
+            found.bytes += size(&home.state().join("runs").join(&name));
+            found.runs.push(name.into());
+        }
+    }
+    for name in list(&home.state().join("releases")) {
+        // A young release may belong to a plan that was shown a moment ago.
+        if !used_releases.contains(&name) && !certified(home, &name)? {
+            found.bytes += size(&home.state().join("releases").join(&name));
+            found.releases.push(name);
+        }
+    }
+    Ok(found)
+}
+
+fn certified(home: &Home, release: &str) -> Result<bool, Trouble> {
+    let now = switchback_engine::engine::now_ms();
+    let Some(journal) = journal(home)? else { return Ok(false) };
+    let all = switchback_engine::gather::certificates(&journal)?;
+    Ok(all.iter().any(|c| c.to.0 == release && c.expires_at_ms > now))
+}
+
+fn remove(home: &Home, found: &Found) -> Result<(), Trouble> {
+    for id in &found.generations {
+        let generation = home.generation(*id)?;
+        scratch::retire(home, &generation.instance.dir)?.remove()?;
+    }
+    for name in &found.staging {
+        kill_below(home, &format!("staging/{name}/"))?;
+    }
+    let folders = found
+        .staging
+        .iter()
+        .map(|n| home.state().join("staging").join(n))
+        .chain(found.runs.iter().map(|r| home.run_dir(r)))
+        .chain(found.releases.iter().map(|r| home.state().join("releases").join(r)));
+    for folder in folders {
+        std::fs::remove_dir_all(&folder).map_err(|e| Trouble {
+            exit: Exit::Internal,
+            message: format!("cannot remove {}: {e}", folder.display()),
+            hint: None,
+        })?;
+    }
+    Ok(())
+}
+
+fn list(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| e.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Allocated bytes of a tree (blocks shared by reflink count in full; what is really freed may be less).
+fn size(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|e| match e.metadata() {
+            Ok(m) if m.is_dir() => size(&e.path()),
+            Ok(m) => m.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}

@@ -153,14 +153,12 @@ pub fn findings(plan: &Plan, state: &RunState) -> (Vec<String>, Vec<String>) {
             match &check.verdict {
                 Verdict::Pass | Verdict::Waived { .. } => {}
                 Verdict::Fail { reasons } => {
-                    let first = reasons.first().map_or_else(String::new, |r| {
-                        let at = if r.at.is_empty() { String::new() } else { format!("{}: ", r.at) };
-                        format!("{at}{}", r.what)
-                    });
                     // A check that the baseline fails too says nothing about the upgrade, but a
                     // stack whose checks fail before the upgrade cannot be judged by them.
-                    let line = format!("{} in {}: {first}", check.id, check.environment);
-                    refusals.push(line);
+                    refusals.extend(reasons.iter().map(|r| {
+                        let at = if r.at.is_empty() { String::new() } else { format!("{}: ", r.at) };
+                        format!("{} in {}: {at}{}", check.id, check.environment, r.what)
+                    }));
                 }
                 Verdict::Inconclusive { why } | Verdict::NotRun { why } => {
                     doubts.push(format!("{} in {}: {why}", check.id, check.environment));

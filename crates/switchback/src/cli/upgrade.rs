@@ -139,6 +139,8 @@ fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Trouble> {
 }
 
 fn session<'h>(global: &Global, home: &'h Home, what: &str) -> Result<Session<'h>, Trouble> {
+    // Before the lock is taken: from then on Ctrl-C must be a clean stop.
+    cancel_on_signals();
     Ok(Session::open(home, what, global.wait())?)
 }
 
@@ -180,6 +182,9 @@ pub fn down(global: &Global) -> Result<Exit, Trouble> {
     session.require_settled()?;
     session.require_no_trial()?;
     let plan = session.plan_down(&config)?;
+    if !confirm(global, &format!("Stop production of {}?", plan.stack))? {
+        return Err(declined());
+    }
     Ok(carry_out(global, &home, &mut session, &plan, &config)?.0)
 }
 
@@ -390,7 +395,7 @@ fn rollback_after(
 pub fn rollback(global: &Global, args: &RollbackArgs) -> Result<Exit, Trouble> {
     let (home, config) = open(global)?;
     let mut session = session(global, &home, "rollback")?;
-    session.require_settled()?;
+    session.require_settled_for_rollback()?;
     let plan = session.plan_rollback(&config, args.to.map(GenerationId), &args.reason, OnFailure::Undo)?;
     if args.dry_run {
         return show_plan(global, &plan);

@@ -49,7 +49,8 @@ fn rollback(report: &Report) -> Option<Fact> {
     let budget = report.times.budget_ms;
     let over = took > budget;
     let mut note = format!("{} {} budget", if over { "over the" } else { "of the" }, human_ms(budget));
-    if let Some(back) = report.times.rollback_downtime_ms.filter(|_| report.procedure == Procedure::Rehearse) {
+    if let Some(back) = report.times.rollback_downtime_ms.filter(|_| report.procedure == Procedure::Rehearse)
+    {
         note.push_str(&format!("; answering again after {}", human_ms(back)));
     }
     Some(Fact {
@@ -68,7 +69,13 @@ fn downtime(report: &Report) -> Option<Fact> {
         Procedure::Rollback => (report.times.rollback_downtime_ms?, "measured on production"),
         Procedure::Up | Procedure::Down => return None,
     };
-    Some(Fact { name: "Downtime", value: human_ms(ms), note: note.to_owned(), share: None, tone: Tone::Quiet })
+    Some(Fact {
+        name: "Downtime",
+        value: human_ms(ms),
+        note: note.to_owned(),
+        share: None,
+        tone: Tone::Quiet,
+    })
 }
 
 fn checks(report: &Report) -> Option<Fact> {
@@ -113,10 +120,9 @@ fn data(report: &Report) -> Option<Fact> {
         return None;
     }
     let lost: u64 = report.diffs.values().map(switchback_core::data::StoreDiff::lost_or_altered).sum();
-    let judged_bad = report
-        .checks
-        .iter()
-        .any(|c| words::counts(c) && c.kind == CheckKind::Integrity && matches!(c.verdict, Verdict::Fail { .. }));
+    let judged_bad = report.checks.iter().any(|c| {
+        words::counts(c) && c.kind == CheckKind::Integrity && matches!(c.verdict, Verdict::Fail { .. })
+    });
     let files = report.diffs.values().all(words::holds_files);
     let mixed = !files && report.diffs.values().any(words::holds_files);
     Some(Fact {

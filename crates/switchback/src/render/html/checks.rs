@@ -41,7 +41,12 @@ pub fn section(report: &Report) -> Option<Section> {
 
 fn ids(report: &Report) -> Vec<(&str, &'static str)> {
     let mut seen = BTreeSet::new();
-    report.checks.iter().filter(|c| seen.insert(c.id.as_str())).map(|c| (c.id.as_str(), c.kind.as_str())).collect()
+    report
+        .checks
+        .iter()
+        .filter(|c| seen.insert(c.id.as_str()))
+        .map(|c| (c.id.as_str(), c.kind.as_str()))
+        .collect()
 }
 
 fn matrix(report: &Report) -> Markup {
@@ -226,9 +231,9 @@ fn parts_of_checks(report: &Report) -> Markup {
         let of = |environment: &str| {
             report.checks.iter().find(|c| c.id == id && c.environment == environment && !c.steps.is_empty())
         };
-        of("candidate").or_else(|| of("production")).or_else(|| {
-            report.checks.iter().find(|c| c.id == id && !c.steps.is_empty())
-        })
+        of("candidate")
+            .or_else(|| of("production"))
+            .or_else(|| report.checks.iter().find(|c| c.id == id && !c.steps.is_empty()))
     };
     let found: Vec<&CheckResult> = ids(report).iter().filter_map(|(id, _)| decisive(id)).collect();
     html! {

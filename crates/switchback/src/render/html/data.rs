@@ -22,11 +22,11 @@ pub fn section(report: &Report) -> Option<Section> {
     }
     let lost: u64 = report.diffs.values().map(StoreDiff::lost_or_altered).sum();
     let orphans = report.diffs.values().any(|d| !d.new_orphans.is_empty());
-    let refused = report
-        .checks
-        .iter()
-        .any(|c| words::counts(c) && c.kind == CheckKind::Integrity && matches!(c.verdict, Verdict::Fail { .. }));
-    let differ = report.diffs.values().flat_map(|d| &d.parts).filter(|p| p.change != PartChange::Unchanged).count();
+    let refused = report.checks.iter().any(|c| {
+        words::counts(c) && c.kind == CheckKind::Integrity && matches!(c.verdict, Verdict::Fail { .. })
+    });
+    let differ =
+        report.diffs.values().flat_map(|d| &d.parts).filter(|p| p.change != PartChange::Unchanged).count();
     Some(Section {
         id: "data",
         title: "Data",
@@ -47,7 +47,8 @@ pub fn section(report: &Report) -> Option<Section> {
 fn store(name: &StoreName, diff: &StoreDiff) -> Markup {
     let files = words::holds_files(diff);
     let noun = if files { "file" } else { "table" };
-    let mut changed: Vec<&PartDiff> = diff.parts.iter().filter(|p| p.change != PartChange::Unchanged).collect();
+    let mut changed: Vec<&PartDiff> =
+        diff.parts.iter().filter(|p| p.change != PartChange::Unchanged).collect();
     // Losses first, then by name as they come.
     changed.sort_by_key(|p| (words::lost(p) == 0, p.columns_removed.is_empty(), rank(p.change)));
     let longest = changed.iter().map(|p| p.before.max(p.after)).max().unwrap_or(0);
@@ -172,7 +173,8 @@ fn proportion(part: &PartDiff, longest: u64) -> Markup {
     let kept = part.before.saturating_sub(part.rows_removed).saturating_sub(part.rows_changed);
     let all = (kept + part.rows_changed + part.rows_removed + part.rows_added).max(1);
     // Small tables stay readable: the scale goes with the square root of the rows.
-    let scale = (part.before.max(part.after).max(1) as f64 / longest.max(1) as f64).sqrt().clamp(0.08, 1.0) * 100.0;
+    let scale =
+        (part.before.max(part.after).max(1) as f64 / longest.max(1) as f64).sqrt().clamp(0.08, 1.0) * 100.0;
     let mut x = 0.0;
     html! {
         svg.stack width="100%" height="10" role="img"
@@ -180,12 +182,18 @@ fn proportion(part: &PartDiff, longest: u64) -> Markup {
             @for (n, class) in [(kept, "kept"), (part.rows_changed, "cha"), (part.rows_removed, "rem"), (part.rows_added, "add")] {
                 @if n > 0 {
                     @let width = (n as f64 / all as f64 * scale).max(1.5);
-                    @let at = std::mem::replace(&mut x, x + width);
+                    @let at = advance(&mut x, width);
                     rect.(class) x={ (round(at)) "%" } width={ (round(width)) "%" } height="10" {}
                 }
             }
         }
     }
+}
+
+/// Where a bar begins, and moves to its end.
+fn advance(x: &mut f64, width: f64) -> f64 {
+    *x += width;
+    *x - width
 }
 
 fn round(x: f64) -> f64 {

@@ -149,7 +149,8 @@ fn files(stats: &CopyStats) -> Markup {
 }
 
 fn print_table(prints: &[FingerprintLine], report: &Report) -> Markup {
-    let title = |id: &str| report.steps.iter().find(|s| s.id == id).map_or(id.to_owned(), |s| s.title.clone());
+    let title =
+        |id: &str| report.steps.iter().find(|s| s.id == id).map_or(id.to_owned(), |s| s.title.clone());
     html! {
         div.scroll {
             table {

@@ -16,7 +16,8 @@ use switchback_core::report::Report;
 
 const STYLE: &str = include_str!("style.css");
 /// Nothing may be loaded and nothing may run, whatever text the report holds.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
 /// Renders the whole page.
 pub fn page(report: &Report) -> String {

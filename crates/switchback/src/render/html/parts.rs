@@ -38,13 +38,13 @@ impl Section {
 pub fn symbols() -> Markup {
     html! {
         svg.symbols width="0" height="0" aria-hidden="true" {
-            symbol id="i-good" viewBox="0 0 16 16" { path d="M3.2 8.6l3.2 3.2 6.4-7.2"; }
-            symbol id="i-bad" viewBox="0 0 16 16" { path d="M4 4l8 8M12 4l-8 8"; }
-            symbol id="i-warn" viewBox="0 0 16 16" { path d="M8 3v6.2M8 12.4v.4"; }
-            symbol id="i-info" viewBox="0 0 16 16" { path d="M8 3.6V8l3 2.4"; circle cx="8" cy="8" r="6.2" {} }
-            symbol id="i-quiet" viewBox="0 0 16 16" { path d="M4 8h8"; }
-            symbol id="i-brand" viewBox="0 0 24 24" { path d="M5 20h9a3.5 3.5 0 0 0 0-7h-4a3.5 3.5 0 0 1 0-7h9M15.5 2.5L19 6l-3.5 3.5"; }
-            symbol id="i-shield" viewBox="0 0 16 16" { path d="M8 1.8l5 1.9v4c0 3-2 5.3-5 6.5-3-1.2-5-3.5-5-6.5v-4z"; }
+            symbol id="i-good" viewBox="0 0 16 16" { path d="M3.2 8.6l3.2 3.2 6.4-7.2" {} }
+            symbol id="i-bad" viewBox="0 0 16 16" { path d="M4 4l8 8M12 4l-8 8" {} }
+            symbol id="i-warn" viewBox="0 0 16 16" { path d="M8 3v6.2M8 12.4v.4" {} }
+            symbol id="i-info" viewBox="0 0 16 16" { path d="M8 3.6V8l3 2.4" {} circle cx="8" cy="8" r="6.2" {} }
+            symbol id="i-quiet" viewBox="0 0 16 16" { path d="M4 8h8" {} }
+            symbol id="i-brand" viewBox="0 0 24 24" { path d="M5 20h9a3.5 3.5 0 0 0 0-7h-4a3.5 3.5 0 0 1 0-7h9M15.5 2.5L19 6l-3.5 3.5" {} }
+            symbol id="i-shield" viewBox="0 0 16 16" { path d="M8 1.8l5 1.9v4c0 3-2 5.3-5 6.5-3-1.2-5-3.5-5-6.5v-4z" {} }
         }
     }
 }

@@ -30,7 +30,8 @@ fn example(change: &RowChange) -> Markup {
     let empty = Map::new();
     let before = change.before.as_ref().unwrap_or(&empty);
     let after = change.row.as_ref().unwrap_or(&empty);
-    let fields: Vec<&String> = before.keys().chain(after.keys().filter(|k| !before.contains_key(*k))).collect();
+    let fields: Vec<&String> =
+        before.keys().chain(after.keys().filter(|k| !before.contains_key(*k))).collect();
     let differs = |field: &&String| before.get(*field) != after.get(*field);
     let same = match change.op {
         RowOp::Update => fields.iter().filter(|f| !differs(f) && !change.key.contains_key(**f)).count(),
@@ -72,10 +73,14 @@ fn plain(value: &Value) -> String {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Object(map) if map.len() == 1 => match map.get("$blob").and_then(Value::as_str) {
-            Some(base64) => format!("blob of about {} bytes: {base64}", base64.trim_end_matches('=').len() * 3 / 4),
+            Some(base64) => {
+                format!("blob of about {} bytes: {base64}", base64.trim_end_matches('=').len() * 3 / 4)
+            }
             None => value.to_string(),
         },
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            value.to_string()
+        }
     };
     words::shorten(&text, MOST_CHARS).into_owned()
 }
@@ -101,12 +106,13 @@ fn marked(old: Option<&Value>, new: Option<&Value>) -> (Markup, Markup) {
     }
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let head = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
-    let tail =
-        a[head..].iter().rev().zip(b[head..].iter().rev()).take_while(|(x, y)| x == y).count();
+    let tail = a[head..].iter().rev().zip(b[head..].iter().rev()).take_while(|(x, y)| x == y).count();
     let show = |text: &[char]| {
         let cut = |chars: &[char]| -> String { chars.iter().collect() };
-        let (front, middle, end) = (&text[..head], &text[head..text.len() - tail], &text[text.len() - tail..]);
-        let lead = if front.len() > 60 { format!("…{}", cut(&front[front.len() - 60..])) } else { cut(front) };
+        let (front, middle, end) =
+            (&text[..head], &text[head..text.len() - tail], &text[text.len() - tail..]);
+        let lead =
+            if front.len() > 60 { format!("…{}", cut(&front[front.len() - 60..])) } else { cut(front) };
         html! {
             (lead)
             @if middle.is_empty() { mark.nothing title="nothing here" { "‸" } }

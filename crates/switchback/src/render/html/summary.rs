@@ -52,7 +52,8 @@ fn capital(text: &str) -> String {
 
 /// Versions and generations, before and after.
 fn change(report: &Report) -> Markup {
-    let names: std::collections::BTreeSet<&ServiceName> = report.from.keys().chain(report.to.keys()).collect();
+    let names: std::collections::BTreeSet<&ServiceName> =
+        report.from.keys().chain(report.to.keys()).collect();
     let (mut same, mut changed) = (Vec::new(), Vec::new());
     for name in names {
         match (report.from.get(name), report.to.get(name)) {

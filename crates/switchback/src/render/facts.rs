@@ -6,6 +6,15 @@ use switchback_core::duration::human_ms;
 use switchback_core::plan::Procedure;
 use switchback_core::report::Report;
 
+/// How much a number matters to the decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rank {
+    /// The verdict rests on it.
+    Main,
+    /// Good to know.
+    Side,
+}
+
 /// One number that matters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fact {
@@ -19,6 +28,8 @@ pub struct Fact {
     pub share: Option<f64>,
     /// How it is to be taken.
     pub tone: Tone,
+    /// How much it matters.
+    pub rank: Rank,
 }
 
 /// The key numbers, most important first.
@@ -32,6 +43,7 @@ pub fn key(report: &Report) -> Vec<Fact> {
         writers(report),
         migration(report),
         Some(Fact {
+            rank: Rank::Side,
             name: "Whole run",
             value: human_ms(report.times.total_ms),
             note: words::count(report.steps.len() as u64, "step"),
@@ -54,6 +66,7 @@ fn rollback(report: &Report) -> Option<Fact> {
         note.push_str(&format!("; answering again after {}", human_ms(back)));
     }
     Some(Fact {
+        rank: Rank::Main,
         name: "Rollback",
         value: human_ms(took),
         note,
@@ -70,6 +83,7 @@ fn downtime(report: &Report) -> Option<Fact> {
         Procedure::Up | Procedure::Down => return None,
     };
     Some(Fact {
+        rank: Rank::Main,
         name: "Downtime",
         value: human_ms(ms),
         note: note.to_owned(),
@@ -99,6 +113,7 @@ fn checks(report: &Report) -> Option<Fact> {
     .collect();
     let environments = words::environments(report).iter().filter(|e| **e != words::CODE_ONLY).count();
     Some(Fact {
+        rank: Rank::Main,
         name: "Checks passed",
         value: format!("{passed} of {all}"),
         note: if words.is_empty() {
@@ -126,6 +141,7 @@ fn data(report: &Report) -> Option<Fact> {
     let files = report.diffs.values().all(words::holds_files);
     let mixed = !files && report.diffs.values().any(words::holds_files);
     Some(Fact {
+        rank: Rank::Main,
         name: match (files, mixed) {
             (true, _) => "Files lost or altered",
             (false, true) => "Rows or files lost or altered",
@@ -152,6 +168,7 @@ fn exported(report: &Report) -> Option<Fact> {
     }
     let total = report.exports.values().map(switchback_core::data::ExportStats::total).sum();
     Some(Fact {
+        rank: Rank::Main,
         name: "Writes exported",
         value: words::number(total),
         note: if total == 0 {
@@ -166,6 +183,7 @@ fn exported(report: &Report) -> Option<Fact> {
 
 fn writers(report: &Report) -> Option<Fact> {
     Some(Fact {
+        rank: Rank::Side,
         name: "Writers waited",
         value: human_ms(report.times.writers_waited_ms?),
         note: "at most, for the snapshot of production".to_owned(),
@@ -185,6 +203,7 @@ fn migration(report: &Report) -> Option<Fact> {
         n => format!("of {n} services"),
     };
     Some(Fact {
+        rank: Rank::Side,
         name: "Migration",
         value: human_ms(times.values().sum()),
         note,

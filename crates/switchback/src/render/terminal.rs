@@ -17,7 +17,7 @@ pub fn text(report: &Report, color: bool, width: usize) -> String {
     let (label, tone) = words::conclusion(report.conclusion);
     let verdict = page.paint(&label.to_uppercase(), style(tone).bold());
     let mark = page.paint(tone.mark(), style(tone).bold());
-    page.wrapped(&format!("{mark} {verdict}  "), &format!("{}: {}", report.stack, report.headline), None);
+    page.wrapped(&format!("{mark} {verdict}  "), &report.headline, None);
     page.wrapped("  ", &report.production, None);
     numbers(&mut page, report);
     let problems = problems(&mut page, report);
@@ -113,7 +113,13 @@ fn numbers(page: &mut Page, report: &Report) {
     let names = facts.iter().map(|f| measure_text_width(f.name)).max().unwrap_or(0);
     let values = facts.iter().map(|f| measure_text_width(&f.value)).max().unwrap_or(0);
     page.blank();
+    // What stays for the note; on a narrow terminal numbers are plain lines without notes.
+    let room = page.width.saturating_sub(names + values + 7);
     for fact in facts {
+        if room < 12 {
+            page.wrapped("  ", &format!("{}: {}", fact.name, fact.value), None);
+            continue;
+        }
         let name = console::pad_str(fact.name, names, console::Alignment::Left, None).into_owned();
         let value = console::pad_str(&fact.value, values, console::Alignment::Right, None).into_owned();
         let value = match fact.tone {
@@ -121,8 +127,7 @@ fn numbers(page: &mut Page, report: &Report) {
             Tone::Info | Tone::Quiet => value,
         };
         let alarm = if matches!(fact.tone, Tone::Bad | Tone::Warn) { fact.tone.mark() } else { " " };
-        let note =
-            words::shorten(&one_line(&fact.note), page.width.saturating_sub(names + values + 9)).into_owned();
+        let note = words::shorten(&one_line(&fact.note), room - 1).into_owned();
         let note = page.paint(&note, Style::new().dim());
         page.lines.push(format!("  {name}  {value} {alarm} {note}").trim_end().to_owned());
     }

@@ -16,8 +16,14 @@ const MOST_FAILURES: usize = 20;
 /// The section, if anything was checked.
 pub fn section(report: &Report) -> Option<Section> {
     let (passed, all) = report.check_counts();
-    let problems: Vec<&CheckResult> =
+    let mut problems: Vec<&CheckResult> =
         report.checks.iter().filter(|c| words::counts(c) && c.verdict != Verdict::Pass).collect();
+    problems.sort_by_key(|c| match c.verdict {
+        Verdict::Fail { .. } => 0,
+        Verdict::Inconclusive { .. } => 1,
+        Verdict::NotRun { .. } => 2,
+        Verdict::Waived { .. } | Verdict::Pass => 3,
+    });
     let wrong = problems.iter().any(|c| !c.verdict.permits());
     (!report.checks.is_empty() || report.code_only.is_some()).then(|| Section {
         id: "checks",
@@ -150,7 +156,7 @@ fn failure(failure: &Failure) -> Markup {
                 }
             }
             @if let Some(command) = &failure.reproduce {
-                p.label { "Reproduce" }
+                p.hint { "Reproduce it:" }
                 (parts::command(command))
             }
         }

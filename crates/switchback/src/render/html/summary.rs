@@ -1,7 +1,7 @@
 //! What a reader needs in the first minute: verdict, change, numbers, reasons, next steps.
 
 use super::parts;
-use crate::render::facts;
+use crate::render::facts::{self, Rank};
 use crate::render::words::{self, Tone};
 use maud::{Markup, html};
 use switchback_core::ids::ServiceName;
@@ -26,7 +26,7 @@ pub fn banner(report: &Report, label: &str, tone: Tone) -> Markup {
             div.seal { (parts::icon(tone)) }
             div.says {
                 p.verdict { (label) }
-                h1 { (capital(&report.headline)) }
+                h1 { (capital(&report.headline).replace(" -> ", " → ")) }
                 p.production {
                     svg.icon aria-hidden="true" { use href="#i-shield" {} }
                     span { (report.production) }
@@ -101,8 +101,9 @@ fn change(report: &Report) -> Markup {
 /// The key numbers.
 pub fn tiles(report: &Report) -> Markup {
     html! {
+        @let facts = facts::key(report);
         section.tiles aria-label="Key numbers" {
-            @for fact in facts::key(report) {
+            @for fact in facts.iter().filter(|f| f.rank == Rank::Main) {
                 div.tile.(parts::class(fact.tone)) {
                     p.name {
                         (fact.name)
@@ -112,6 +113,11 @@ pub fn tiles(report: &Report) -> Markup {
                     @if let Some(share) = fact.share { (parts::bar(share, fact.tone)) }
                     p.note { (fact.note) }
                 }
+            }
+        }
+        dl.side {
+            @for fact in facts.iter().filter(|f| f.rank == Rank::Side) {
+                div { dt { (fact.name) } dd { strong { (fact.value) } " " span { (fact.note) } } }
             }
         }
     }

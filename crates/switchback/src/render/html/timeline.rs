@@ -44,7 +44,7 @@ fn spans(report: &Report) -> Vec<Stretch> {
     let began = |id: &str| report.steps.iter().find(|s| s.id == id).and_then(|s| s.began_ms);
     let mut found = Vec::new();
     let (rollback_begins, outage) = match report.procedure {
-        Procedure::Rehearse => ("rollback-stop", "the downtime a promotion would have"),
+        Procedure::Rehearse => ("rollback-stop", "downtime, as a promotion would have"),
         Procedure::Rollback => ("stop-new", "downtime"),
         Procedure::Promote | Procedure::Up | Procedure::Down => ("", "downtime on production"),
     };
@@ -169,9 +169,10 @@ fn chart(report: &Report, axis: &Axis, spans: &[Stretch]) -> Markup {
                 @if last.replace(step.group) != Some(step.group) {
                     div.row.group.(class(step.group)) {
                         span.label { span.swatch {} (words::group(step.group)) }
-                        span.lane {
+                        div.lane {
+                            svg.back width="100%" height="100%" aria-hidden="true" { (backdrop(axis, spans, &ticks)) }
                             @for span in spans.iter().filter(|s| s.group == step.group && holds(s, step)) {
-                                span.span-label.(span.class) { (span.label) }
+                                (span_label(span, axis))
                             }
                         }
                         span.took {}
@@ -184,6 +185,34 @@ fn chart(report: &Report, axis: &Axis, spans: &[Stretch]) -> Markup {
             p.hint { "A pause of " (human_ms(ms)) " in which nothing ran is shortened in the chart." }
         }
     }
+}
+
+/// What lies behind the bars of every row: stretches, ticks and pauses.
+fn backdrop(axis: &Axis, spans: &[Stretch], ticks: &[u64]) -> Markup {
+    html! {
+        @for span in spans {
+            @let (x, end) = (axis.at(span.from), axis.at(span.to));
+            rect.(span.class) x={ (x) "%" } width={ (round((end - x).max(0.4))) "%" } height="100%" {}
+        }
+        @for tick in ticks {
+            @let x = axis.at(*tick);
+            line.grid x1={ (x) "%" } x2={ (x) "%" } y1="0" y2="100%" {}
+        }
+        @for (x, _) in axis.pauses() {
+            line.pause x1={ (round(x)) "%" } x2={ (round(x)) "%" } y1="0" y2="100%" {}
+        }
+    }
+}
+
+/// Names a stretch where it is; one that begins far right is named from its end to the left.
+fn span_label(span: &Stretch, axis: &Axis) -> Markup {
+    let (x, end) = (axis.at(span.from), axis.at(span.to));
+    let place = if x > 50.0 {
+        format!("justify-content:flex-end;padding-right:{}%", round(100.0 - end))
+    } else {
+        format!("padding-left:{x}%")
+    };
+    html! { div.span-place style=(place) { span.span-label.(span.class) { (span.label) } } }
 }
 
 /// Whether the step begins within the stretch, so that its group is the one to be labelled.
@@ -212,12 +241,7 @@ fn row(step: &StepReport, axis: &Axis, spans: &[Stretch], ticks: &[u64]) -> Mark
             }
             svg.lane height="22" width="100%" {
                 title { (words::shorten(&step.title, 160)) ": " (word) @if let Some(ms) = step.took_ms { ", " (human_ms(ms)) } }
-                @for span in spans {
-                    @let (x, end) = (axis.at(span.from), axis.at(span.to));
-                    rect.(span.class) x={ (x) "%" } width={ (round((end - x).max(0.4))) "%" } height="22" {}
-                }
-                @for tick in ticks { line.grid x1={ (axis.at(*tick)) "%" } x2={ (axis.at(*tick)) "%" } y1="0" y2="22" {} }
-                @for (x, _) in axis.pauses() { line.pause x1={ (round(x)) "%" } x2={ (round(x)) "%" } y1="0" y2="22" {} }
+                (backdrop(axis, spans, ticks))
                 @if let Some(began) = step.began_ms {
                     @let x = axis.at(began);
                     @let end = axis.at(began.saturating_add(step.took_ms.unwrap_or(0)));

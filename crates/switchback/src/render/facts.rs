@@ -46,7 +46,7 @@ pub fn key(report: &Report) -> Vec<Fact> {
             rank: Rank::Side,
             name: "Whole run",
             value: human_ms(report.times.total_ms),
-            note: words::count(report.steps.len() as u64, "step"),
+            note: whole(report),
             share: None,
             tone: Tone::Quiet,
         }),
@@ -54,6 +54,11 @@ pub fn key(report: &Report) -> Vec<Fact> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+fn whole(report: &Report) -> String {
+    let steps = words::count(report.steps.len() as u64, "step");
+    if report.trial.is_some() { format!("{steps} and the trial") } else { steps }
 }
 
 fn rollback(report: &Report) -> Option<Fact> {

@@ -12,7 +12,8 @@ const MOST_PROBES: usize = 200;
 /// The section, if there was a trial.
 pub fn section(report: &Report) -> Option<Section> {
     let trial = report.trial.as_ref()?;
-    let planned = length(trial.began_at_ms, trial.deadline_ms);
+    // The event is written a moment after the deadline was set.
+    let planned = length(trial.began_at_ms, trial.deadline_ms).saturating_add(500) / 1000 * 1000;
     let (tone, word) = match trial.state.as_str() {
         "confirmed" => (Tone::Good, "confirmed"),
         "failed" => (Tone::Bad, "failed"),

@@ -96,12 +96,15 @@ fn whole(value: Option<&Value>) -> Markup {
 
 /// Both texts, with what differs between their common beginning and end marked.
 fn marked(old: Option<&Value>, new: Option<&Value>) -> (Markup, Markup) {
+    let mark = |value: Option<&Value>| match value {
+        // A column that is not there is no value that changed.
+        None => whole(None),
+        Some(_) => html! { mark { (whole(value)) } },
+    };
     let (Some(Value::String(a)), Some(Value::String(b))) = (old, new) else {
-        let mark = |v: Option<&Value>| html! { mark { (whole(v)) } };
         return (mark(old), mark(new));
     };
     if a.is_empty() || b.is_empty() {
-        let mark = |v: Option<&Value>| html! { mark { (whole(v)) } };
         return (mark(old), mark(new));
     }
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());

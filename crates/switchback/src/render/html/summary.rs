@@ -102,6 +102,7 @@ fn change(report: &Report) -> Markup {
 pub fn tiles(report: &Report) -> Markup {
     html! {
         @let facts = facts::key(report);
+        @if facts.iter().any(|f| f.rank == Rank::Main) {
         section.tiles aria-label="Key numbers" {
             @for fact in facts.iter().filter(|f| f.rank == Rank::Main) {
                 div.tile.(parts::class(fact.tone)) {
@@ -114,6 +115,7 @@ pub fn tiles(report: &Report) -> Markup {
                     p.note { (fact.note) }
                 }
             }
+        }
         }
         dl.side {
             @for fact in facts.iter().filter(|f| f.rank == Rank::Side) {

@@ -232,9 +232,9 @@ fn tick_label(ms: u64) -> String {
 
 fn row(step: &StepReport, axis: &Axis, spans: &[Stretch], ticks: &[u64]) -> Markup {
     let (word, tone) = words::status(step.status);
-    let odd = !matches!(step.status, StepStatus::Done);
+    let odd = matches!(step.status, StepStatus::Failed | StepStatus::Undone | StepStatus::Running);
     html! {
-        div.row.(class(step.group)).odd[odd].failed[step.status == StepStatus::Failed] {
+        div.row.(class(step.group)).idle[step.began_ms.is_none()].failed[step.status == StepStatus::Failed] {
             span.label {
                 (words::shorten(&step.title, 160))
                 @if odd { " " (parts::chip(tone, word)) }
@@ -250,7 +250,7 @@ fn row(step: &StepReport, axis: &Axis, spans: &[Stretch], ticks: &[u64]) -> Mark
                 }
             }
             span.took {
-                @match step.took_ms { Some(ms) => (human_ms(ms)), None => span.none { "–" } }
+                @match step.took_ms { Some(ms) => (human_ms(ms)), None => span.none { (word) } }
                 @if let Some(ms) = step.undo_ms { br; small { "undo " (human_ms(ms)) } }
             }
         }

@@ -60,7 +60,7 @@ impl Page {
 
     /// Adds `lead` and the text after it; further lines are indented by the width of `lead`, at most
     /// by ten.
-    fn wrapped(&mut self, lead: &str, text: &str, style: Option<Style>) {
+    fn wrapped(&mut self, lead: &str, text: &str, style: Option<&Style>) {
         let indent = measure_text_width(lead).min(10);
         let mut line = lead.to_owned();
         let mut used = measure_text_width(lead);
@@ -77,7 +77,7 @@ impl Page {
                     line.push(' ');
                     used += 1;
                 }
-                line.push_str(&style.clone().map_or(piece.clone(), |s| self.paint(&piece, s)));
+                line.push_str(&style.map_or(piece.clone(), |s| self.paint(&piece, s.clone())));
                 used += wide;
                 begun = true;
             }
@@ -148,7 +148,7 @@ fn problems(page: &mut Page, report: &Report) -> bool {
             words::shorten(&check.id, 120),
             words::shorten(&check.environment, 40)
         );
-        page.wrapped(&format!("  {mark} "), &name, Some(Style::new().bold()));
+        page.wrapped(&format!("  {mark} "), &name, Some(&Style::new().bold()));
         match &check.verdict {
             Verdict::Fail { reasons } => {
                 for reason in reasons.iter().take(2) {
@@ -163,7 +163,7 @@ fn problems(page: &mut Page, report: &Report) -> bool {
                     page.wrapped(
                         "      ",
                         &format!("and {} more", reasons.len() - 2),
-                        Some(Style::new().dim()),
+                        Some(&Style::new().dim()),
                     );
                 }
             }
@@ -177,7 +177,7 @@ fn problems(page: &mut Page, report: &Report) -> bool {
         page.wrapped(
             "    ",
             &format!("and {} more checks", found.len() - MOST_CHECKS),
-            Some(Style::new().dim()),
+            Some(&Style::new().dim()),
         );
     }
     !found.is_empty()
@@ -208,7 +208,7 @@ fn reasons(page: &mut Page, report: &Report, problems: bool) {
             page.wrapped(
                 "    ",
                 &format!("and {} more", left.len() - MOST_REASONS),
-                Some(Style::new().dim()),
+                Some(&Style::new().dim()),
             );
         }
     }

@@ -223,9 +223,9 @@ fn holds(span: &Stretch, step: &StepReport) -> bool {
 fn tick_label(ms: u64) -> String {
     match ms {
         0 => "0".to_owned(),
-        1..60_000 if ms % 1000 == 0 => format!("{} s", ms / 1000),
-        60_000.. if ms % 3_600_000 == 0 => format!("{} h", ms / 3_600_000),
-        60_000.. if ms % 60_000 == 0 => format!("{} min", ms / 60_000),
+        1..60_000 if ms.is_multiple_of(1000) => format!("{} s", ms / 1000),
+        60_000.. if ms.is_multiple_of(3_600_000) => format!("{} h", ms / 3_600_000),
+        60_000.. if ms.is_multiple_of(60_000) => format!("{} min", ms / 60_000),
         _ => human_ms(ms),
     }
 }

@@ -145,18 +145,20 @@ fn data(report: &Report) -> Option<Fact> {
     });
     let files = report.diffs.values().all(words::holds_files);
     let mixed = !files && report.diffs.values().any(words::holds_files);
+    let noun = match (files, mixed) {
+        (true, _) => "files",
+        (false, true) => "rows and files",
+        (false, false) => "rows",
+    };
     Some(Fact {
         rank: Rank::Main,
-        name: match (files, mixed) {
-            (true, _) => "Files lost or altered",
-            (false, true) => "Rows or files lost or altered",
-            (false, false) => "Rows lost or altered",
-        },
+        name: "Lost or altered",
         value: words::number(lost),
         note: match (lost, judged_bad) {
-            (0, _) => "the migration kept everything".to_owned(),
-            (_, true) => "by the migration, not expected".to_owned(),
-            (_, false) => "by the migration, as expected".to_owned(),
+            (0, false) => format!("{noun}; the migration kept everything"),
+            (0, true) => format!("{noun}, but the data is not sound"),
+            (_, true) => format!("{noun}, by the migration; not expected"),
+            (_, false) => format!("{noun}, by the migration; as expected"),
         },
         share: None,
         tone: match (lost, judged_bad) {

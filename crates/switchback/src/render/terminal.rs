@@ -17,7 +17,7 @@ pub fn text(report: &Report, color: bool, width: usize) -> String {
     let (label, tone) = words::conclusion(report.conclusion);
     let verdict = page.paint(&label.to_uppercase(), style(tone).bold());
     let mark = page.paint(tone.mark(), style(tone).bold());
-    page.wrapped(&format!("{mark} {verdict}  "), &report.headline, None);
+    page.wrapped(&format!("{mark} {verdict}  "), &words::shorten(&report.headline, 300), None);
     page.wrapped("  ", &report.production, None);
     numbers(&mut page, report);
     let problems = problems(&mut page, report);
@@ -215,7 +215,11 @@ fn reasons(page: &mut Page, report: &Report, problems: bool) {
     for step in report.steps.iter().filter(|s| s.status == StepStatus::Failed || s.undo_error.is_some()) {
         if let Some(error) = &step.undo_error {
             let mark = page.paint(Tone::Bad.mark(), style(Tone::Bad));
-            let text = format!("undoing {:?} failed: {}", step.title, words::shorten(&error.message, 240));
+            let text = format!(
+                "undoing \"{}\" failed: {}",
+                words::shorten(&step.title, 160),
+                words::shorten(&error.message, 240)
+            );
             page.wrapped(&format!("  {mark} "), &text, None);
         }
     }

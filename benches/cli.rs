@@ -16,7 +16,11 @@ fn main() {
     stack.run(&["rehearse", "app=2.0.0"]).expect(0);
     stack.run(&["promote", "--yes", "--detach", "app=2.0.0"]).expect(0);
     println!("| what | median, ms | min–max, ms | limit |\n|---|---|---|---|");
-    for (what, args, limit) in [("--version", vec!["--version"], 10), ("status", vec!["status"], 50), ("status --json", vec!["status", "--json"], 50)] {
+    for (what, args, limit) in [
+        ("--version", vec!["--version"], 10),
+        ("status", vec!["status"], 50),
+        ("status --json", vec!["status", "--json"], 50),
+    ] {
         let mut times: Vec<f64> = (0..50)
             .map(|_| {
                 let began = Instant::now();
@@ -41,9 +45,18 @@ fn main() {
     let cpu = (ticks() - before) as f64 / 100.0 / began.elapsed().as_secs_f64() * 100.0;
     let status = std::fs::read_to_string(format!("/proc/{watchdog}/status")).expect("reads");
     let kib = |key: &str| -> f64 {
-        status.lines().find_map(|l| l.strip_prefix(key)).and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0.0)
+        status
+            .lines()
+            .find_map(|l| l.strip_prefix(key))
+            .and_then(|l| l.split_whitespace().next())
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0.0)
     };
     println!("\n| watchdog on trial, probing every 10 s | value | limit |\n|---|---|---|");
-    println!("| resident memory | {:.1} MB (peak {:.1} MB) | 15 MB |", kib("VmRSS:") * 1024.0 / 1e6, kib("VmHWM:") * 1024.0 / 1e6);
+    println!(
+        "| resident memory | {:.1} MB (peak {:.1} MB) | 15 MB |",
+        kib("VmRSS:") * 1024.0 / 1e6,
+        kib("VmHWM:") * 1024.0 / 1e6
+    );
     println!("| processor | {cpu:.2} % of a core | 1 % |");
 }

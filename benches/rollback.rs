@@ -20,14 +20,17 @@ const STABLE: Duration = Duration::from_millis(500);
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let repeat: usize = std::env::var("REPEAT").ok().and_then(|r| r.parse().ok()).unwrap_or(5);
-    println!("| data | rollback, ms (median, min–max) | floor, ms | over the floor | outage seen by a client, ms | copy a backup back, ms |");
+    println!(
+        "| data | rollback, ms (median, min–max) | floor, ms | over the floor | outage seen by a client, ms | copy a backup back, ms |"
+    );
     println!("|---|---|---|---|---|---|");
     let mut medians = Vec::new();
     for (name, bytes) in SIZES {
         if !wanted.is_empty() && !wanted.iter().any(|w| w == name) {
             continue;
         }
-        let (mut rollback, mut floor, mut ratios, mut outage, mut copy) = (vec![], vec![], vec![], vec![], vec![]);
+        let (mut rollback, mut floor, mut ratios, mut outage, mut copy) =
+            (vec![], vec![], vec![], vec![], vec![]);
         for _ in 0..repeat {
             let case = one(bytes);
             rollback.push(case.rollback);
@@ -39,10 +42,17 @@ fn main() {
         medians.push((name, median(&mut rollback)));
         println!(
             "| {name} | {:.0} ({:.0}–{:.0}) | {:.0} ({:.0}–{:.0}) | {:.3} ({:.3}–{:.3}) | {:.0} | {:.0} |",
-            median(&mut rollback), rollback[0], rollback[rollback.len() - 1],
-            median(&mut floor), floor[0], floor[floor.len() - 1],
-            median(&mut ratios), ratios[0], ratios[ratios.len() - 1],
-            median(&mut outage), median(&mut copy),
+            median(&mut rollback),
+            rollback[0],
+            rollback[rollback.len() - 1],
+            median(&mut floor),
+            floor[0],
+            floor[floor.len() - 1],
+            median(&mut ratios),
+            ratios[0],
+            ratios[ratios.len() - 1],
+            median(&mut outage),
+            median(&mut copy),
         );
     }
     if let (Some(min), Some(max)) = (
@@ -88,7 +98,9 @@ fn one(bytes: u64) -> Case {
     let backup = stack.root.join("backup.db");
     let floor = floor(&stack);
     stack.run(&["up"]).expect(0);
-    stack.run(&["promote", "app=2.0.0", "--yes", "--detach", "--without-certificate", "--reason", "benchmark"]).expect(0);
+    stack
+        .run(&["promote", "app=2.0.0", "--yes", "--detach", "--without-certificate", "--reason", "benchmark"])
+        .expect(0);
     let outage = Outage::watch(stack.port);
     stack.run(&["rollback", "--yes", "--quiet"]).expect(0);
     let outage = outage.end();
@@ -188,4 +200,3 @@ impl Outage {
         self.thread.join().expect("joins")
     }
 }
-

@@ -334,11 +334,16 @@ fn conclude(state: &RunState) -> (Conclusion, Vec<String>) {
 
 fn measure(plan: &Plan, state: &RunState, records: &[Record], started: i64, ended: i64) -> Times {
     let (rollback, rollback_downtime, downtime) = match plan.procedure {
-        Procedure::Rehearse => (
-            times::between(records, "rollback-stop", "rollback-read-back"),
-            times::downtime(records, "rollback-stop", "rollback-start"),
-            times::downtime(records, "stop-old", "start-new"),
-        ),
+        // A rehearsal predicts; a pause of the rehearsal itself would be a false prediction.
+        Procedure::Rehearse => {
+            let whole = |from, to| !times::resumed_between(records, from, to);
+            let rolled = whole("rollback-stop", "rollback-read-back");
+            (
+                times::between(records, "rollback-stop", "rollback-read-back").filter(|_| rolled),
+                times::downtime(records, "rollback-stop", "rollback-start").filter(|_| rolled),
+                times::downtime(records, "stop-old", "start-new").filter(|_| whole("stop-old", "start-new")),
+            )
+        }
         Procedure::Rollback => (
             times::between(records, "stop-new", "flip"),
             times::downtime(records, "stop-new", "start-old"),
@@ -532,10 +537,10 @@ fn headline(report: &Report) -> String {
         (Procedure::Up, Conclusion::Pass) => "production is up".to_owned(),
         (Procedure::Down, Conclusion::Pass) => "production is stopped".to_owned(),
         (procedure, Conclusion::Undone) => {
-            format!("the {} of {change} failed and was undone", procedure.as_str())
+            format!("the {} of {change} failed and was undone", procedure.noun())
         }
-        (procedure, Conclusion::NeedsOperator) => format!("the {} needs a person", procedure.as_str()),
-        (procedure, Conclusion::Unfinished) => format!("the {} has not ended", procedure.as_str()),
+        (procedure, Conclusion::NeedsOperator) => format!("the {} needs a person", procedure.noun()),
+        (procedure, Conclusion::Unfinished) => format!("the {} has not ended", procedure.noun()),
         (procedure, other) => format!("{}: {other:?}", procedure.as_str()),
     }
 }
@@ -553,7 +558,7 @@ fn production(plan: &Plan, report: &Report) -> String {
         (_, Conclusion::RolledBack) => {
             format!("Production is back on {}.", generation(report.from_generation))
         }
-        (_, Conclusion::NeedsOperator) => "Production may be down; see below.".to_owned(),
+        (_, Conclusion::NeedsOperator) => "Production may be down.".to_owned(),
         (_, Conclusion::Unfinished) => "The run has not ended; production is between two states.".to_owned(),
         (Procedure::Down, _) => "Production is stopped.".to_owned(),
         _ => format!("Production runs {}.", generation(report.to_generation)),
@@ -570,7 +575,7 @@ fn advice(report: &Report) -> Vec<Advice> {
             vec![say("Promote it; the certificate permits it.", Some("switchback promote"))]
         }
         (Procedure::Rehearse, Conclusion::Refused) => vec![
-            say("Look at what failed below. Nothing has to be undone.", None),
+            say("Look at what failed. Nothing has to be undone.", None),
             say("After a fix, rehearse again.", Some("switchback rehearse")),
         ],
         (Procedure::Rehearse, Conclusion::Inconclusive) => {
@@ -598,7 +603,7 @@ fn advice(report: &Report) -> Vec<Advice> {
                 Some("switchback rehearse"),
             )];
             if report.exports.values().any(|e| e.total() > 0) {
-                list.push(say("Writes made in the meantime were exported; see below.", None));
+                list.push(say("Writes made in the meantime were exported; the report lists them.", None));
             }
             list
         }

@@ -240,11 +240,8 @@ fn exports(out: &mut String, report: &Report) {
 }
 
 fn failed_steps(out: &mut String, report: &Report) {
-    let failed: Vec<_> = report
-        .steps
-        .iter()
-        .filter(|s| s.status == StepStatus::Failed || s.error.is_some() || s.undo_error.is_some())
-        .collect();
+    let failed: Vec<_> =
+        report.steps.iter().filter(|s| s.status == StepStatus::Failed || s.undo_error.is_some()).collect();
     if failed.is_empty() {
         return;
     }

@@ -91,6 +91,7 @@ pub fn status(status: StepStatus) -> (&'static str, Tone) {
         StepStatus::Running => ("not ended", Tone::Info),
         StepStatus::Done => ("done", Tone::Good),
         StepStatus::Failed => ("failed", Tone::Bad),
+        StepStatus::Finding => ("not possible", Tone::Quiet),
         StepStatus::Skipped => ("left out", Tone::Quiet),
         StepStatus::Undone => ("undone", Tone::Warn),
     }

@@ -10,10 +10,11 @@ use switchback_core::report::{Report, StepReport, StepStatus};
 
 /// The section, if there are steps.
 pub fn section(report: &Report) -> Option<Section> {
-    let wrong = report
-        .steps
-        .iter()
-        .any(|s| s.error.is_some() || s.undo_error.is_some() || s.status == StepStatus::Running);
+    let wrong = report.steps.iter().any(|s| {
+        (s.error.is_some() && s.status != StepStatus::Finding)
+            || s.undo_error.is_some()
+            || s.status == StepStatus::Running
+    });
     let number = |status| report.steps.iter().filter(|s| s.status == status).count();
     (!report.steps.is_empty()).then(|| Section {
         id: "steps",
@@ -21,7 +22,7 @@ pub fn section(report: &Report) -> Option<Section> {
         wrong,
         open: wrong,
         summary: html! {
-            @for (status, i) in [StepStatus::Done, StepStatus::Failed, StepStatus::Undone, StepStatus::Skipped, StepStatus::Running, StepStatus::Pending]
+            @for (status, i) in [StepStatus::Done, StepStatus::Failed, StepStatus::Finding, StepStatus::Undone, StepStatus::Skipped, StepStatus::Running, StepStatus::Pending]
                 .into_iter().filter(|s| number(*s) > 0).zip(0..) {
                 @if i > 0 { ", " }
                 (number(status)) " " (words::status(status).0)

@@ -232,7 +232,10 @@ fn tick_label(ms: u64) -> String {
 
 fn row(step: &StepReport, axis: &Axis, spans: &[Stretch], ticks: &[u64]) -> Markup {
     let (word, tone) = words::status(step.status);
-    let odd = matches!(step.status, StepStatus::Failed | StepStatus::Undone | StepStatus::Running);
+    let odd = matches!(
+        step.status,
+        StepStatus::Failed | StepStatus::Finding | StepStatus::Undone | StepStatus::Running
+    );
     html! {
         div.row.(class(step.group)).idle[step.began_ms.is_none()].failed[step.status == StepStatus::Failed] {
             span.label {

@@ -248,7 +248,7 @@ pub fn production_down(plan: &Plan, state: &RunState) -> bool {
         match &step.op {
             Op::Stop { instance } if instance.starts_with(PRODUCTION) && begun => down = !undone,
             Op::Start { instance } if instance.starts_with(PRODUCTION) && state.succeeded(&step.id) => {
-                down = undone
+                down = undone;
             }
             _ => {}
         }

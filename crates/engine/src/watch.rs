@@ -166,7 +166,7 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
                 }
                 last_ok = Some(look.ok);
                 if failures >= config.rollback.failures {
-                    return roll_back(home, trial, &config, look.seen, cancel, observe);
+                    return roll_back(home, trial, &config, &look.seen, cancel, observe);
                 }
                 // Suspicion extends the trial: it ends on a good probe or with a rollback, never in between.
                 if look.ok && now_ms() >= deadline_ms {
@@ -262,7 +262,7 @@ fn roll_back(
     home: &Home,
     trial: &Trial,
     config: &Config,
-    seen: Vec<String>,
+    seen: &[String],
     cancel: &Cancel,
     observe: Observer<'_>,
 ) -> Result<(), EngineError> {
@@ -271,7 +271,7 @@ fn roll_back(
         return Ok(());
     }
     let trigger = format!("{} probes in a row failed", config.rollback.failures);
-    record(home, &trial.plan.run, &Event::TrialFailed { trigger: trigger.clone(), reasons: seen.clone() })?;
+    record(home, &trial.plan.run, &Event::TrialFailed { trigger: trigger.clone(), reasons: seen.to_vec() })?;
     let reason = format!("trial failed: {}", seen.join("; "));
     let plan = session.plan_rollback(config, None, &reason, OnFailure::Persist { attempts: 3 })?;
     match session.carry_out(&plan, config, cancel, observe)? {

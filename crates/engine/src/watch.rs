@@ -148,6 +148,11 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
     let suite = Suite::load(home, run, &config)?;
     let mut failures = trial.state.trial.as_ref().map_or(0, |t| t.failures_in_a_row);
     let (mut errors, mut probes, mut last_ok) = (0u32, 0u32, None::<bool>);
+    // A watchdog that takes over late (after a reboot, or after one was killed) must see half of the period
+    // itself: time in which nobody looked does not count.
+    let half = i64::try_from(config.rollback.watch.as_millis() / 2).unwrap_or(i64::MAX);
+    let mut deadline_ms = deadline_ms.max(now_ms().saturating_add(half));
+    let mut last_look = now_ms();
     loop {
         if cancel.requested() {
             return Ok(());
@@ -176,6 +181,7 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
             }
             Err(e) => {
                 errors += 1;
+                deadline_ms = deadline_ms.saturating_add(now_ms() - last_look);
                 if errors == BLIND_AFTER {
                     record(
                         home,
@@ -189,6 +195,7 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
                 }
             }
         }
+        last_look = now_ms();
         sleep(config.rollback.every.0, deadline_ms, failures, cancel);
     }
 }

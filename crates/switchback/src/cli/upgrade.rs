@@ -172,7 +172,12 @@ pub fn up(global: &Global) -> Result<Exit, Trouble> {
     let mut session = session(global, &home, "up")?;
     session.require_settled()?;
     let plan = session.plan_up(&config)?;
-    Ok(carry_out(global, &home, &mut session, &plan, &config)?.0)
+    let exit = carry_out(global, &home, &mut session, &plan, &config)?.0;
+    // After a reboot a trial has no watchdog any more.
+    if watchdog::current(&session.journal)?.is_some() {
+        watchdog::ensure(&home)?;
+    }
+    Ok(exit)
 }
 
 /// Stops production.

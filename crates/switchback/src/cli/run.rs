@@ -60,6 +60,26 @@ pub fn write_report(home: &Home, run: &RunId) -> Result<Report, EngineError> {
 
 /// Says how a run ended and returns its exit code.
 pub fn conclude(global: &Global, home: &Home, plan: &Plan, end: &RunEnd) -> Result<Exit, Trouble> {
+    conclude_as(global, home, plan, end, Last::Yes)
+}
+
+/// Whether a run is the last one of a command. With `--json` the answer is one document: the last report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// It is.
+    Yes,
+    /// More follows if this one went well.
+    IfNotDone,
+}
+
+/// Like [`conclude`], for one of several runs of a command.
+pub fn conclude_as(
+    global: &Global,
+    home: &Home,
+    plan: &Plan,
+    end: &RunEnd,
+    last: Last,
+) -> Result<Exit, Trouble> {
     let report = write_report(home, &plan.run)?;
     let out = Output::new(global.json);
     let exit = match end {
@@ -69,7 +89,9 @@ pub fn conclude(global: &Global, home: &Home, plan: &Plan, end: &RunEnd) -> Resu
         RunEnd::Ended(outcome) => exit_of(plan, outcome, &report),
     };
     if out.is_json() {
-        out.json(&report)?;
+        if last == Last::Yes || exit != Exit::Done {
+            out.json(&report)?;
+        }
     } else {
         let term = console::Term::stdout();
         let color = console::colors_enabled();

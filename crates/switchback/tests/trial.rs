@@ -91,7 +91,8 @@ fn a_followed_trial_that_fails_has_exit_code_4() {
     let stack = Stack::new(&[ReleaseKind::CrashLater]);
     stack.configure("watch: 2s", "watch: 1h");
     stack.run(&["up"]).expect(0);
-    let ran = stack.run(&["promote", "app=2.2.1", "--yes", "--json", "--without-certificate", "--reason", "test"]);
+    let ran =
+        stack.run(&["promote", "app=2.2.1", "--yes", "--json", "--without-certificate", "--reason", "test"]);
     assert_eq!(ran.code, Some(4), "{}", ran.all());
     // One JSON document, although two runs were carried out.
     assert_eq!(ran.json()["conclusion"], "rolled_back");

@@ -3,7 +3,7 @@
 use super::{Exit, Global, Output, Trouble};
 use crate::progress::Progress;
 use serde_json::json;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use switchback_core::ids::RunId;
 use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::{Plan, Procedure};
@@ -28,6 +28,8 @@ pub fn cancel_on_signals() -> Cancel {
             let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, cancel.flag());
             let _ = signal_hook::flag::register(signal, cancel.flag());
         }
+        // A closed terminal or a lost SSH connection must not stop a switch half-way: the run goes on.
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default());
         cancel
     };
     CANCEL.get_or_init(install).clone()

@@ -193,7 +193,8 @@ pub fn read_back(
     let work = home.instance_dir(instance).join("work");
     let work = work.canonicalize().map_err(io("open", &work))?;
     for name in services.keys() {
-        let members = service_members(home, instance, name)?;
+        let marker = marker(home, instance, name.as_str())?;
+        let members = table::members(&all, |m| m == marker);
         let version = instance.versions.get(name).map_or("", String::as_str);
         let placed = members.iter().find(|p| {
             p.session != p.pid

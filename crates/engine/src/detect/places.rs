@@ -110,7 +110,7 @@ pub(super) enum Role {
 const SYSTEM: [&str; 12] =
     ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev", "/boot", "/run", "/snap"];
 
-/// Decides by name, place and whether the service could write there.
+/// Decides by name (whole words, but for data, where a slip would be dangerous), place and whether the service could write there.
 pub(super) fn role(mention: &Mention, root: &Path, base: &Path) -> Role {
     let path = &mention.path;
     let contains_stack = root.starts_with(path) || base.starts_with(path);
@@ -120,18 +120,22 @@ pub(super) fn role(mention: &Mention, root: &Path, base: &Path) -> Role {
         return Role::Fixed;
     }
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let words = format!("{name} {}", mention.key).to_ascii_lowercase();
-    let has = |list: &[&str]| list.iter().any(|w| words.contains(w));
-    if is_trace(path) || has(&["log", "pid", "sock", "lock"]) {
+    let text = format!("{name} {}", mention.key).to_ascii_lowercase();
+    let word = |list: &[&str]| {
+        text.split(|c: char| !c.is_ascii_alphanumeric())
+            .any(|w| list.contains(&w) || w.strip_suffix('s').is_some_and(|w| list.contains(&w)))
+    };
+    let traces = ["log", "logfile", "logdir", "pid", "pidfile", "sock", "socket", "lock", "lockfile"];
+    if is_trace(path) || word(&traces) {
         return Role::Traces;
     }
-    let data =
-        ["data", "upload", "media", "storage", "store", "attach", "blob", "spool", "state", "var", "db"];
+    let data = ["data", "upload", "media", "storage", "store", "attach", "blob", "spool", "state", "db"];
     let fixed = [
-        "static", "web", "public", "templat", "plugin", "theme", "asset", "lib", "bin", "src", "module",
-        "cert", "ssl", "locale", "front", "dist", "build", "script", "config", "app", "venv", "release",
+        "static", "web", "public", "template", "plugin", "theme", "asset", "lib", "bin", "src", "module",
+        "cert", "ssl", "locale", "frontend", "dist", "build", "script", "config", "conf", "app", "venv",
+        "release",
     ];
-    if !has(&data) && has(&fixed) {
+    if !data.iter().any(|w| text.contains(w)) && word(&fixed) {
         return Role::Fixed;
     }
     if rustix::fs::access(path, Access::WRITE_OK).is_ok() { Role::Data } else { Role::Fixed }
@@ -142,9 +146,8 @@ pub(super) fn is_trace(path: &Path) -> bool {
     let ends = path
         .extension()
         .is_some_and(|e| ["log", "pid", "lock", "sock", "tmp", "out", "err"].iter().any(|t| e == *t));
-    let inside = path
-        .components()
-        .any(|c| matches!(c.as_os_str().to_str(), Some("log" | "logs" | "tmp" | "cache" | ".cache")));
+    let folder = path.parent().and_then(Path::file_name).and_then(|n| n.to_str());
+    let inside = matches!(folder, Some("log" | "logs" | "tmp" | "cache" | ".cache"));
     ends || (inside && path.is_file())
 }
 

@@ -64,7 +64,9 @@ impl Draft<'_> {
         stores: &[FoundStore],
         release: Option<&FoundRelease>,
     ) {
-        let stored = |p: &Path| stores.iter().any(|s| p.starts_with(&s.full));
+        let stored = |p: &Path| {
+            stores.iter().any(|s| p.starts_with(&s.full)) || release.is_some_and(|r| p.starts_with(&r.path))
+        };
         let mut shared: BTreeSet<PathBuf> = BTreeSet::new();
         let traces = seen.iter().filter(|m| role(m, self.root, &self.base) == Role::Traces);
         shared.extend(traces.map(|m| m.path.clone()));

@@ -88,9 +88,9 @@ pub fn config(found: &Description, env_file: Option<&str>, workflows: bool) -> S
     for warning in &found.warnings {
         lines.push(format!("# WARNING: {}", comment(warning)));
     }
-    lines.push(format!("stack: {}", quoted(&found.stack)));
+    lines.push(format!("stack: {}", value(&found.stack)));
     lines.push("services:".to_owned());
-    lines.push(format!("  {}:", quoted(&found.service)));
+    lines.push(format!("  {}:", value(&found.service)));
     let version_note = if found.todo.contains("version") {
         format!("   # TODO the version that runs now; there are {}", comment(&found.installed.join(", ")))
     } else if !found.version_known {
@@ -143,10 +143,10 @@ pub fn config(found: &Description, env_file: Option<&str>, workflows: bool) -> S
                 .to_owned(),
         );
         lines.push("    env:".to_owned());
-        lines.extend(found.env.iter().map(|(k, v)| format!("      {}: {}", quoted(k), quoted(v))));
+        lines.extend(found.env.iter().map(|(k, v)| format!("      {}: {}", value(k), quoted(v))));
     }
     if let Some(file) = env_file {
-        lines.push(format!("    env_file: {}   # secrets; keep it out of version control", quoted(file)));
+        lines.push(format!("    env_file: {}   # secrets; keep it out of version control", value(file)));
     }
     if !found.config.is_empty() {
         lines.push(format!(
@@ -154,22 +154,22 @@ pub fn config(found: &Description, env_file: Option<&str>, workflows: bool) -> S
             list(&found.config, "             ")
         ));
     }
-    let ports: Vec<String> = found.ports.iter().map(|(n, p)| format!("{}: {p}", quoted(n))).collect();
+    let ports: Vec<String> = found.ports.iter().map(|(n, p)| format!("{}: {p}", value(n))).collect();
     let todo = if found.todo.contains("port") { "   # TODO the port it listens on" } else { "" };
     lines.push(format!("    ports: {{ {} }}{todo}", ports.join(", ")));
     let port = found.ports.keys().next().map_or("http", String::as_str);
     lines.push(match &found.health {
         HealthGuess::Http(path) => {
-            format!("    health: {{ http: {}, stable: 2s, start: 60s }}", quoted(path))
+            format!("    health: {{ http: {}, stable: 2s, start: 60s }}", value(path))
         }
         HealthGuess::Tcp => {
-            format!("    health: {{ tcp: {}, stable: 2s, start: 60s }}   # better: http: /PATH", quoted(port))
+            format!("    health: {{ tcp: {}, stable: 2s, start: 60s }}   # better: http: /PATH", value(port))
         }
     });
     stores(found, &mut lines);
     lines.extend(
         [
-            "checks:",
+            if workflows { "checks:" } else { "# checks:" },
             "  # What users do with it. The more they say, the more an upgrade is proven to work.",
             if workflows {
                 "  workflows: [\"checks/*.yaml\"]"
@@ -208,7 +208,7 @@ fn stores(found: &Description, lines: &mut Vec<String>) {
             switchback_core::data::StoreKind::Sqlite => "sqlite",
             switchback_core::data::StoreKind::Files => "files",
         };
-        lines.push(format!("  {}: {{ kind: {kind}, path: {} }}", quoted(&store.name), quoted(&store.path)));
+        lines.push(format!("  {}: {{ kind: {kind}, path: {} }}", value(&store.name), value(&store.path)));
     }
 }
 

@@ -1,9 +1,10 @@
 //! Finding out what a stack consists of, from a running process or from a folder.
 //!
-//! Only looks: it reads `/proc`, file headers and folder listings, and sends GET requests to the
+//! Only looks (but for the probe of [`host`]): it reads `/proc`, file headers and folder listings, and sends GET requests to the
 //! service. It must never signal a process, run its program, or write anything.
 
 mod describe;
+pub mod host;
 mod places;
 mod process;
 mod scan;

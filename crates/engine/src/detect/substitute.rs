@@ -41,8 +41,8 @@ enum Piece {
 }
 
 /// Characters that end a path inside a longer value.
-const SEPARATORS: [char; 17] =
-    [' ', '\t', '\n', '=', ',', ';', ':', '"', '\'', '(', ')', '?', '&', '|', '<', '>', '\u{1}'];
+const SEPARATORS: [char; 16] =
+    [' ', '\t', '\n', '=', ',', ';', ':', '"', '\'', '(', ')', '?', '&', '|', '<', '>'];
 
 /// Removes `.` and `..` without looking at the disk.
 pub(super) fn normal(path: &Path) -> PathBuf {

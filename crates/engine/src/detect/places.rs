@@ -110,11 +110,31 @@ pub(super) enum Role {
 const SYSTEM: [&str; 12] =
     ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev", "/boot", "/run", "/snap"];
 
+/// Variables that name folders with code, whatever these are called.
+const CODE_VARIABLES: [&str; 13] = [
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "NODE_PATH",
+    "CLASSPATH",
+    "JAVA_HOME",
+    "GEM_PATH",
+    "GEM_HOME",
+    "RUBYLIB",
+    "PERL5LIB",
+    "GOPATH",
+];
+
 /// Decides by name (whole words, but for data, where a slip would be dangerous), place and whether the service could write there.
 pub(super) fn role(mention: &Mention, root: &Path, base: &Path) -> Role {
     let path = &mention.path;
     let contains_stack = root.starts_with(path) || base.starts_with(path);
     let home = std::env::var_os("HOME").is_some_and(|h| Path::new(&h) == path);
+    if CODE_VARIABLES.contains(&mention.key.as_str()) {
+        return Role::Fixed;
+    }
     let top = path.components().count() <= 2; // `/srv`, `/tmp`
     if contains_stack || home || top || SYSTEM.iter().any(|s| path.starts_with(s)) {
         return Role::Fixed;

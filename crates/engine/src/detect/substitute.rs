@@ -225,11 +225,13 @@ impl Substitution {
             // Whatever does not exist in the stack's folder may be a word that looks like a path.
             (fits && (exists || known.placeholder != "stack")).then_some(rest)
         };
-        self.known.iter().find_map(|known| {
-            let lexical = below(known, &known.path, path);
-            let by_link = || below(known, &known.path.canonicalize().ok()?, real.as_deref()?);
-            lexical.or_else(by_link).map(|rest| (known, rest))
-        })
+        // By the words first: the link in a release leads out of it, and the link is what is meant.
+        let lexical = || self.known.iter().find_map(|k| Some((k, below(k, &k.path, path)?)));
+        let by_link = || {
+            let real = real.as_deref()?;
+            self.known.iter().find_map(|k| Some((k, below(k, &k.path.canonicalize().ok()?, real)?)))
+        };
+        lexical().or_else(by_link)
     }
 
     /// Replaces ports and the version in text that is no known place, and doubles braces.

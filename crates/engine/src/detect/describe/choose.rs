@@ -144,7 +144,13 @@ impl Draft<'_> {
             // `{store.db}` without a path: the only database there is.
             all.extend(self.scan.databases.iter().map(|p| (StoreKind::Sqlite, self.root.join(p), false)));
         }
-        let (settled, warnings) = settle(all);
+        // What was asked for by name is refused below; what was merely found is left alone.
+        let (text, odd): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, path, given)| *given || path.to_str().is_some());
+        for (_, path, _) in odd {
+            self.warnings.push(format!("{} was left out: its name is not UTF-8", path.display()));
+        }
+        let (settled, warnings) = settle(text);
         self.warnings.extend(warnings);
         let wanted: BTreeSet<String> =
             used.iter().filter_map(|u| u.strip_prefix("store.").map(str::to_owned)).collect();

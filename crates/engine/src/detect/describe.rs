@@ -118,7 +118,7 @@ pub fn describe(root: &Path, wishes: &Wishes, running: Option<&Running>) -> Resu
     if let Some(running) = running {
         draft.warnings.extend(running.warnings.iter().cloned());
     }
-    draft.describe(argv)
+    draft.describe(argv.as_deref())
 }
 
 struct Draft<'a> {
@@ -132,13 +132,13 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    fn describe(mut self, argv: Option<Vec<String>>) -> Result<Description, DetectError> {
-        let words: Vec<String> = argv.iter().flatten().chain(&self.wishes.migrate).cloned().collect();
+    fn describe(mut self, argv: Option<&[String]>) -> Result<Description, DetectError> {
+        let words: Vec<String> = argv.into_iter().flatten().chain(&self.wishes.migrate).cloned().collect();
         let (env, secrets, left_out) = self.environment();
         let mut seen = mentions(&words, &self.base);
         seen.extend(env.iter().flat_map(|(key, value)| mentions_of(value, key, &self.base)));
         let used = placeholders(&words);
-        let release = self.release(argv.as_deref(), &seen, &used)?;
+        let release = self.release(argv, &seen, &used)?;
         let mut stores = self.stores(&seen, release.as_ref(), &used)?;
         let mut release = release;
         if let Some(found) = &release
@@ -154,7 +154,7 @@ impl Draft<'_> {
         let config = self.config(&seen, release.as_ref(), &stores);
         let version = self.version(release.as_ref(), &used)?;
         let (ports, health) = self.ports(&used)?;
-        let service = self.name(argv.as_deref());
+        let service = self.name(argv);
         if argv.is_none() {
             self.todo.insert("command");
             if stores.len() > 1 {
@@ -162,7 +162,7 @@ impl Draft<'_> {
             }
         }
         let substitution = self.substitution(release.as_ref(), &stores, &ports, version.as_deref());
-        let command = match &argv {
+        let command = match argv {
             Some(words) if self.wishes.command.is_some() => self.given(words, &substitution),
             Some(words) => self.found(words, &substitution, &config, &service),
             None => todo_command(release.is_some(), &stores),
@@ -170,7 +170,17 @@ impl Draft<'_> {
         let migrate = self.given(&self.wishes.migrate, &substitution);
         let env: BTreeMap<String, String> =
             env.iter().map(|(k, v)| (k.clone(), substitute_variable(&substitution, k, v))).collect();
+        if let Some(running) = self.running
+            && !running.cwd.starts_with(self.root)
+            && !stores.iter().any(|s| s.full.starts_with(self.root))
+        {
+            self.warnings.push(format!(
+                "the service runs in {} and has nothing in this folder: `-C DIR` names the stack's own folder, where generations and reports are kept",
+                running.cwd.display()
+            ));
+        }
         self.check_secrets(&secrets, &stores);
+        self.check_servers(env.iter().chain(&secrets));
         self.check_use(&command, &migrate, &env, &ports, &stores, &config);
         self.check_traces(&seen, &stores, release.as_ref());
         let installed = release.as_ref().map(|r| self.installed(&r.template)).unwrap_or_default();
@@ -216,7 +226,6 @@ impl Draft<'_> {
     }
 
     /// Variables for the file, secrets, and the names of those left out.
-    #[expect(clippy::type_complexity, reason = "three results of one pass, taken apart at once")]
     fn environment(&self) -> (BTreeMap<String, String>, BTreeMap<String, String>, Vec<String>) {
         let (mut env, mut secrets, mut left_out) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         let Some(running) = self.running else { return (env, secrets, left_out) };

@@ -3,7 +3,7 @@
 use super::describe::FoundStore;
 use super::scan::{Installed, is_sqlite};
 use super::substitute::{Mention, escape, normal};
-use super::words::{name_from, version_of};
+use super::words::{is_manager, name_from, version_of};
 use rustix::fs::Access;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -34,6 +34,9 @@ fn release_of(root: &Path, path: &Path, wanted: Option<&str>) -> Option<(bool, F
         .components()
         .filter_map(|c| if let Component::Normal(name) = c { name.to_str() } else { None })
         .collect();
+    if wanted.is_none() && parts.iter().any(|p| is_manager(p)) {
+        return None;
+    }
     let mut before = "";
     for (index, part) in parts.iter().enumerate() {
         let found = match wanted {
@@ -132,7 +135,8 @@ pub(super) fn role(mention: &Mention, root: &Path, base: &Path) -> Role {
     let path = &mention.path;
     let contains_stack = root.starts_with(path) || base.starts_with(path);
     let home = std::env::var_os("HOME").is_some_and(|h| Path::new(&h) == path);
-    if CODE_VARIABLES.contains(&mention.key.as_str()) {
+    let managed = path.components().any(|c| c.as_os_str().to_str().is_some_and(is_manager));
+    if managed || CODE_VARIABLES.contains(&mention.key.as_str()) {
         return Role::Fixed;
     }
     let top = path.components().count() <= 2; // `/srv`, `/tmp`
@@ -155,7 +159,9 @@ pub(super) fn role(mention: &Mention, root: &Path, base: &Path) -> Role {
         "cert", "ssl", "locale", "frontend", "dist", "build", "script", "config", "conf", "app", "venv",
         "release",
     ];
-    if !data.iter().any(|w| text.contains(w)) && word(&fixed) {
+    let sure = data.iter().any(|w| text.contains(w));
+    // An unknown option of the service most likely names its data; an unknown variable may be anybody's.
+    if !sure && (word(&fixed) || !mention.key.starts_with('-')) {
         return Role::Fixed;
     }
     if rustix::fs::access(path, Access::WRITE_OK).is_ok() { Role::Data } else { Role::Fixed }
@@ -281,6 +287,7 @@ mod tests {
         assert_eq!(release.path, Path::new("/srv/hub/venvs/3.1.1"));
         assert_eq!(found("/opt/hub-v2.0/bin/hub").expect("found").template, "/opt/hub-v{version}");
         assert_eq!(found("/usr/lib/python3.12/x.py"), None);
+        assert_eq!(found("/root/.pyenv/versions/3.11.7/bin/python3"), None);
         let by = release_by_template(root, "venvs/{version}", &["/srv/hub/venvs/next/bin/x".into()], None);
         assert_eq!(by.expect("found").version, "next");
     }

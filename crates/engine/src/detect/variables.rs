@@ -50,7 +50,7 @@ pub(super) fn worth_keeping(key: &str, value: &str) -> bool {
         "PS1",
         "PROMPT_COMMAND",
     ];
-    const PREFIXES: [&str; 17] = [
+    const PREFIXES: [&str; 23] = [
         "SWITCHBACK_",
         "SSH_",
         "XDG_",
@@ -65,7 +65,13 @@ pub(super) fn worth_keeping(key: &str, value: &str) -> bool {
         "CARGO",
         "RUST",
         "NEXTEST",
-        "__",
+        "_",
+        "PYENV_",
+        "RBENV_",
+        "NVM_",
+        "ASDF_",
+        "MISE_",
+        "CONDA_",
         "BASH_",
         "LISTEN_",
     ];
@@ -97,6 +103,30 @@ pub fn secret_value(value: &str) -> bool {
     user.and_then(|u| u.split_once(':')).is_some_and(|(_, password)| !password.is_empty())
 }
 
+/// The kind of server that a value names: `postgres` for `postgresql+psycopg://host/db`.
+///
+/// Such data is not cloned: staging would talk to production's server.
+pub fn external_server(value: &str) -> Option<&'static str> {
+    const SERVERS: [&str; 12] = [
+        "postgres",
+        "mysql",
+        "mariadb",
+        "mongodb",
+        "redis",
+        "valkey",
+        "amqp",
+        "nats",
+        "clickhouse",
+        "cassandra",
+        "mssql",
+        "ldap",
+    ];
+    let (scheme, _) = value.split_once("://")?;
+    let scheme =
+        scheme.rsplit(|c: char| c.is_whitespace() || "\"'=:".contains(c)).next()?.to_ascii_lowercase();
+    SERVERS.into_iter().find(|s| scheme.starts_with(s))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +150,9 @@ mod tests {
         for name in ["KEYBOARD", "DATABASE", "PORT"] {
             assert!(!secret_name(name), "{name}");
         }
+        assert_eq!(external_server("postgresql+psycopg://host/db"), Some("postgres"));
+        assert_eq!(external_server("jdbc:mysql://host/db"), Some("mysql"));
+        assert_eq!(external_server("sqlite:////srv/a.db"), None);
         assert!(secret_value("postgres://me:word@host/db"));
         assert!(!secret_value("postgres://me@host/db"));
         assert!(!secret_value("http://host:8000/a@b"));

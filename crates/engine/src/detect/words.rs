@@ -51,6 +51,15 @@ pub fn split_line(line: &str) -> Result<Vec<String>, DetectError> {
 const INTERPRETERS: [&str; 13] =
     ["python", "pypy", "node", "nodejs", "ruby", "java", "jdk", "jre", "openjdk", "php", "deno", "bun", "go"];
 
+/// Programs that install interpreters; every version in a path below one of them is an interpreter's.
+const MANAGERS: [&str; 10] =
+    ["pyenv", "rbenv", "nodenv", "goenv", "nvm", "volta", "asdf", "mise", "sdkman", "conda"];
+
+/// Whether a path component belongs to a program that installs interpreters.
+pub(super) fn is_manager(component: &str) -> bool {
+    MANAGERS.contains(&component.trim_start_matches('.'))
+}
+
 fn is_interpreter(name: &str) -> bool {
     let name = name.trim_end_matches(['-', '_', 'v']).to_ascii_lowercase();
     INTERPRETERS.contains(&name.as_str())

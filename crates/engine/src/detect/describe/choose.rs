@@ -154,6 +154,20 @@ impl Draft<'_> {
         self.warnings.extend(warnings);
         let wanted: BTreeSet<String> =
             used.iter().filter_map(|u| u.strip_prefix("store.").map(str::to_owned)).collect();
+        let covered = |path: &Path| settled.iter().any(|(_, s)| path.starts_with(s));
+        let missed: Vec<String> = self
+            .scan
+            .databases
+            .iter()
+            .filter(|d| !covered(&self.root.join(d)))
+            .map(|d| d.to_string_lossy().into_owned())
+            .collect();
+        if !missed.is_empty() && self.running.is_none() {
+            self.warnings.push(format!(
+                "there are databases that the command does not name: {}. If they are data of this service, pass them as {{store.NAME}} and name them with --sqlite NAME=PATH",
+                missed.join(", ")
+            ));
+        }
         let stores = name_stores(self.root, settled, &names, &wanted);
         let odd = stores.iter().find(|s| s.full.to_str().is_none());
         if let Some(odd) = odd {

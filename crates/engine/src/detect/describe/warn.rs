@@ -2,6 +2,7 @@
 
 use super::super::places::{FoundRelease, Role, role};
 use super::super::substitute::Mention;
+use super::super::variables::external_server;
 use super::{Draft, FoundStore};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,17 @@ impl Draft<'_> {
             if stores.iter().any(|s| s.full.to_str().is_some_and(|p| value.contains(p))) {
                 self.warnings.push(format!(
                     "{key} looks like a secret and names a store: staging would use production's data. Split it, so that `env` can say {{store.NAME}}"
+                ));
+            }
+        }
+    }
+
+    /// Data on a server is not cloned.
+    pub(super) fn check_servers<'v>(&mut self, variables: impl Iterator<Item = (&'v String, &'v String)>) {
+        for (key, value) in variables {
+            if let Some(server) = external_server(value) {
+                self.warnings.push(format!(
+                    "{key} names a {server} server, which is not cloned: staging would talk to production's. Give it another one under `staging.env.{key}`"
                 ));
             }
         }

@@ -96,7 +96,7 @@ fn workflows(home: &Home, config: &Config, findings: &mut Findings) {
                     match reference.kind {
                         ReferenceKind::Service => tested.insert(reference.name.clone()),
                         ReferenceKind::Env => variables.insert(reference.name.clone()),
-                        _ => false,
+                        ReferenceKind::Store => false,
                     };
                 }
             }

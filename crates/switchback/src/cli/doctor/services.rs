@@ -9,7 +9,7 @@ use switchback_core::config::template::{Placeholder, expand};
 use switchback_core::config::{Config, Service};
 use switchback_core::ids::{Digest, GenerationId, ServiceName};
 use switchback_core::release::{ArtefactRef, FORMAT, Instance, PRODUCTION, Release, ServiceRelease};
-use switchback_engine::detect::{host, mentions, secret_name, secret_value};
+use switchback_engine::detect::{external_server, host, mentions, secret_name, secret_value};
 use switchback_engine::gather::{configured_stores, installed_versions};
 use switchback_engine::home::Home;
 use switchback_engine::runtime::process::start::{read_env_file, resolve};
@@ -21,6 +21,7 @@ pub fn look(home: &Home, config: &Config, name: &ServiceName, service: &Service,
     files(home, name, service, findings);
     secrets(name, service, findings);
     shared(home, config, name, service, findings);
+    servers(home, config, name, service, findings);
     ports(home, name, service, findings);
     if service.health.stable.0.is_zero() {
         findings.warning(
@@ -235,12 +236,30 @@ fn shared(home: &Home, config: &Config, name: &ServiceName, service: &Service, f
         }
         let system = ["/usr", "/bin", "/sbin", "/lib", "/etc", "/dev", "/proc", "/sys"];
         let writable = host::writable(path).is_ok();
-        let program = path.is_file() && fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o111 != 0);
+        let code = ["py", "js", "mjs", "ts", "rb", "jar", "php", "pl", "sh"];
+        let program = path.is_file()
+            && (fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o111 != 0)
+                || path.extension().is_some_and(|e| code.iter().any(|c| e == *c)));
         if writable && !program && !system.iter().any(|s| path.starts_with(s)) {
             findings.warning(
                 "shared_path",
                 format!("{name} is told {}, which production and staging would share", path.display()),
                 "make it a store if the service writes there; harmless if it only reads",
+            );
+        }
+    }
+}
+
+/// Data on a server is not cloned: without a variable of its own, staging would use production's.
+fn servers(home: &Home, config: &Config, name: &ServiceName, service: &Service, findings: &mut Findings) {
+    let file = service.env_file.as_ref().and_then(|f| read_env_file(&home.root().join(f)).ok());
+    for (key, value) in file.iter().flatten().chain(&service.env) {
+        let Some(server) = external_server(value) else { continue };
+        if !config.staging.env.contains_key(key) {
+            findings.problem(
+                "external_server",
+                format!("{key} of {name} names a {server} server, which is not cloned: staging would talk to production's"),
+                format!("give staging another one: `staging: {{ env: {{ {key}: ... }} }}`"),
             );
         }
     }

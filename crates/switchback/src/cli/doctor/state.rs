@@ -96,7 +96,7 @@ fn runs(home: &Home, journal: &Journal, busy: bool, findings: &mut Findings) -> 
     let generation = trial.state.trial.map_or(GenerationId(0), |t| t.generation);
     match watch::holder(home) {
         Some(holder) => {
-            findings.ok("trial", format!("generation {generation} is on trial, watched ({holder})"))
+            findings.ok("trial", format!("generation {generation} is on trial, watched ({holder})"));
         }
         None => findings.problem(
             "trial",

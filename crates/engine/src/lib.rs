@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod checks;
+pub mod detect;
 pub mod engine;
 pub mod error;
 pub mod exec;

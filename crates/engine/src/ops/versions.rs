@@ -35,7 +35,10 @@ pub fn edit(
     }
     context.midway();
     if !wanted.is_empty() {
+        let mode = fs::metadata(&path).map_err(io("look at", &path))?.permissions();
         write_atomic(&path, edit_versions(&text, &wanted)?.as_bytes())?;
+        // The user's file stays as readable as it was.
+        fs::set_permissions(&path, mode).map_err(io("set the mode of", &path))?;
         output.notes.extend(wanted.iter().map(|(n, v)| format!("services.{n}.version: {v}")));
     }
     Ok(output)

@@ -102,7 +102,11 @@ fn a_users_catalogue_adds_criteria_and_cannot_invent_evidence() {
     let row = matrix.rows.last().expect("there");
     assert_eq!(row.missing.len(), 2);
     for (bad, want, hint) in [
-        ("needs: [staging.deploied]", "mine.yaml:3: x: there is no evidence", "did you mean \"staging.deployed\"?"),
+        (
+            "needs: [staging.deploied]",
+            "mine.yaml:3: x: there is no evidence",
+            "did you mean \"staging.deployed\"?",
+        ),
         ("needs: []", "nothing would prove it", "needs"),
         ("needs: ['command:']", "there is no evidence", "verify --list"),
     ] {

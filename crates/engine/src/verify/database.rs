@@ -32,7 +32,11 @@ fn changes(ran: &Ran) -> Vec<String> {
                 found.push(format!("{store}.{}: {:?}", part.name, part.change).to_lowercase());
             }
             if !part.columns_added.is_empty() {
-                found.push(format!("{store}.{}: columns added: {}", part.name, part.columns_added.join(", ")));
+                found.push(format!(
+                    "{store}.{}: columns added: {}",
+                    part.name,
+                    part.columns_added.join(", ")
+                ));
             }
         }
     }
@@ -49,7 +53,10 @@ fn migrated(ran: &Ran) -> Proof {
     for (service, ms) in &ran.report.times.migrations_ms {
         proof.measure(format!("{service}, time"), human_ms(*ms));
     }
-    proof.measure("changes of the schema", if changes.is_empty() { "none".to_owned() } else { changes.join("; ") });
+    proof.measure(
+        "changes of the schema",
+        if changes.is_empty() { "none".to_owned() } else { changes.join("; ") },
+    );
     let steps = migrations(ran);
     for step in &steps {
         let error = ran.report.steps.iter().find(|s| s.id == step.id.as_str()).and_then(|s| s.error.as_ref());
@@ -75,7 +82,11 @@ fn integrity(ran: &Ran) -> Proof {
     for (store, diff) in &ran.report.diffs {
         proof.measure(
             store.as_str(),
-            format!("{} parts unchanged, {} rows or files lost or altered", diff.unchanged, diff.lost_or_altered()),
+            format!(
+                "{} parts unchanged, {} rows or files lost or altered",
+                diff.unchanged,
+                diff.lost_or_altered()
+            ),
         );
     }
     for check in &checks {
@@ -113,7 +124,11 @@ fn rolled_back(ran: &Ran) -> Proof {
                 let other = after.get(store);
                 proof.measure(
                     store.as_str(),
-                    format!("{} before, {} after", one.digest.short(), other.map_or("nothing", |o| o.digest.short())),
+                    format!(
+                        "{} before, {} after",
+                        one.digest.short(),
+                        other.map_or("nothing", |o| o.digest.short())
+                    ),
                 );
                 proof.demand(
                     other.is_some_and(|o| o.digest == one.digest),
@@ -134,7 +149,12 @@ fn rolled_back(ran: &Ran) -> Proof {
     if let Some(ms) = times.rollback_ms {
         proof.measure("rollback", format!("{} of {}", human_ms(ms), human_ms(times.budget_ms)));
     }
-    proof.demand_known(times.rollback_ms, |ms| *ms <= times.budget_ms, "rollback", "it took longer than its budget");
+    proof.demand_known(
+        times.rollback_ms,
+        |ms| *ms <= times.budget_ms,
+        "rollback",
+        "it took longer than its budget",
+    );
     proof
 }
 
@@ -146,7 +166,11 @@ fn code_only(ran: &Ran) -> Proof {
     .from_run(&ran.plan.run);
     match &ran.report.code_only {
         Some(seen) => {
-            let answer = if seen.possible { "yes: the code alone could be put back" } else { "no: the data must go back too" };
+            let answer = if seen.possible {
+                "yes: the code alone could be put back"
+            } else {
+                "no: the data must go back too"
+            };
             proof.measure("the old version on migrated data", answer).measure("seen", &seen.why);
             proof.demand(true, "", "");
         }

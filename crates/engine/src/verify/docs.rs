@@ -69,7 +69,10 @@ fn read(root: &Path) -> Result<Vec<Page>, EngineError> {
 fn topic(root: &Path, pages: &[Page], id: &str, places: &[&str], reference: &Reference) -> Proof {
     let mut proof = Proof::new(
         id,
-        format!("{} exists, says something, its links lead somewhere and its commands exist", places.join(" or ")),
+        format!(
+            "{} exists, says something, its links lead somewhere and its commands exist",
+            places.join(" or ")
+        ),
     );
     let of_topic: Vec<&Page> =
         pages.iter().filter(|p| places.iter().any(|place| p.path.starts_with(root.join(place)))).collect();
@@ -207,14 +210,16 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_and_an_empty_program_proves_nothing() {
         let root = PathBuf::from("/d");
-        let page = |name: &str, text: &str| Page { path: root.join("reference").join(name), text: text.to_owned() };
+        let page =
+            |name: &str, text: &str| Page { path: root.join("reference").join(name), text: text.to_owned() };
         let reference = Reference {
             commands: vec![("up".to_owned(), vec!["--now".to_owned()])],
             global: vec!["--json".to_owned()],
             keys: vec!["services.*.env".to_owned()],
             exits: vec![0, 8],
         };
-        let mut pages = vec![page("commands.md", "`switchback up --now --json`"), page("configuration.md", "`env`")];
+        let mut pages =
+            vec![page("commands.md", "`switchback up --now --json`"), page("configuration.md", "`env`")];
         let proof = complete(&root, &pages, &reference);
         assert_eq!(proof.measured["documented"], "4 of 6");
         assert_eq!(proof.verdict().word(), "fail");

@@ -63,7 +63,11 @@ pub fn prove(
             ),
         );
         let at = name.as_str();
-        proof.demand(in_lines == exported, at, format!("the files hold {in_lines:?}, the manifest {exported:?}"));
+        proof.demand(
+            in_lines == exported,
+            at,
+            format!("the files hold {in_lines:?}, the manifest {exported:?}"),
+        );
         proof.demand(
             exported.0 >= exact.0 && exported.1 >= exact.1 && exported.2 >= exact.2,
             at,
@@ -81,9 +85,9 @@ pub fn prove(
 }
 
 fn count(diff: &StoreDiff) -> Counts {
-    diff.parts.iter().fold((0, 0, 0), |(a, c, r), p| {
-        (a + p.rows_added, c + p.rows_changed, r + p.rows_removed)
-    })
+    diff.parts
+        .iter()
+        .fold((0, 0, 0), |(a, c, r), p| (a + p.rows_added, c + p.rows_changed, r + p.rows_removed))
 }
 
 fn exported(stats: &ExportStats) -> Counts {
@@ -108,7 +112,10 @@ fn read_lines(out: &Path, stats: &ExportStats) -> Result<(Vec<(String, Value)>, 
                 Some("update") => counts.1 += 1,
                 Some("delete") => counts.2 += 1,
                 other => {
-                    return Err(EngineError::Damaged { what: path, detail: format!("a line does {other:?}") });
+                    return Err(EngineError::Damaged {
+                        what: path,
+                        detail: format!("a line does {other:?}"),
+                    });
                 }
             }
             lines.push((name.clone(), value));

@@ -86,6 +86,7 @@ pub struct Lab<'a> {
     before: Option<Footprint>,
     trouble: Option<Vec<String>>,
     files: BTreeMap<RunId, Vec<Artefact>>,
+    spans: BTreeMap<RunId, (i64, i64)>,
 }
 
 impl<'a> Lab<'a> {
@@ -105,6 +106,7 @@ impl<'a> Lab<'a> {
             before: None,
             trouble: None,
             files: BTreeMap::new(),
+            spans: BTreeMap::new(),
         }
     }
 
@@ -120,7 +122,9 @@ impl<'a> Lab<'a> {
 
     /// The sandbox.
     pub fn sandbox(&self) -> Result<&Sandbox, EngineError> {
-        self.sandbox.as_ref().ok_or_else(|| EngineError::Internal { detail: "there is no sandbox".to_owned() })
+        self.sandbox
+            .as_ref()
+            .ok_or_else(|| EngineError::Internal { detail: "there is no sandbox".to_owned() })
     }
 
     /// The rehearsal of the upgrade.
@@ -339,8 +343,18 @@ impl<'a> Lab<'a> {
         let passed = words.iter().filter(|w| **w == "pass").count();
         let failed = words.iter().filter(|w| **w == "fail").count();
         let open = words.len() - passed - failed;
-        let mark = if failed > 0 { "✗" } else if open > 0 { "?" } else { "✓" };
-        format!("{mark} {}: {passed} of {} pieces of evidence pass, {failed} fail", phase.as_str(), words.len())
+        let mark = if failed > 0 {
+            "✗"
+        } else if open > 0 {
+            "?"
+        } else {
+            "✓"
+        };
+        format!(
+            "{mark} {}: {passed} of {} pieces of evidence pass, {failed} fail",
+            phase.as_str(),
+            words.len()
+        )
     }
 
     /// Copies what the sandbox's runs wrote to the folder of the matrix.
@@ -355,7 +369,8 @@ impl<'a> Lab<'a> {
         remove_earlier(&folder)?;
         for run in journal.runs(usize::MAX >> 1)? {
             // Trials ended after the run did: the last report says how.
-            (self.request.write_report)(&sandbox.home, &run)?;
+            let report = (self.request.write_report)(&sandbox.home, &run)?;
+            self.spans.insert(run.clone(), (report.started_at_ms, report.ended_at_ms));
             let files = keep_run(&sandbox.home.run_dir(&run), &folder.join(run.as_str()), run.as_str())?;
             self.files.insert(run, files);
         }
@@ -395,7 +410,10 @@ impl<'a> Lab<'a> {
             Ok(after) => {
                 let differences = before.differences(&after);
                 proof
-                    .measure("processes", format!("{} before, {} after", before.processes.len(), after.processes.len()))
+                    .measure(
+                        "processes",
+                        format!("{} before, {} after", before.processes.len(), after.processes.len()),
+                    )
                     .measure("starts", format!("{:?}", after.starts))
                     .measure("files compared", before.files.len())
                     .demand(differences.is_empty(), "production", differences.join("; "));
@@ -409,7 +427,10 @@ impl<'a> Lab<'a> {
                 proof.runs.push(ran.plan.run.clone());
                 proof
                     .measure("rehearsal", said.map_or("said nothing", String::as_str))
-                    .measure("sandbox", if self.request.keep { "kept on request, nothing runs" } else { "removed" })
+                    .measure(
+                        "sandbox",
+                        if self.request.keep { "kept on request, nothing runs" } else { "removed" },
+                    )
                     .demand(said.is_some(), "rehearsal", "it did not confirm that nothing is left")
                     .demand(trouble.is_empty(), "sandbox", trouble.join("; "));
             }
@@ -466,15 +487,20 @@ impl<'a> Lab<'a> {
             .map(|p| {
                 let kind = kinds.get(&p.id);
                 let phase = kind.and_then(|k| k.phase).unwrap_or(Phase::Validation);
+                // Evidence is as old as the runs it was read from.
+                let spans = || p.runs.iter().filter_map(|r| self.spans.get(r));
                 Evidence {
                     id: p.id.clone(),
-                    title: kind.map_or_else(|| "The stack's own check, on the candidate".to_owned(), |k| k.title.clone()),
+                    title: kind.map_or_else(
+                        || "The stack's own check, on the candidate".to_owned(),
+                        |k| k.title.clone(),
+                    ),
                     verdict: p.verdict(),
                     measured: p.measured.clone(),
                     threshold: p.threshold.clone(),
                     runs: p.runs.clone(),
-                    started_at_ms: p.started_at_ms,
-                    ended_at_ms: p.ended_at_ms,
+                    started_at_ms: spans().map(|s| s.0).min().unwrap_or(p.started_at_ms),
+                    ended_at_ms: spans().map(|s| s.1).max().unwrap_or(p.ended_at_ms),
                     tool: self.request.tool.to_owned(),
                     releases: releases.clone(),
                     config: Digest::of(&config),
@@ -512,7 +538,8 @@ fn keep_run(from: &Path, to: &Path, run: &str) -> Result<Vec<Artefact>, EngineEr
             .filter(|e| e.path().is_file())
             .filter_map(|e| e.file_name().into_string().ok())
             .filter(|n| {
-                ["report.json", "report.html", "report.md", "junit.xml"].contains(&n.as_str()) || n.ends_with(".log")
+                ["report.json", "report.html", "report.md", "junit.xml"].contains(&n.as_str())
+                    || n.ends_with(".log")
             })
             .collect();
         names.sort();

@@ -111,9 +111,10 @@ fn lost_rows(lab: &Lab<'_>, config: &Config, target: &Target, proof: &mut Proof)
         return Ok(());
     };
     let place = format!("{store}.{}", done.part);
-    let named = ran.report.checks.iter().filter(|c| c.kind == CheckKind::Integrity).any(
-        |c| matches!(&c.verdict, Verdict::Fail { reasons } if reasons.iter().any(|r| r.at == place)),
-    );
+    let named =
+        ran.report.checks.iter().filter(|c| c.kind == CheckKind::Integrity).any(
+            |c| matches!(&c.verdict, Verdict::Fail { reasons } if reasons.iter().any(|r| r.at == place)),
+        );
     proof.measure("rows lost on purpose", format!("{} of {} in {place}", done.lost, done.before));
     judge(&ran, NAME, named, &format!("the integrity check to name {place}"), proof);
     Ok(())
@@ -182,6 +183,12 @@ fn broken_migration(lab: &Lab<'_>, config: &Config, target: &Target, proof: &mut
     let ran = rehearse(lab, &mutated, target, proof)?;
     let wanted = if migration { format!("migrate-{service}") } else { "start-new".to_owned() };
     let step = ran.report.steps.iter().find(|s| s.id == wanted);
-    judge(&ran, NAME, step.is_some_and(|s| s.status == StepStatus::Failed), &format!("the step {wanted}"), proof);
+    judge(
+        &ran,
+        NAME,
+        step.is_some_and(|s| s.status == StepStatus::Failed),
+        &format!("the step {wanted}"),
+        proof,
+    );
     Ok(())
 }

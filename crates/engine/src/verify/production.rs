@@ -37,8 +37,9 @@ impl Footprint {
         };
         let config = home.config()?;
         let configured = config.services.values().flat_map(|s| s.config.iter().chain(&s.env_file)).cloned();
-        for file in
-            ["switchback.yaml".to_owned(), ".switchback/current.json".to_owned()].into_iter().chain(configured)
+        for file in ["switchback.yaml".to_owned(), ".switchback/current.json".to_owned()]
+            .into_iter()
+            .chain(configured)
         {
             let content = fs::read(home.root().join(&file)).ok().map(|c| Digest::of(&c));
             footprint.files.insert(file, content);

@@ -105,7 +105,9 @@ pub fn failure(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
     }
     let (new, old) = generations(lab)?;
     let Some(old) = old else {
-        return Err(EngineError::Internal { detail: "a promotion without a previous generation".to_owned() }.into());
+        return Err(
+            EngineError::Internal { detail: "a promotion without a previous generation".to_owned() }.into()
+        );
     };
     let home = lab.sandbox()?.home.clone();
     let work = home.instance_dir(&old).join("work");

@@ -45,8 +45,9 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
 /// The generation that the sandbox's pointer names, and the one that a rollback returns to.
 pub fn generations(lab: &Lab<'_>) -> Result<(Instance, Option<Instance>), EngineError> {
     let home = &lab.sandbox()?.home;
-    let pointer =
-        home.pointer()?.ok_or_else(|| EngineError::Internal { detail: "the sandbox has no pointer".to_owned() })?;
+    let pointer = home
+        .pointer()?
+        .ok_or_else(|| EngineError::Internal { detail: "the sandbox has no pointer".to_owned() })?;
     let previous = pointer.previous.map(|p| home.generation(p)).transpose()?;
     Ok((home.generation(pointer.current)?.instance, previous.map(|g| g.instance)))
 }
@@ -65,7 +66,9 @@ fn by_command(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
     let promoted = promotion(lab, config)?;
     let (new, old) = generations(lab)?;
     let Some(old) = old else {
-        return Err(EngineError::Internal { detail: "a promotion without a previous generation".to_owned() }.into());
+        return Err(
+            EngineError::Internal { detail: "a promotion without a previous generation".to_owned() }.into()
+        );
     };
     let home = lab.sandbox()?.home.clone();
     let data_promoted = fingerprints(lab, &old)?;
@@ -99,9 +102,11 @@ fn promotion(lab: &mut Lab<'_>, config: &Config) -> Result<Ran, Stop> {
     if ran.done() {
         let ended = lab.wait_trial(&ran.plan.run, TRIAL_ENDS)?;
         match &ended {
-            Some(Event::TrialConfirmed { probes }) => {
-                proof.measure("probes", probes).demand(*probes > 0, "trial", "it was confirmed without a probe")
-            }
+            Some(Event::TrialConfirmed { probes }) => proof.measure("probes", probes).demand(
+                *probes > 0,
+                "trial",
+                "it was confirmed without a probe",
+            ),
             Some(other) => proof.demand(false, "trial", format!("it was not confirmed: {other:?}")),
             None => proof.demand(false, "trial", "it did not end; the watchdog is gone"),
         };
@@ -158,7 +163,12 @@ fn snapshot(lab: &Lab<'_>, instance: &Instance, name: &str) -> Result<BTreeMap<S
 }
 
 /// Runs every check once, those that write included, on what was promoted.
-fn use_it(lab: &Lab<'_>, config: &Config, instance: &Instance, run: &RunId) -> Result<Vec<CheckResult>, Stop> {
+fn use_it(
+    lab: &Lab<'_>,
+    config: &Config,
+    instance: &Instance,
+    run: &RunId,
+) -> Result<Vec<CheckResult>, Stop> {
     let home = &lab.sandbox()?.home;
     let release = home.release(&instance.release)?;
     let suite = Suite::load(home, run, config)?;
@@ -275,7 +285,11 @@ fn data(
             store.as_str(),
             format!("{} then, {other_short} now, {} items", one.digest.short(), one.items),
         );
-        proof.demand(other.is_some_and(|o| o.digest == one.digest), store.as_str(), "the old data was changed");
+        proof.demand(
+            other.is_some_and(|o| o.digest == one.digest),
+            store.as_str(),
+            "the old data was changed",
+        );
     }
     proof.demand(ran.done(), "rollback", ran.why());
     if promoted.is_empty() {
@@ -381,7 +395,10 @@ mod tests {
         let seen = |list: &[(u64, bool)]| {
             outage(&list.iter().map(|(ms, ok)| (zero + Duration::from_millis(*ms), *ok)).collect::<Vec<_>>())
         };
-        assert_eq!(seen(&[(0, true), (10, false), (20, true), (30, false), (70, true), (80, true)]), Some(70));
+        assert_eq!(
+            seen(&[(0, true), (10, false), (20, true), (30, false), (70, true), (80, true)]),
+            Some(70)
+        );
         assert_eq!(seen(&[(0, true), (10, true)]), None);
         assert_eq!(seen(&[(0, true), (10, false)]), None, "an outage without an end");
         assert_eq!(seen(&[]), None);

@@ -119,8 +119,12 @@ fn rewrite(services: &mut BTreeMap<ServiceName, Service>, stack: &Path, ports: &
             *release = format!("{}/{release}", escape(&root));
         }
         let health = service.health.command.iter_mut().flatten();
-        for text in
-            service.command.iter_mut().chain(&mut service.migrate).chain(service.env.values_mut()).chain(health)
+        for text in service
+            .command
+            .iter_mut()
+            .chain(&mut service.migrate)
+            .chain(service.env.values_mut())
+            .chain(health)
         {
             *text = fix_stack(text, &root);
         }
@@ -193,7 +197,9 @@ impl Sandbox {
             current,
             desired,
             target,
-            live: production.as_ref().map_or(Ok(true), |p| instance_members(home, p).map(|m| !m.is_empty()))?,
+            live: production
+                .as_ref()
+                .map_or(Ok(true), |p| instance_members(home, p).map(|m| !m.is_empty()))?,
             production,
             copies: BTreeMap::new(),
             kept_config,
@@ -283,8 +289,9 @@ impl Sandbox {
 }
 
 fn yaml(config: &Config) -> Result<String, EngineError> {
-    serde_yaml_ng::to_string(config)
-        .map_err(|e| EngineError::Internal { detail: format!("cannot write the sandbox's configuration: {e}") })
+    serde_yaml_ng::to_string(config).map_err(|e| EngineError::Internal {
+        detail: format!("cannot write the sandbox's configuration: {e}"),
+    })
 }
 
 fn free_ports(config: &Config, release: Option<&Release>) -> Result<Ports, EngineError> {
@@ -424,7 +431,9 @@ mod tests {
             fs::create_dir_all(stack.join(folder)).expect("creates");
         }
         fs::create_dir(&root).expect("creates");
-        for file in ["data/a.db", "data/a.db-wal", "data/other", "checks/w.yaml", "checks/body.json", "app.env"] {
+        for file in
+            ["data/a.db", "data/a.db-wal", "data/other", "checks/w.yaml", "checks/body.json", "app.env"]
+        {
             fs::write(stack.join(file), "x").expect("writes");
         }
         fs::write(stack.join("checks/w.yaml"), "steps: [{ wait: 1ms }]").expect("writes");

@@ -13,7 +13,8 @@ use switchback_core::report::StepStatus;
 /// Proves the phase.
 pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let ran = lab.rehearsed()?.clone();
-    for proof in [deployed(&ran), provisioned(&ran), synchronised(lab, &ran)?, isolated(lab, &ran)?, health(&ran)]
+    for proof in
+        [deployed(&ran), provisioned(&ran), synchronised(lab, &ran)?, isolated(lab, &ran)?, health(&ran)]
     {
         lab.add(proof);
     }
@@ -194,9 +195,8 @@ fn same_definition(lab: &Lab<'_>, ran: &Ran, proof: &mut Proof) -> Result<(), St
 }
 
 fn health(ran: &Ran) -> Proof {
-    let mut proof =
-        Proof::new("staging.health", "every service's health check passed in both environments")
-            .from_run(&ran.plan.run);
+    let mut proof = Proof::new("staging.health", "every service's health check passed in both environments")
+        .from_run(&ran.plan.run);
     let checks = ran.report.checks.iter().filter(|c| c.kind == CheckKind::Health);
     for environment in ["baseline", "candidate"] {
         let seen: Vec<_> = checks.clone().filter(|c| c.environment == environment).collect();

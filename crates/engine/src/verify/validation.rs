@@ -134,10 +134,15 @@ fn reports(lab: &Lab<'_>) -> Result<Proof, Stop> {
         let at = format!("{} {run}", ran.plan.procedure.as_str());
         for file in ["report.html", "report.md"] {
             let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
-            proof.demand(text.contains(run.as_str()), format!("{at}, {file}"), "it is missing or names no run");
+            proof.demand(
+                text.contains(run.as_str()),
+                format!("{at}, {file}"),
+                "it is missing or names no run",
+            );
         }
         let json = fs::read(dir.join("report.json")).unwrap_or_default();
-        let same = serde_json::from_slice(&json).is_ok_and(|r: switchback_core::report::Report| r == ran.report);
+        let same =
+            serde_json::from_slice(&json).is_ok_and(|r: switchback_core::report::Report| r == ran.report);
         proof.demand(same, format!("{at}, report.json"), "it is not the report of the run");
         match junit::parse(&fs::read(dir.join("junit.xml")).unwrap_or_default()) {
             Err(e) => {

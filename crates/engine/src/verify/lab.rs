@@ -10,7 +10,7 @@ use crate::gather;
 use crate::home::{Home, create_dir};
 use crate::journal::Journal;
 use crate::session::Session;
-use crate::store::Progress;
+use crate::store::{self, Progress, Source};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use switchback_core::check::{Artefact, Verdict};
 use switchback_core::config::Config;
 use switchback_core::criteria::{Evidence, Phase};
-use switchback_core::ids::{Digest, RunId, ServiceName};
+use switchback_core::data::Fingerprint;
+use switchback_core::ids::{Digest, RunId, ServiceName, StoreName};
 use switchback_core::journal::{Event, Outcome, Record, RunState};
 use switchback_core::plan::{OnFailure, Plan};
 use switchback_core::report::Report;
@@ -52,6 +53,9 @@ impl Ran {
     }
 }
 
+/// Fingerprints by store.
+pub type Fingerprints = BTreeMap<StoreName, Fingerprint>;
+
 /// What was seen while the rehearsal's environments ran side by side.
 #[derive(Debug, Default)]
 pub struct Sight {
@@ -79,6 +83,8 @@ pub struct Lab<'a> {
     pub rehearsal: Option<Ran>,
     /// What was seen while it ran.
     pub sight: Sight,
+    /// Fingerprints of the data that was cloned live, before and after the rehearsal.
+    pub cloned_from: Option<[Fingerprints; 2]>,
     /// The answer to a promotion before any rehearsal: an error, as it must be.
     pub uncertified: Option<Result<(), String>>,
     sandbox: Option<Sandbox>,
@@ -100,6 +106,7 @@ impl<'a> Lab<'a> {
             notes: Vec::new(),
             rehearsal: None,
             sight: Sight::default(),
+            cloned_from: None,
             uncertified: None,
             sandbox: None,
             proofs: Vec::new(),
@@ -171,6 +178,7 @@ impl<'a> Lab<'a> {
         let mut forbidden: Vec<PathBuf> =
             self.sandbox()?.copies.values().map(|(p, _)| PathBuf::from(&p.path)).collect();
         forbidden.push(self.production.state());
+        let before = self.live_fingerprints(&up)?;
         let sight = Mutex::new(Sight::default());
         let observe = |notice: &Notice<'_>| {
             if let Notice::Recorded(_, record) = notice
@@ -185,9 +193,23 @@ impl<'a> Lab<'a> {
             (self.request.observe)(notice);
         };
         let ran = self.carry_out_seen(&config, |s| s.plan_rehearsal(&config, &target), &observe)?;
+        self.cloned_from = Some([before, self.live_fingerprints(&up)?]);
         self.sight = sight.into_inner().unwrap_or_default();
         self.rehearsal = Some(ran);
         Ok(())
+    }
+
+    /// Fingerprints of the sandbox's own production while it runs.
+    fn live_fingerprints(&self, up: &Ran) -> Result<Fingerprints, Stop> {
+        let mut found = Fingerprints::new();
+        for (name, place) in up.plan.instances.values().flat_map(|i| &i.stores) {
+            let path = Path::new(&place.path);
+            if path.exists() {
+                let one = store::fingerprint(place.kind, Source::live(path), &Progress::none())?;
+                found.insert(name.clone(), one);
+            }
+        }
+        Ok(found)
     }
 
     /// Goes to what `switchback.yaml` says; where that is what runs already, an upgrade is made up.

@@ -69,7 +69,7 @@ fn provisioned(ran: &Ran) -> Proof {
 fn synchronised(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
     let mut proof = Proof::new(
         "staging.synchronised",
-        "the environments' fingerprints are equal to the snapshot's, store by store; production was not stopped",
+        "store by store, the environments' fingerprints equal the live snapshot's, and the snapshot's that of the running stack it was taken of",
     )
     .from_run(&ran.plan.run);
     let sandbox = lab.sandbox()?;
@@ -108,6 +108,17 @@ fn synchronised(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
         );
         let equal = cloned.get(name).is_some_and(|c| c.digest == fingerprint.digest);
         proof.demand(equal, name.as_str(), "the clone differs from the snapshot");
+        let live = lab.cloned_from.as_ref().map(|[b, a]| (b.get(name), a.get(name)));
+        match live {
+            Some((Some(before), Some(after))) if before.digest == after.digest => {
+                let same = before.digest == fingerprint.digest;
+                proof.demand(same, name.as_str(), "the live snapshot differs from what it was taken of");
+            }
+            _ => {
+                let what = "written meanwhile; the snapshot is one state in between";
+                proof.measure(format!("{name}, source"), what);
+            }
+        }
     }
     if taken.is_empty() {
         proof.not_run("the stack has no data yet");

@@ -415,9 +415,9 @@ impl RunState {
         reversible && self.steps.get(step).is_some_and(|s| s.attempts > 0 && !s.undone)
     }
 
-    /// Whether a trial is running.
+    /// Whether a trial is running. A promotion that is being undone is on trial no more.
     pub fn on_trial(&self) -> bool {
-        self.trial.as_ref().is_some_and(|t| t.verdict.is_none())
+        self.backward.is_none() && self.trial.as_ref().is_some_and(|t| t.verdict.is_none())
     }
 }
 

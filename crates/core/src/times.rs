@@ -47,3 +47,12 @@ pub fn downtime(records: &[Record], stop: &str, start: &str) -> Option<u64> {
     let start_took = u64::try_from(ended - began).ok()?;
     Some(total - first_healthy.unwrap_or(0).min(start_took).min(total))
 }
+
+/// Whether the run was taken over by another process between two steps: times across that include the pause.
+pub fn resumed_between(records: &[Record], from: &str, to: &str) -> bool {
+    let position = |wanted: &dyn Fn(&Event) -> bool| records.iter().position(|r| wanted(&r.event));
+    let began = position(&|e| matches!(e, Event::Started { step, .. } if step.as_str() == from));
+    let ended = position(&|e| matches!(e, Event::Finished { step, .. } if step.as_str() == to));
+    let (Some(began), Some(ended)) = (began, ended) else { return false };
+    records.iter().take(ended).skip(began).any(|r| matches!(r.event, Event::Resumed { .. }))
+}

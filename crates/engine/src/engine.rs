@@ -51,6 +51,9 @@ pub enum Notice<'a> {
 /// Somebody who is told what happens.
 pub type Observer<'a> = &'a (dyn Fn(&Notice<'_>) + Sync);
 
+/// With less space than this, undoing must not depend on finding some.
+const LOW_BYTES: u64 = 4 << 20;
+
 /// How the loop ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunEnd {
@@ -85,7 +88,11 @@ impl Engine<'_> {
     }
 
     fn append(&mut self, plan: &Plan, event: &Event) -> Result<Record, EngineError> {
-        let record = self.journal.append(&plan.run, now_ms(), event)?;
+        let record = match self.journal.append(&plan.run, now_ms(), event) {
+            // The disk is full: what was kept aside lets the run record itself and be undone.
+            Err(_) if self.home.release_reserve() => self.journal.append(&plan.run, now_ms(), event)?,
+            other => other?,
+        };
         (self.observe)(&Notice::Recorded(plan, &record));
         Ok(record)
     }
@@ -182,6 +189,9 @@ impl Engine<'_> {
         let began = Instant::now();
         let id = step.id.as_str();
         fault::point(Way::Undo, id, At::Before);
+        if crate::gather::free_bytes(&self.home.state()).is_ok_and(|free| free < LOW_BYTES) {
+            self.home.release_reserve();
+        }
         let context = self.context(plan, config, state, records, step, attempt, Way::Undo);
         let mut result = ops::reverse(&context);
         if fault::repeats() && result.is_ok() {
@@ -238,7 +248,7 @@ pub fn production_down(plan: &Plan, state: &RunState) -> bool {
         match &step.op {
             Op::Stop { instance } if instance.starts_with(PRODUCTION) && begun => down = !undone,
             Op::Start { instance } if instance.starts_with(PRODUCTION) && state.succeeded(&step.id) => {
-                down = undone
+                down = undone;
             }
             _ => {}
         }

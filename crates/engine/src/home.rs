@@ -18,6 +18,12 @@ pub const CONFIG_FILE: &str = "switchback.yaml";
 /// The name of the state folder.
 pub const STATE_DIR: &str = ".switchback";
 
+/// Space kept aside in the state folder.
+const RESERVE_FILE: &str = "reserve";
+/// Enough for the journal of an undo, the shim's state and the first writes of the service that is started
+/// again; small against any stack.
+const RESERVE_BYTES: u64 = 8 << 20;
+
 /// A stack on disk.
 #[derive(Debug, Clone)]
 pub struct Home {
@@ -72,6 +78,28 @@ impl Home {
             write_atomic(&id, ulid::Ulid::generate().to_string().as_bytes())?;
         }
         Ok(())
+    }
+
+    /// Keeps some space aside, so that a run can be undone and recorded on a disk that it filled up.
+    ///
+    /// Not being able to is no reason to refuse: the preflight of every run looks at the free space.
+    pub fn keep_reserve(&self) {
+        let path = self.state().join(RESERVE_FILE);
+        let enough = fs::metadata(&path).is_ok_and(|m| m.len() >= RESERVE_BYTES);
+        if enough {
+            return;
+        }
+        if let Ok(file) = fs::File::create(&path) {
+            let flags = rustix::fs::FallocateFlags::empty();
+            if rustix::fs::fallocate(&file, flags, 0, RESERVE_BYTES).is_err() {
+                let _ = fs::remove_file(&path);
+            }
+        }
+    }
+
+    /// Gives the reserve up; true if there was one.
+    pub fn release_reserve(&self) -> bool {
+        fs::remove_file(self.state().join(RESERVE_FILE)).is_ok()
     }
 
     /// An identifier of the state folder that survives moving it; part of every process marker.

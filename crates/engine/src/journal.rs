@@ -162,7 +162,23 @@ impl Journal {
         Ok(seq)
     }
 
+    /// Reads in one transaction: what is compared must be of one moment, whoever appends meanwhile.
+    fn at_one_moment<T>(&self, read: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+        if !self.connection.is_autocommit() {
+            return read();
+        }
+        self.connection.execute_batch("BEGIN").map_err(|e| self.wrap(e))?;
+        let result = read();
+        // Nothing was written: ending the transaction can only release the read lock.
+        let _ = self.connection.execute_batch("COMMIT");
+        result
+    }
+
     fn read(&self, filter: &str, value: &str) -> Result<Vec<Record>, EngineError> {
+        self.at_one_moment(|| self.read_now(filter, value))
+    }
+
+    fn read_now(&self, filter: &str, value: &str) -> Result<Vec<Record>, EngineError> {
         let (head, _) = self.head()?;
         let sql = format!(
             "SELECT e.seq, e.run, e.at_ms, e.kind, e.json, e.chain, p.chain FROM events e
@@ -210,8 +226,7 @@ impl Journal {
 
     /// Every event; reading confirms the whole chain.
     pub fn all(&self) -> Result<Vec<Record>, EngineError> {
-        let records = self.read("?1 = ''", "")?;
-        let (head, _) = self.head()?;
+        let (records, head) = self.at_one_moment(|| Ok((self.read_now("?1 = ''", "")?, self.head()?.0)))?;
         if records.len() as i64 != head {
             return Err(self.damaged(format!("{head} events are claimed and {} are there", records.len())));
         }
@@ -254,7 +269,7 @@ impl Journal {
 
     /// Runs that have begun and not ended, oldest first.
     pub fn unfinished(&self) -> Result<Vec<RunId>, EngineError> {
-        self.head()?;
+        self.at_one_moment(|| self.head())?;
         let mut statement = self
             .connection
             .prepare(
@@ -345,6 +360,27 @@ mod tests {
         let journal = Journal::open_read(&path).expect("opens").expect("exists");
         assert_eq!(journal.all().expect("reads"), all);
         assert_eq!(journal.run(&"R1".into()).expect("reads").len(), 7);
+    }
+
+    #[test]
+    fn reading_while_somebody_appends_sees_one_moment() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (path, _) = filled(dir.path(), 5);
+        let writer = {
+            let path = path.clone();
+            std::thread::spawn(move || {
+                let mut journal = Journal::open(&path).expect("opens");
+                for i in 0..150 {
+                    journal.append(&"W".into(), i, &Event::Interrupted).expect("appends");
+                }
+            })
+        };
+        while !writer.is_finished() {
+            let journal = Journal::open_read(&path).expect("opens").expect("exists");
+            journal.all().expect("reads");
+            journal.run(&"W".into()).expect("reads");
+        }
+        writer.join().expect("joins");
     }
 
     #[test]

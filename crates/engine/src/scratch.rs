@@ -56,7 +56,7 @@ impl Scratch {
                 detail: format!("{} is live data and was about to be removed", path.display()),
             });
         }
-        Ok(Some(Self { path: real }))
+        Ok(Some(Self { path }))
     }
 
     /// Its path.

@@ -28,6 +28,7 @@ impl<'h> Session<'h> {
         home.create_state()?;
         let lock = Lock::take(&home.state().join("lock"), what, wait)?;
         let journal = Journal::open(&home.state().join("journal.db"))?;
+        home.keep_reserve();
         Ok(Self { home, journal, _lock: lock })
     }
 
@@ -41,6 +42,17 @@ impl<'h> Session<'h> {
                 "`switchback resume` goes on with it, `switchback resume --abort` undoes it".to_owned(),
             ),
         })
+    }
+
+    /// Like [`Self::require_settled`], but an interrupted rehearsal, which is no business of production's, does
+    /// not stand in the way of a rollback.
+    pub fn require_settled_for_rollback(&self) -> Result<(), EngineError> {
+        for run in self.journal.unfinished()? {
+            if self.journal.load(&run)?.0.procedure != plan::Procedure::Rehearse {
+                return self.require_settled();
+            }
+        }
+        Ok(())
     }
 
     /// Refuses while a promotion is on trial.
@@ -229,6 +241,6 @@ impl<'h> Session<'h> {
         }
         // Leftovers here cost disk space only; `gc` finds them too.
         let _ = std::fs::remove_dir_all(self.home.run_dir(&plan.run).join("tmp"));
-        let _ = std::fs::remove_dir(self.home.state().join("staging").join(plan.run.as_str()));
+        let _ = std::fs::remove_dir_all(self.home.state().join("staging").join(plan.run.as_str()));
     }
 }

@@ -148,6 +148,11 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
     let suite = Suite::load(home, run, &config)?;
     let mut failures = trial.state.trial.as_ref().map_or(0, |t| t.failures_in_a_row);
     let (mut errors, mut probes, mut last_ok) = (0u32, 0u32, None::<bool>);
+    // A watchdog that takes over late (after a reboot, or after one was killed) must see half of the period
+    // itself: time in which nobody looked does not count.
+    let half = i64::try_from(config.rollback.watch.as_millis() / 2).unwrap_or(i64::MAX);
+    let mut deadline_ms = deadline_ms.max(now_ms().saturating_add(half));
+    let mut last_look = now_ms();
     loop {
         if cancel.requested() {
             return Ok(());
@@ -166,7 +171,7 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
                 }
                 last_ok = Some(look.ok);
                 if failures >= config.rollback.failures {
-                    return roll_back(home, trial, &config, look.seen, cancel, observe);
+                    return roll_back(home, trial, &config, &look.seen, cancel, observe);
                 }
                 // Suspicion extends the trial: it ends on a good probe or with a rollback, never in between.
                 if look.ok && now_ms() >= deadline_ms {
@@ -176,6 +181,7 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
             }
             Err(e) => {
                 errors += 1;
+                deadline_ms = deadline_ms.saturating_add(now_ms() - last_look);
                 if errors == BLIND_AFTER {
                     record(
                         home,
@@ -189,6 +195,7 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
                 }
             }
         }
+        last_look = now_ms();
         sleep(config.rollback.every.0, deadline_ms, failures, cancel);
     }
 }
@@ -262,7 +269,7 @@ fn roll_back(
     home: &Home,
     trial: &Trial,
     config: &Config,
-    seen: Vec<String>,
+    seen: &[String],
     cancel: &Cancel,
     observe: Observer<'_>,
 ) -> Result<(), EngineError> {
@@ -271,7 +278,7 @@ fn roll_back(
         return Ok(());
     }
     let trigger = format!("{} probes in a row failed", config.rollback.failures);
-    record(home, &trial.plan.run, &Event::TrialFailed { trigger: trigger.clone(), reasons: seen.clone() })?;
+    record(home, &trial.plan.run, &Event::TrialFailed { trigger: trigger.clone(), reasons: seen.to_vec() })?;
     let reason = format!("trial failed: {}", seen.join("; "));
     let plan = session.plan_rollback(config, None, &reason, OnFailure::Persist { attempts: 3 })?;
     match session.carry_out(&plan, config, cancel, observe)? {

@@ -5,6 +5,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Duration;
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::journal::{Event, Record};
+use switchback_core::next::is_code_only;
 use switchback_core::plan::Plan;
 use switchback_engine::engine::Notice;
 
@@ -83,6 +84,17 @@ impl Progress {
                     dim.apply_to(notes)
                 ));
             }
+            // Whether the old version runs on migrated data is a finding, not a failure.
+            Event::Failed { step, error, took_ms, .. } if plan.step(step).is_some_and(is_code_only) => {
+                let line = format!(
+                    "  {} {}  {}",
+                    yellow.apply_to("○"),
+                    title(step),
+                    dim.apply_to(human_ms(*took_ms))
+                );
+                self.line(&line);
+                self.line(&format!("    {}", dim.apply_to(format!("not possible: {}", error.message))));
+            }
             Event::Failed { step, error, took_ms, .. } => {
                 self.line(&format!(
                     "  {} {}  {}",
@@ -91,12 +103,14 @@ impl Progress {
                     dim.apply_to(human_ms(*took_ms))
                 ));
                 self.line(&format!("    {}", error.message));
-                for detail in &error.details {
+                let mut details = error.details.clone();
+                details.dedup(); // a service that is restarted says the same each time
+                for detail in &details {
                     self.line(&format!("    {} {}", dim.apply_to("│"), dim.apply_to(detail)));
                 }
             }
             Event::Skipped { step, .. } => {
-                self.line(&format!("  {} {}", dim.apply_to("–"), dim.apply_to(title(step))))
+                self.line(&format!("  {} {}", dim.apply_to("–"), dim.apply_to(title(step))));
             }
             Event::UndoStarted { step, .. } => self.bar.set_message(format!("undoing: {}", title(step))),
             Event::Undone { step, took_ms, output } => {

@@ -194,7 +194,7 @@ fn check_templates(
         .map(|t| ("command", t))
         .chain(service.migrate.iter().map(|t| ("migrate", t)))
         .chain(service.health.command.iter().flatten().map(|t| ("health.command", t)))
-        .chain(service.env.iter().map(|(_, t)| ("env", t)));
+        .chain(service.env.values().map(|t| ("env", t)));
     for (key, text) in texts {
         if let Err(e) = template::expand(text, fill) {
             let path = format!("services.{name}.{key}");

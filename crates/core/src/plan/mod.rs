@@ -47,6 +47,19 @@ impl Procedure {
     }
 }
 
+impl Procedure {
+    /// The noun: "the promotion failed".
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Rehearse => "rehearsal",
+            Self::Promote => "promotion",
+            Self::Rollback => "rollback",
+            Self::Up => "start",
+            Self::Down => "stop",
+        }
+    }
+}
+
 /// The list of steps of a run, with everything they need.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {

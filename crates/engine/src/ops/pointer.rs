@@ -73,6 +73,15 @@ pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Re
     let (Some(rollback_ms), true, true) = (rollback_ms, refusals.is_empty(), doubts.is_empty()) else {
         return Ok(Output { notes: vec!["no certificate is issued".to_owned()], ..Output::default() });
     };
+    if times::resumed_between(context.records, "rollback-stop", "rollback-read-back")
+        || times::resumed_between(context.records, "stop-old", "start-new")
+    {
+        return Err(EngineError::refused(
+            "the rehearsal was interrupted while it measured, so its times say nothing",
+            "rehearse again",
+        )
+        .into());
+    }
     if rollback_ms > context.plan.budget_ms {
         return Err(EngineError::refused(
             format!("the rollback took {rollback_ms} ms, the budget is {} ms", context.plan.budget_ms),

@@ -114,7 +114,10 @@ impl From<EngineError> for Trouble {
             (EngineError::Busy { .. }, _) => Exit::Busy,
             (_, ErrorKind::Usage) => Exit::Usage,
             (_, ErrorKind::Refused) => Exit::Refused,
-            (EngineError::NewerFormat { .. } | EngineError::Damaged { .. }, _) => Exit::NeedsOperator,
+            // A full or read-only disk, damaged or newer state: nothing that another try would change.
+            (_, ErrorKind::Host) | (EngineError::NewerFormat { .. } | EngineError::Damaged { .. }, _) => {
+                Exit::NeedsOperator
+            }
             _ => Exit::Internal,
         };
         Self { exit, hint: error.hint(), message: error.to_string() }

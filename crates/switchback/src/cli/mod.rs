@@ -7,7 +7,7 @@ mod history;
 mod init;
 mod output;
 mod report;
-mod run;
+pub mod run;
 mod status;
 mod upgrade;
 mod verify;

@@ -3,6 +3,7 @@
 use super::{Exit, Global, Output, Trouble};
 use crate::progress::Progress;
 use serde_json::json;
+use std::sync::OnceLock;
 use switchback_core::ids::RunId;
 use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::{Plan, Procedure};
@@ -16,13 +17,20 @@ use switchback_engine::journal::Journal;
 pub const TOOL: &str = concat!("switchback ", env!("CARGO_PKG_VERSION"));
 
 /// Ctrl-C and TERM ask for a clean stop; a second one ends the program at once (the run stays resumable).
+///
+/// The handlers are installed once; every caller gets the same flag.
 pub fn cancel_on_signals() -> Cancel {
-    let cancel = Cancel::default();
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, cancel.flag());
-        let _ = signal_hook::flag::register(signal, cancel.flag());
-    }
-    cancel
+    static CANCEL: OnceLock<Cancel> = OnceLock::new();
+    let install = || {
+        let cancel = Cancel::default();
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            // In this order: the first signal finds the flag unset and sets it, the second ends the program.
+            let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, cancel.flag());
+            let _ = signal_hook::flag::register(signal, cancel.flag());
+        }
+        cancel
+    };
+    CANCEL.get_or_init(install).clone()
 }
 
 /// The journal of a stack, for reading.

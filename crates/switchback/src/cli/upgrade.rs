@@ -140,6 +140,8 @@ fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Trouble> {
 }
 
 fn session<'h>(global: &Global, home: &'h Home, what: &str) -> Result<Session<'h>, Trouble> {
+    // Before the lock is taken: from then on Ctrl-C must be a clean stop.
+    cancel_on_signals();
     Ok(Session::open(home, what, global.wait())?)
 }
 
@@ -171,7 +173,12 @@ pub fn up(global: &Global) -> Result<Exit, Trouble> {
     let mut session = session(global, &home, "up")?;
     session.require_settled()?;
     let plan = session.plan_up(&config)?;
-    Ok(carry_out(global, &home, &mut session, &plan, &config)?.0)
+    let exit = carry_out(global, &home, &mut session, &plan, &config)?.0;
+    // After a reboot a trial has no watchdog any more.
+    if watchdog::current(&session.journal)?.is_some() {
+        watchdog::ensure(&home)?;
+    }
+    Ok(exit)
 }
 
 /// Stops production.
@@ -181,6 +188,9 @@ pub fn down(global: &Global) -> Result<Exit, Trouble> {
     session.require_settled()?;
     session.require_no_trial()?;
     let plan = session.plan_down(&config)?;
+    if !confirm(global, &format!("Stop production of {}?", plan.stack))? {
+        return Err(declined());
+    }
     Ok(carry_out(global, &home, &mut session, &plan, &config)?.0)
 }
 
@@ -391,7 +401,7 @@ fn rollback_after(
 pub fn rollback(global: &Global, args: &RollbackArgs) -> Result<Exit, Trouble> {
     let (home, config) = open(global)?;
     let mut session = session(global, &home, "rollback")?;
-    session.require_settled()?;
+    session.require_settled_for_rollback()?;
     let plan = session.plan_rollback(&config, args.to.map(GenerationId), &args.reason, OnFailure::Undo)?;
     if args.dry_run {
         return show_plan(global, &plan);

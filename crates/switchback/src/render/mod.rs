@@ -1,14 +1,40 @@
-//! Stub.
+//! Renders a [`Report`] for people and machines: HTML, Markdown, JUnit and the terminal.
+//!
+//! Owns words, layout and escaping. Every fact comes from the report; nothing here reads a clock, a
+//! file or the terminal, and no text of the report reaches an output unescaped.
+
+mod facts;
+mod html;
+mod junit;
+mod markdown;
+mod terminal;
+mod words;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
 use switchback_core::report::Report;
-pub fn html(_: &Report) -> String {
-    String::new()
+
+/// Renders one self-contained page: no script, no external resource.
+pub fn html(report: &Report) -> String {
+    html::page(report)
 }
-pub fn markdown(_: &Report) -> String {
-    String::new()
+
+/// Renders a short text in GitHub's Markdown, for pull requests and chats.
+pub fn markdown(report: &Report) -> String {
+    markdown::text(report)
 }
-pub fn junit(_: &Report) -> String {
-    String::new()
+
+/// Renders JUnit XML: one suite per environment, one for the run and one for failed steps.
+pub fn junit(report: &Report) -> String {
+    junit::xml(report)
 }
-pub fn terminal(r: &Report, _: bool, _: usize) -> String {
-    format!("{}\n{}\n{:?}\n", r.headline, r.production, r.reasons)
+
+/// Renders the summary that ends a run on the terminal, in lines of at most `width` columns.
+///
+/// Commands are never broken, so that they can be copied; a long one may be wider.
+pub fn terminal(report: &Report, color: bool, width: usize) -> String {
+    terminal::text(report, color, width)
 }

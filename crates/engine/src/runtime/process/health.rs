@@ -150,7 +150,7 @@ pub fn wait_healthy(
         std::thread::sleep(
             pause.min(steady).min(until_stable.unwrap_or(steady)).max(Duration::from_millis(1)),
         );
-        pause *= 2;
+        pause = pause.saturating_mul(2).min(Duration::from_secs(1));
     }
 }
 

@@ -209,11 +209,17 @@ pub fn read_back(
             None => equal
                 .push(format!("{name} {version}: {} processes carry the instance's marker", members.len())),
         }
+        // The port that health checks ask must be the service's own: a stranger there would answer for it. Other
+        // ports may be opened later.
+        let main = services[name].main_port();
         for (port_name, port) in instance.ports.get(name).into_iter().flatten() {
+            if Some(port_name.as_str()) != main {
+                continue;
+            }
             let holders = table::listeners(*port, &members);
             match holders.first() {
                 Some(pid) => {
-                    equal.push(format!("{name}: port {port} ({port_name}) is held by its process {pid}"))
+                    equal.push(format!("{name}: port {port} ({port_name}) is held by its process {pid}"));
                 }
                 None if table::port_taken(*port) => {
                     differences.push(format!(

@@ -1,0 +1,114 @@
+//! The sentences of a report: headline, what became of production, what to do next.
+
+use super::{Advice, Conclusion, Report};
+use crate::duration::human_ms;
+use crate::plan::{Plan, Procedure};
+
+pub(super) fn headline(report: &Report) -> String {
+    let change = &report.change;
+    let (passed, all) = report.check_counts();
+    let rollback = report.times.rollback_ms.map(human_ms);
+    match (report.procedure, report.conclusion) {
+        (Procedure::Rehearse, Conclusion::Pass) => format!(
+            "{change} is safe to promote: {passed} of {all} checks passed, and the rollback took {}",
+            rollback.unwrap_or_else(|| "an unknown time".to_owned())
+        ),
+        (Procedure::Rehearse, Conclusion::Refused) => format!("{change} is not safe to promote"),
+        (Procedure::Rehearse, Conclusion::Inconclusive) => format!("{change} could not be judged"),
+        (Procedure::Promote, Conclusion::OnTrial) => format!("{change} is in production, on trial"),
+        (Procedure::Promote, Conclusion::Pass) => format!("{change} is in production and passed its trial"),
+        (Procedure::Promote, Conclusion::RolledBack) => {
+            format!("{change} failed in production and was rolled back")
+        }
+        (Procedure::Rollback, Conclusion::Pass) => format!(
+            "production is back on generation {} after {}",
+            report.to_generation.unwrap_or(0),
+            rollback.unwrap_or_else(|| "an unknown time".to_owned())
+        ),
+        (Procedure::Up, Conclusion::Pass) => "production is up".to_owned(),
+        (Procedure::Down, Conclusion::Pass) => "production is stopped".to_owned(),
+        (procedure, Conclusion::Undone) => {
+            format!("the {} of {change} failed and was undone", procedure.noun())
+        }
+        (procedure, Conclusion::NeedsOperator) => format!("the {} needs a person", procedure.noun()),
+        (procedure, Conclusion::Unfinished) => format!("the {} has not ended", procedure.noun()),
+        (procedure, other) => format!("{}: {other:?}", procedure.as_str()),
+    }
+}
+
+pub(super) fn production(plan: &Plan, report: &Report) -> String {
+    let generation =
+        |g: Option<u32>| g.map_or_else(|| "its generation".to_owned(), |g| format!("generation {g}"));
+    match (plan.procedure, report.conclusion) {
+        (Procedure::Rehearse, _) => {
+            format!("Production was not touched; it stays on {}.", generation(report.from_generation))
+        }
+        (_, Conclusion::Undone) => {
+            format!("Production is as before, on {}.", generation(report.from_generation))
+        }
+        (_, Conclusion::RolledBack) => {
+            format!("Production is back on {}.", generation(report.from_generation))
+        }
+        (_, Conclusion::NeedsOperator) => "Production may be down.".to_owned(),
+        (_, Conclusion::Unfinished) => "The run has not ended; production is between two states.".to_owned(),
+        (Procedure::Down, _) => "Production is stopped.".to_owned(),
+        _ => format!("Production runs {}.", generation(report.to_generation)),
+    }
+}
+
+pub(super) fn advice(report: &Report) -> Vec<Advice> {
+    let say = |text: &str, command: Option<&str>| Advice {
+        text: text.to_owned(),
+        command: command.map(str::to_owned),
+    };
+    match (report.procedure, report.conclusion) {
+        (Procedure::Rehearse, Conclusion::Pass) => {
+            vec![say("Promote it; the certificate permits it.", Some("switchback promote"))]
+        }
+        (Procedure::Rehearse, Conclusion::Refused) => vec![
+            say("Look at what failed. Nothing has to be undone.", None),
+            say("After a fix, rehearse again.", Some("switchback rehearse")),
+        ],
+        (Procedure::Rehearse, Conclusion::Inconclusive) => {
+            vec![say(
+                "Make the open points decidable and rehearse again; inconclusive never promotes.",
+                Some("switchback rehearse"),
+            )]
+        }
+        (Procedure::Promote, Conclusion::OnTrial) => vec![
+            say(
+                "The watchdog watches and rolls back by itself; this terminal is not needed.",
+                Some("switchback status"),
+            ),
+            say("To return now:", Some("switchback rollback")),
+        ],
+        (Procedure::Promote, Conclusion::Pass) => {
+            vec![say(
+                "Nothing. The previous generation is kept; a rollback stays possible.",
+                Some("switchback rollback"),
+            )]
+        }
+        (_, Conclusion::RolledBack) | (Procedure::Rollback, Conclusion::Pass) => {
+            let mut list = vec![say(
+                "Find out why before trying again; a rehearsal costs production nothing.",
+                Some("switchback rehearse"),
+            )];
+            if report.exports.values().any(|e| e.total() > 0) {
+                list.push(say("Writes made in the meantime were exported; the report lists them.", None));
+            }
+            list
+        }
+        (_, Conclusion::Undone) => {
+            vec![say("Nothing has to be repaired. Fix the cause named above, then try again.", None)]
+        }
+        (_, Conclusion::Unfinished) => vec![
+            say("Go on with it:", Some("switchback resume")),
+            say("Or undo it:", Some("switchback resume --abort")),
+        ],
+        (_, Conclusion::NeedsOperator) => vec![
+            say("See where production stands.", Some("switchback status")),
+            say("Once the cause is gone, start what must run.", Some("switchback up")),
+        ],
+        _ => Vec::new(),
+    }
+}

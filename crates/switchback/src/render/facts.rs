@@ -1,0 +1,220 @@
+//! The key numbers of a run, the same in every format.
+
+use super::words::{self, Tone};
+use switchback_core::check::{CheckKind, Verdict};
+use switchback_core::duration::human_ms;
+use switchback_core::plan::Procedure;
+use switchback_core::report::Report;
+
+/// How much a number matters to the decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rank {
+    /// The verdict rests on it.
+    Main,
+    /// Good to know.
+    Side,
+}
+
+/// One number that matters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fact {
+    /// What it is.
+    pub name: &'static str,
+    /// The number with its unit.
+    pub value: String,
+    /// What it means.
+    pub note: String,
+    /// How much of the whole or of a limit it is, from 0 to 1; more is over the limit.
+    pub share: Option<f64>,
+    /// How it is to be taken.
+    pub tone: Tone,
+    /// How much it matters.
+    pub rank: Rank,
+}
+
+/// The key numbers, most important first.
+pub fn key(report: &Report) -> Vec<Fact> {
+    [
+        rollback(report),
+        downtime(report),
+        checks(report),
+        data(report),
+        exported(report),
+        writers(report),
+        migration(report),
+        Some(Fact {
+            rank: Rank::Side,
+            name: "Whole run",
+            value: human_ms(report.times.total_ms),
+            note: whole(report),
+            share: None,
+            tone: Tone::Quiet,
+        }),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn whole(report: &Report) -> String {
+    let steps = words::count(report.steps.len() as u64, "step");
+    if report.trial.is_some() { format!("{steps} and the trial") } else { steps }
+}
+
+fn rollback(report: &Report) -> Option<Fact> {
+    let took = report.times.rollback_ms?;
+    let budget = report.times.budget_ms;
+    let over = took > budget;
+    let mut note = format!("{} {} budget", if over { "over the" } else { "of the" }, human_ms(budget));
+    if let Some(back) = report.times.rollback_downtime_ms.filter(|_| report.procedure == Procedure::Rehearse)
+    {
+        note.push_str(&format!("; answering again after {}", human_ms(back)));
+    }
+    Some(Fact {
+        rank: Rank::Main,
+        name: "Rollback",
+        value: human_ms(took),
+        note,
+        share: (budget > 0).then(|| took as f64 / budget as f64),
+        tone: if over { Tone::Bad } else { Tone::Good },
+    })
+}
+
+fn downtime(report: &Report) -> Option<Fact> {
+    let (ms, note) = match report.procedure {
+        Procedure::Rehearse => (report.times.downtime_ms?, "predicted for the promotion"),
+        Procedure::Promote => (report.times.downtime_ms?, "measured on production"),
+        Procedure::Rollback => (report.times.rollback_downtime_ms?, "measured on production"),
+        Procedure::Up | Procedure::Down => return None,
+    };
+    Some(Fact {
+        rank: Rank::Main,
+        name: "Downtime",
+        value: human_ms(ms),
+        note: note.to_owned(),
+        share: None,
+        tone: Tone::Quiet,
+    })
+}
+
+fn checks(report: &Report) -> Option<Fact> {
+    let (passed, all) = report.check_counts();
+    if all == 0 {
+        return None;
+    }
+    let number = |matches: fn(&Verdict) -> bool| {
+        report.checks.iter().filter(|c| words::counts(c) && matches(&c.verdict)).count()
+    };
+    let failed = number(|v| matches!(v, Verdict::Fail { .. }));
+    let words: Vec<String> = [
+        (failed, "failed"),
+        (number(|v| matches!(v, Verdict::Inconclusive { .. })), "inconclusive"),
+        (number(|v| matches!(v, Verdict::NotRun { .. })), "not run"),
+        (number(|v| matches!(v, Verdict::Waived { .. })), "waived"),
+    ]
+    .into_iter()
+    .filter(|(n, _)| *n > 0)
+    .map(|(n, word)| format!("{n} {word}"))
+    .collect();
+    let environments = words::environments(report).iter().filter(|e| **e != words::CODE_ONLY).count();
+    Some(Fact {
+        rank: Rank::Main,
+        name: "Checks passed",
+        value: format!("{passed} of {all}"),
+        note: if words.is_empty() {
+            format!("in {}", words::count(environments as u64, "environment"))
+        } else {
+            words.join(", ")
+        },
+        share: Some(passed as f64 / all as f64),
+        tone: match (failed, passed == all) {
+            (0, true) => Tone::Good,
+            (0, false) => Tone::Warn,
+            _ => Tone::Bad,
+        },
+    })
+}
+
+fn data(report: &Report) -> Option<Fact> {
+    if report.diffs.is_empty() {
+        return None;
+    }
+    let lost: u64 = report.diffs.values().map(switchback_core::data::StoreDiff::lost_or_altered).sum();
+    let judged_bad = report.checks.iter().any(|c| {
+        words::counts(c) && c.kind == CheckKind::Integrity && matches!(c.verdict, Verdict::Fail { .. })
+    });
+    let files = report.diffs.values().all(words::holds_files);
+    let mixed = !files && report.diffs.values().any(words::holds_files);
+    let noun = match (files, mixed) {
+        (true, _) => "files",
+        (false, true) => "rows and files",
+        (false, false) => "rows",
+    };
+    Some(Fact {
+        rank: Rank::Main,
+        name: "Lost or altered",
+        value: words::number(lost),
+        note: match (lost, judged_bad) {
+            (0, false) => format!("{noun}; the migration kept everything"),
+            (0, true) => format!("{noun}, but the data is not sound"),
+            (_, true) => format!("{noun}, by the migration; not expected"),
+            (_, false) => format!("{noun}, by the migration; as expected"),
+        },
+        share: None,
+        tone: match (lost, judged_bad) {
+            (0, false) => Tone::Good,
+            (_, true) => Tone::Bad,
+            (_, false) => Tone::Quiet,
+        },
+    })
+}
+
+fn exported(report: &Report) -> Option<Fact> {
+    if report.exports.is_empty() {
+        return None;
+    }
+    let total = report.exports.values().map(switchback_core::data::ExportStats::total).sum();
+    Some(Fact {
+        rank: Rank::Main,
+        name: "Writes exported",
+        value: words::number(total),
+        note: if total == 0 {
+            "nothing was written meanwhile".to_owned()
+        } else {
+            "made since the promotion, kept in files".to_owned()
+        },
+        share: None,
+        tone: Tone::Quiet,
+    })
+}
+
+fn writers(report: &Report) -> Option<Fact> {
+    Some(Fact {
+        rank: Rank::Side,
+        name: "Writers waited",
+        value: human_ms(report.times.writers_waited_ms?),
+        note: "at most, for the snapshot of production".to_owned(),
+        share: None,
+        tone: Tone::Quiet,
+    })
+}
+
+fn migration(report: &Report) -> Option<Fact> {
+    let times = &report.times.migrations_ms;
+    if times.is_empty() {
+        return None;
+    }
+    let note = match times.len() {
+        1 => format!("of {}", times.keys().next().map_or("", String::as_str)),
+        2..=3 => times.iter().map(|(s, ms)| format!("{s} {}", human_ms(*ms))).collect::<Vec<_>>().join(", "),
+        n => format!("of {n} services"),
+    };
+    Some(Fact {
+        rank: Rank::Side,
+        name: "Migration",
+        value: human_ms(times.values().sum()),
+        note,
+        share: None,
+        tone: Tone::Quiet,
+    })
+}

@@ -1,0 +1,326 @@
+//! Markdown for pull requests and chats: the verdict, the numbers, what is wrong, what is next.
+
+use super::words::{self, Tone};
+use super::{facts, words::one_line};
+use std::fmt::Write as _;
+use switchback_core::check::{CheckResult, Verdict};
+use switchback_core::data::{PartChange, StoreDiff};
+use switchback_core::duration::human_ms;
+use switchback_core::report::{Report, StepStatus};
+
+/// A comment on a pull request is read on a phone: more than this belongs to the HTML report.
+const MOST_ROWS: usize = 25;
+
+/// Renders the text.
+pub fn text(report: &Report) -> String {
+    let mut out = String::new();
+    head(&mut out, report);
+    numbers(&mut out, report);
+    checks(&mut out, report);
+    data(&mut out, report);
+    exports(&mut out, report);
+    failed_steps(&mut out, report);
+    next(&mut out, report);
+    let _ = writeln!(
+        out,
+        "<sub>Run {} of {} on {}, {}; {}. All details: {}</sub>",
+        code(report.run.as_str()),
+        prose(report.stack.as_str()),
+        prose(&report.host),
+        words::utc(report.started_at_ms),
+        prose(&report.tool),
+        code(&format!("switchback report {}", report.run)),
+    );
+    out
+}
+
+fn emoji(tone: Tone) -> &'static str {
+    match tone {
+        Tone::Good => "✅",
+        Tone::Info => "🔵",
+        Tone::Warn => "⚠️",
+        Tone::Bad => "❌",
+        Tone::Quiet => "➖",
+    }
+}
+
+fn head(out: &mut String, report: &Report) {
+    let (label, tone) = words::conclusion(report.conclusion);
+    let _ = writeln!(out, "## {} {label}: {}\n", emoji(tone), prose(&report.headline));
+    let _ = writeln!(out, "{}\n", prose(&report.production));
+    if !report.reasons.is_empty() {
+        let _ = writeln!(out, "**{}**\n", words::reasons_title(report.conclusion));
+        for reason in report.reasons.iter().take(MOST_ROWS) {
+            let _ = writeln!(out, "- {}", prose(&words::shorten(reason, 600)));
+        }
+        more(out, report.reasons.len(), "- ");
+        out.push('\n');
+    }
+}
+
+fn more(out: &mut String, all: usize, lead: &str) {
+    if all > MOST_ROWS {
+        let _ = writeln!(out, "{lead}… and {} more", all - MOST_ROWS);
+    }
+}
+
+fn numbers(out: &mut String, report: &Report) {
+    out.push_str("| | | |\n|:--|--:|:--|\n");
+    for fact in facts::key(report) {
+        let mark = if matches!(fact.tone, Tone::Bad | Tone::Warn) { emoji(fact.tone) } else { "" };
+        let _ = writeln!(out, "| {} | **{}** | {} {mark} |", fact.name, fact.value, prose(&fact.note));
+    }
+    out.push('\n');
+}
+
+fn checks(out: &mut String, report: &Report) {
+    let environments = words::environments(report);
+    if environments.is_empty() {
+        return;
+    }
+    out.push_str("| Check |");
+    for environment in &environments {
+        let _ = write!(out, " {} |", prose(&words::shorten(environment, 40)));
+    }
+    let _ = writeln!(out, "\n|:--|{}", ":--|".repeat(environments.len()));
+    let mut ids: Vec<&str> = Vec::new();
+    for check in &report.checks {
+        if !ids.contains(&check.id.as_str()) && ids.len() <= MOST_ROWS {
+            ids.push(&check.id);
+        }
+    }
+    for id in ids.iter().take(MOST_ROWS) {
+        let _ = write!(out, "| {} |", code(&words::shorten(id, 100)));
+        for environment in &environments {
+            let cells: Vec<String> = report
+                .checks
+                .iter()
+                .filter(|c| c.id == *id && c.environment == **environment)
+                .map(|c| {
+                    let (word, tone) = words::verdict(&c.verdict);
+                    format!("{} {word}", emoji(tone))
+                })
+                .collect();
+            let _ = write!(out, " {} |", cells.join(", "));
+        }
+        out.push('\n');
+    }
+    if ids.len() > MOST_ROWS {
+        out.push_str("\nMore checks are in the full report.\n");
+    }
+    out.push('\n');
+    let problems: Vec<&CheckResult> =
+        report.checks.iter().filter(|c| words::counts(c) && c.verdict != Verdict::Pass).collect();
+    for check in problems.iter().take(MOST_ROWS) {
+        problem(out, check);
+    }
+    more(out, problems.len(), "");
+    if let Some(code_only) = &report.code_only {
+        let yes = if code_only.possible {
+            "would work"
+        } else {
+            "would not work (this does not count against the upgrade)"
+        };
+        let _ = writeln!(
+            out,
+            "Going back with the code alone {yes}: {}.\n",
+            prose(&words::shorten(&code_only.why, 400))
+        );
+    }
+}
+
+fn problem(out: &mut String, check: &CheckResult) {
+    let (word, tone) = words::verdict(&check.verdict);
+    let _ = writeln!(
+        out,
+        "**{} {} in {}: {word}**\n",
+        emoji(tone),
+        code(&words::shorten(&check.id, 200)),
+        prose(&words::shorten(&check.environment, 60))
+    );
+    match &check.verdict {
+        Verdict::Pass => {}
+        Verdict::Fail { reasons } => {
+            for reason in reasons.iter().take(5) {
+                let at = if reason.at.is_empty() {
+                    String::new()
+                } else {
+                    format!("{}: ", code(&words::shorten(&reason.at, 200)))
+                };
+                let _ = writeln!(out, "- {at}{}", prose(&words::shorten(&reason.what, 600)));
+                for (name, value) in
+                    [("expected", &reason.expected), ("got", &reason.got), ("reproduce", &reason.reproduce)]
+                {
+                    if let Some(value) = value {
+                        let _ = writeln!(out, "  - {name} {}", code(&words::shorten(value, 600)));
+                    }
+                }
+            }
+            if reasons.len() > 5 {
+                let _ = writeln!(out, "- … and {} more", reasons.len() - 5);
+            }
+        }
+        Verdict::Inconclusive { why } | Verdict::NotRun { why } => {
+            let _ = writeln!(out, "- {}", prose(&words::shorten(why, 600)));
+        }
+        Verdict::Waived { who, why } => {
+            let _ = writeln!(out, "- by {}: {}", prose(who), prose(&words::shorten(why, 600)));
+        }
+    }
+    out.push('\n');
+}
+
+fn data(out: &mut String, report: &Report) {
+    let differing = |d: &StoreDiff| d.parts.iter().filter(|p| p.change != PartChange::Unchanged).count();
+    if report.diffs.values().all(|d| differing(d) == 0 && d.schema_changes.is_empty()) {
+        return;
+    }
+    out.push_str("<details><summary>What the migration did to the data</summary>\n\n");
+    out.push_str("| Table or file | Change | Before | After | Added | Removed | Changed |\n");
+    out.push_str("|:--|:--|--:|--:|--:|--:|--:|\n");
+    for (store, diff) in &report.diffs {
+        let mut parts: Vec<_> = diff.parts.iter().filter(|p| p.change != PartChange::Unchanged).collect();
+        parts.sort_by_key(|p| words::lost(p) == 0);
+        for part in parts.iter().take(MOST_ROWS) {
+            let name = code(&words::shorten(&format!("{store}.{}", part.name), 120));
+            let (word, _) = words::change(part.change);
+            let bold = if words::lost(part) > 0 { "**" } else { "" };
+            let _ = writeln!(
+                out,
+                "| {name} | {bold}{word}{bold} | {} | {} | {} | {} | {} |",
+                words::number(part.before),
+                words::number(part.after),
+                words::number(part.rows_added),
+                words::number(part.rows_removed),
+                words::number(part.rows_changed),
+            );
+        }
+        if parts.len() > MOST_ROWS {
+            let _ = writeln!(
+                out,
+                "| … and {} more in {} | | | | | | |",
+                parts.len() - MOST_ROWS,
+                code(store.as_str())
+            );
+        }
+    }
+    out.push('\n');
+    for (store, diff) in &report.diffs {
+        for orphan in diff.new_orphans.iter().take(MOST_ROWS) {
+            let _ = writeln!(out, "- {}: orphaned references: {}", code(store.as_str()), prose(orphan));
+        }
+        for change in diff.schema_changes.iter().take(MOST_ROWS) {
+            let _ = writeln!(out, "- {}: {}", code(store.as_str()), prose(&words::shorten(change, 300)));
+        }
+    }
+    out.push_str("\n</details>\n\n");
+}
+
+fn exports(out: &mut String, report: &Report) {
+    if report.exports.values().all(|e| e.total() == 0) {
+        return;
+    }
+    out.push_str(
+        "**Exported writes**\n\n| Table | Inserted | Updated | Deleted | File |\n|:--|--:|--:|--:|:--|\n",
+    );
+    for (store, stats) in &report.exports {
+        for (name, part) in stats.parts.iter().take(MOST_ROWS) {
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} | {} |",
+                code(&words::shorten(&format!("{store}.{name}"), 120)),
+                words::number(part.inserted),
+                words::number(part.updated),
+                words::number(part.deleted),
+                code(&words::shorten(&part.file, 120)),
+            );
+        }
+    }
+    out.push('\n');
+}
+
+fn failed_steps(out: &mut String, report: &Report) {
+    let failed: Vec<_> =
+        report.steps.iter().filter(|s| s.status == StepStatus::Failed || s.undo_error.is_some()).collect();
+    if failed.is_empty() {
+        return;
+    }
+    out.push_str("**Failed steps**\n\n");
+    for step in failed.iter().take(MOST_ROWS) {
+        for (what, error) in [("", &step.error), ("undoing it failed: ", &step.undo_error)] {
+            let Some(error) = error else { continue };
+            let took = step.took_ms.map_or_else(String::new, |ms| format!(" after {}", human_ms(ms)));
+            let _ = writeln!(
+                out,
+                "- {}{took}: {what}{}",
+                prose(&words::shorten(&step.title, 160)),
+                prose(&words::shorten(&error.message, 600))
+            );
+            if let Some(hint) = &error.hint {
+                let _ = writeln!(out, "  - {}", prose(&words::shorten(hint, 600)));
+            }
+        }
+    }
+    more(out, failed.len(), "- ");
+    out.push('\n');
+}
+
+fn next(out: &mut String, report: &Report) {
+    if report.next.is_empty() {
+        return;
+    }
+    out.push_str("**What to do next**\n\n");
+    for advice in &report.next {
+        let _ = match &advice.command {
+            Some(command) => writeln!(out, "- {} {}", prose(&advice.text), code(command)),
+            None => writeln!(out, "- {}", prose(&advice.text)),
+        };
+    }
+    out.push('\n');
+}
+
+/// Text that is to be read as it is: whatever Markdown or HTML would act on is escaped.
+fn prose(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in one_line(text).chars() {
+        match c {
+            '\\' | '`' | '|' | '*' | '[' | ']' | '~' => {
+                out.push('\\');
+                out.push(c);
+            }
+            '<' => out.push_str("&lt;"),
+            '&' => out.push_str("&amp;"),
+            // A zero-width space keeps GitHub from notifying whoever has that name.
+            '@' => out.push_str("@\u{200b}"),
+            c => out.push(c),
+        }
+    }
+    // Within a word `_` is no emphasis; at its edges it is.
+    if out.contains('_') { escape_outer_underscores(&out) } else { out }
+}
+
+fn escape_outer_underscores(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let word = |i: Option<usize>| i.and_then(|i| chars.get(i)).is_some_and(|c| c.is_alphanumeric());
+    chars
+        .iter()
+        .enumerate()
+        .flat_map(|(i, c)| {
+            let inner = word(i.checked_sub(1)) && word(Some(i + 1));
+            (*c == '_' && !inner).then_some('\\').into_iter().chain([*c])
+        })
+        .collect()
+}
+
+/// Text as code, fenced by more backticks than it holds; `|` would end a table's cell even in code.
+fn code(text: &str) -> String {
+    let text = one_line(text);
+    let (mut longest, mut run) = (0, 0);
+    for c in text.chars() {
+        run = if c == '`' { run + 1 } else { 0 };
+        longest = longest.max(run);
+    }
+    let fence = "`".repeat(longest + 1);
+    let pad = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
+    format!("{fence}{pad}{}{pad}{fence}", text.replace('|', "\\|"))
+}

@@ -1,0 +1,165 @@
+//! The trial after a promotion: it passes, or production is rolled back without anybody.
+
+mod common;
+
+use assistant::ReleaseKind;
+use common::Stack;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+fn promoted(kind: ReleaseKind, watch: &str, args: &[&str]) -> Stack {
+    let stack = Stack::new(&[kind]);
+    stack.configure("watch: 2s", &format!("watch: {watch}"));
+    stack.run(&["up"]).expect(0);
+    let version = format!("app={}", kind.version());
+    stack.run(&["rehearse", &version]).expect(0);
+    let mut all = vec!["promote", &version, "--yes"];
+    all.extend(args);
+    stack.run(&all).expect(0);
+    stack
+}
+
+fn is_back(stack: &Stack) -> bool {
+    let status = stack.status();
+    status["generation"] == 1 && status["unfinished"].is_null() && stack.version().as_deref() == Some("1.0.0")
+}
+
+fn exported(stack: &Stack, generation: u32, table: &str) -> Vec<Value> {
+    let path = stack.state().join(format!("exports/generation-{generation}/db/{table}.jsonl"));
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect()
+}
+
+#[test]
+fn a_good_upgrade_passes_its_trial_and_can_still_be_rolled_back() {
+    let stack = promoted(ReleaseKind::V2, "1s", &[]);
+    assert_eq!(stack.version().as_deref(), Some("2.0.0"));
+    let status = stack.status();
+    assert!(status["trial"].is_null(), "{status}");
+    assert_eq!(status["rollback"]["ready"], true);
+    assert!(status["rollback"]["text"].as_str().expect("text").contains("drilled"), "{status}");
+    assert_eq!(stack.report()["conclusion"], "pass");
+    stack.wait_until("the watchdog has gone", Duration::from_secs(5), || stack.watchdog().is_none());
+    let config = fs::read_to_string(stack.root.join("switchback.yaml")).expect("reads");
+    assert!(config.contains("version: 2.0.0") && config.contains("# The stack of the demo"), "{config}");
+    let before = stack.rows(1);
+    stack.write_note("written after the promotion");
+    stack.run(&["rollback", "--yes"]).expect(0);
+    assert!(is_back(&stack));
+    assert_eq!(stack.rows(1), before);
+    let notes = exported(&stack, 2, "notes");
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert_eq!(notes[0]["op"], "insert");
+    assert_eq!(notes[0]["row"]["title"], "written after the promotion");
+}
+
+/// The service stays healthy and only its workflow breaks, under the users' own load.
+#[test]
+fn a_workflow_that_breaks_after_the_promotion_rolls_back_and_no_write_is_lost() {
+    let stack = promoted(ReleaseKind::LeakyPool, "1h", &["--detach"]);
+    let before = stack.rows(1);
+    let written: BTreeSet<i64> = (0..20).map(|i| stack.write_note(&format!("note {i}"))).collect();
+    let back = stack.wait_for_rollback();
+    assert!(back, "{}", stack.status());
+    assert_eq!(stack.rows(1), before, "the old generation's data changed");
+    let kept: BTreeSet<i64> =
+        exported(&stack, 2, "notes").iter().map(|n| n["key"]["id"].as_i64().expect("an id")).collect();
+    assert_eq!(kept, written, "the export does not hold exactly the acknowledged writes");
+    let runs = stack.run(&["history", "--json"]).expect(0).json();
+    assert_eq!(runs[0]["procedure"], "rollback");
+    assert_eq!(runs[1]["conclusion"], "rolled_back");
+    assert!(runs[0]["reason"].as_str().expect("a reason").contains("workflow/reading"), "{}", runs[0]);
+}
+
+#[test]
+fn a_promotion_whose_command_line_is_killed_is_still_rolled_back() {
+    let stack = Stack::new(&[ReleaseKind::CrashLater]);
+    stack.configure("watch: 2s", "watch: 1h");
+    stack.run(&["up"]).expect(0);
+    let args = ["promote", "app=2.2.1", "--yes", "--without-certificate", "--reason", "test"];
+    let mut cli = stack.command(&args).stderr(std::process::Stdio::null()).spawn().expect("starts");
+    stack.wait_until("the trial has begun", Duration::from_secs(10), || !stack.status()["trial"].is_null());
+    cli.kill().expect("kills");
+    cli.wait().expect("ends");
+    assert!(stack.wait_for_rollback(), "{}", stack.status());
+}
+
+#[test]
+fn a_followed_trial_that_fails_has_exit_code_4() {
+    let stack = Stack::new(&[ReleaseKind::CrashLater]);
+    stack.configure("watch: 2s", "watch: 1h");
+    stack.run(&["up"]).expect(0);
+    let ran = stack.run(&["promote", "app=2.2.1", "--yes", "--without-certificate", "--reason", "test"]);
+    assert_eq!(ran.code, Some(4), "{}", ran.all());
+    assert!(is_back(&stack), "{}", stack.status());
+}
+
+#[test]
+fn a_killed_watchdog_is_noticed_and_resume_starts_another() {
+    let stack = promoted(ReleaseKind::V2, "1h", &["--detach"]);
+    assert!(stack.watchdog().is_some());
+    stack.kill_watchdog();
+    let shown = stack.run(&["status"]).expect(0);
+    assert!(shown.stdout.contains("NO WATCHDOG"), "{}", shown.stdout);
+    stack.run(&["resume"]).expect(0);
+    assert!(stack.watchdog().is_some());
+    // A killed service is down for good (its shim too): the new watchdog rolls back.
+    stack.kill_services();
+    assert!(stack.wait_for_rollback(), "{}", stack.status());
+}
+
+#[test]
+fn while_on_trial_no_other_promotion_begins_and_a_person_can_roll_back() {
+    let stack = promoted(ReleaseKind::V2, "1h", &["--detach"]);
+    let ran = stack.run(&["promote", "--yes"]).expect(3);
+    assert!(ran.stderr.contains("generation 2 is on trial"), "{}", ran.stderr);
+    stack.run(&["rollback", "--yes", "--reason", "I do not like it"]).expect(0);
+    assert!(is_back(&stack));
+    stack.wait_until("the watchdog has gone", Duration::from_secs(5), || stack.watchdog().is_none());
+}
+
+#[test]
+fn a_rollback_whose_old_generation_cannot_start_returns_to_the_newer_one() {
+    let stack = promoted(ReleaseKind::V2, "1s", &[]);
+    fs::rename(stack.root.join("releases/1.0.0"), stack.root.join("releases/moved")).expect("renames");
+    let status = stack.status();
+    assert_eq!(status["rollback"]["ready"], false, "{status}");
+    let ran = stack.run(&["rollback", "--yes"]).expect(3);
+    assert!(ran.all().contains("does not exist or is not executable"), "{}", ran.all());
+    assert_eq!(stack.version().as_deref(), Some("2.0.0"), "production is not back on what ran before");
+    fs::rename(stack.root.join("releases/moved"), stack.root.join("releases/1.0.0")).expect("renames");
+    stack.run(&["rollback", "--yes"]).expect(0);
+    assert!(is_back(&stack));
+}
+
+#[test]
+fn a_service_that_ignores_its_stop_signal_does_not_hold_a_rollback_up() {
+    let stack = Stack::new(&[ReleaseKind::IgnoresTerm]);
+    stack.configure("stop: { grace: 5s }", "stop: { grace: 1s }");
+    stack.run(&["up"]).expect(0);
+    stack
+        .run(&["promote", "app=2.5.0", "--yes", "--detach", "--without-certificate", "--reason", "test"])
+        .expect(0);
+    let ran = stack.run(&["rollback", "--yes"]).expect(0);
+    assert!(ran.all().contains("was killed"), "{}", ran.all());
+    assert!(is_back(&stack));
+}
+
+#[test]
+fn gc_keeps_what_a_rollback_needs_and_writes_that_are_not_exported() {
+    let stack = promoted(ReleaseKind::V2, "1s", &[]);
+    stack.configure("rollback: {", "retention: { generations: 0, runs: 1 }\nrollback: {");
+    stack.run(&["gc", "--yes"]).expect(0);
+    stack.run(&["rollback", "--yes"]).expect(0);
+    assert!(is_back(&stack), "gc removed what the rollback needed");
+    // As if the export had not happened: the generation must stay.
+    fs::remove_file(stack.state().join("exports/generation-2/complete.json")).expect("removes");
+    stack.run(&["gc", "--yes"]).expect(0);
+    assert!(stack.state().join("generations/2").exists());
+    stack.run(&["gc", "--yes", "--lose-writes-of", "2"]).expect(0);
+    assert!(!stack.state().join("generations/2").exists());
+    assert!(stack.root.join("data/assistant.db").exists());
+    assert_eq!(stack.version().as_deref(), Some("1.0.0"));
+}

@@ -48,7 +48,7 @@ fn migrated(ran: &Ran) -> Proof {
         "migration.ran",
         "the migration commands of the upgrade ended well on a clone of production's data and the new version started on it",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     let changes = changes(ran);
     for (service, ms) in &ran.report.times.migrations_ms {
         proof.measure(format!("{service}, time"), human_ms(*ms));
@@ -77,7 +77,7 @@ fn integrity(ran: &Ran) -> Proof {
         "migration.integrity",
         "compared row by row and file by file: nothing lost or altered but declared changes and migration books; the new database is sound",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     let checks: Vec<_> = ran.report.checks.iter().filter(|c| c.kind == CheckKind::Integrity).collect();
     for (store, diff) in &ran.report.diffs {
         proof.measure(
@@ -115,7 +115,7 @@ fn rolled_back(ran: &Ran) -> Proof {
         "migration.data-rollback",
         "after the migration the old generation's fingerprint is what it was before, the old version started on it within the budget, and the checks passed",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     let before = ran.state.output(&"fingerprint-before".into()).map(|o| &o.fingerprints);
     let after = ran.state.output(&"fingerprint-untouched".into()).map(|o| &o.fingerprints);
     match (before, after) {
@@ -163,7 +163,7 @@ fn code_only(ran: &Ran) -> Proof {
         "migration.code-only",
         "observed either way: does the old version pass its checks on the migrated data?",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     match &ran.report.code_only {
         Some(seen) => {
             let answer = if seen.possible {
@@ -183,7 +183,7 @@ fn code_only(ran: &Ran) -> Proof {
 
 fn time(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
     let mut proof = Proof::new("migration.time", "each migration ended within its `migrate_deadline`")
-        .from_run(&ran.plan.run);
+        .of_run(&ran.plan.run);
     let services = &lab.sandbox()?.desired.services;
     for step in migrations(ran) {
         let Op::Migrate { service, .. } = &step.op else { continue };

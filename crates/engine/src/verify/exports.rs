@@ -29,7 +29,7 @@ pub fn prove(
         "rollback.writes",
         "the lines of the export are counted and equal the exact difference since the promotion; every row that the workflows are known to have left is among them",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     let scratch = folder(lab, "scratch")?;
     let home = &lab.sandbox()?.home;
     let wrote = checks.iter().filter(|c| c.kind == CheckKind::Workflow && c.verdict == Verdict::Pass).count();

@@ -8,6 +8,7 @@ mod database;
 pub mod docs;
 mod exports;
 mod lab;
+mod ledger;
 mod mutants;
 pub mod mutate;
 mod production;

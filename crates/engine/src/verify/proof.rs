@@ -67,12 +67,13 @@ impl Proof {
     }
 
     /// Names a run that it is taken from.
-    pub fn from_run(mut self, run: &RunId) -> Self {
+    pub fn of_run(mut self, run: &RunId) -> Self {
         self.runs.push(run.clone());
         self
     }
 
     /// Records a measured value.
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass numbers, texts and references alike")]
     pub fn measure(&mut self, name: impl Into<String>, value: impl ToString) -> &mut Self {
         self.measured.insert(name.into(), value.to_string());
         self

@@ -233,7 +233,7 @@ fn timed(ran: &Ran) -> Proof {
         "rollback.timed",
         format!("from the command to read back, within {} (the budget, at most 5 minutes)", human_ms(limit)),
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     proof.measure("budget", human_ms(times.budget_ms)).demand(ran.done(), "rollback", ran.why());
     if let Some(ms) = times.rollback_ms {
         proof.measure("rollback", human_ms(ms));
@@ -249,7 +249,7 @@ fn downtime(ran: &Ran, outage: Option<u64>) -> Proof {
         "rollback.downtime",
         "the outage, asked for from outside every 10 ms, is no longer than stopping the one and starting the other version takes: nothing is copied in it",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     if let Some(ms) = outage {
         proof.measure("outage seen from outside", human_ms(ms));
     }
@@ -277,7 +277,7 @@ fn data(
         "rollback.data",
         "the old generation's fingerprint after the promotion and right before the rollback are equal: what was returned to is what was left",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     for (store, one) in promoted {
         let other = before.get(store);
         let other_short = other.map_or("nothing", |o| o.digest.short());
@@ -308,7 +308,7 @@ fn configuration(
         "rollback.configuration",
         "every configuration file of the old generation has the content that its release records, before and after; its definition is the stored one",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     let release = home.release(&old.release)?;
     let now = config_files(home, old)?;
     for (file, wanted) in &release.config {
@@ -330,7 +330,7 @@ fn services(home: &Home, ran: &Ran, old: &Instance) -> Result<Proof, EngineError
         "rollback.services",
         "the processes that run and hold the ports are the old version's, and no other generation's",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     let pointer = home.pointer()?.map(|p| p.current);
     proof.demand(pointer == Some(old.generation), "pointer", format!("it names {pointer:?}"));
     match runs(home, old)? {
@@ -352,7 +352,7 @@ fn validated(ran: &Ran) -> Proof {
         "rollback.validated",
         "the rollback itself ran the health checks and every check that is safe on production; all passed",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     for check in &ran.report.checks {
         proof.measure(&check.id, check.verdict.word());
         match &check.verdict {

@@ -31,7 +31,7 @@ fn deployed(ran: &Ran) -> Proof {
         "staging.deployed",
         "every service of the old and of the new version became healthy and stayed so; what runs was read back",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     for step in ["start-baseline", "start-old", "start-new", "read-back-new"] {
         let title = ran.report.steps.iter().find(|s| s.id == step).map_or(step, |s| &s.title).to_owned();
         let error = ran.report.steps.iter().find(|s| s.id == step).and_then(|s| s.error.as_ref());
@@ -55,7 +55,7 @@ fn provisioned(ran: &Ran) -> Proof {
         "staging.provisioned",
         "every step up to the running baseline was done by the program, at the first attempt",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     let steps = || ran.report.steps.iter().filter(|s| matches!(s.group, Group::Prepare | Group::Baseline));
     let took: u64 = steps().filter_map(|s| s.took_ms).sum();
     proof.measure("steps", steps().count()).measure("manual steps", 0).measure("time", human_ms(took));
@@ -71,7 +71,7 @@ fn synchronised(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
         "staging.synchronised",
         "store by store, the environments' fingerprints equal the live snapshot's, and the snapshot's that of the running stack it was taken of",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     let sandbox = lab.sandbox()?;
     let how = if sandbox.live { "while production ran" } else { "production was not running" };
     proof.measure("snapshot of production", how);
@@ -131,7 +131,7 @@ fn isolated(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
         "staging.isolated",
         "no port, folder or store of an environment is production's or another's; no process of it has a file of production's data or state open; release artefacts, configuration files and definitions are production's",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     let staging: Vec<&Instance> = ran.plan.instances.values().filter(|i| !i.is_production()).collect();
     let ports = |i: &Instance| i.ports.values().flat_map(|p| p.values().copied()).collect::<BTreeSet<u16>>();
     let mut others: BTreeSet<u16> =
@@ -207,7 +207,7 @@ fn same_definition(lab: &Lab<'_>, ran: &Ran, proof: &mut Proof) -> Result<(), St
 
 fn health(ran: &Ran) -> Proof {
     let mut proof = Proof::new("staging.health", "every service's health check passed in both environments")
-        .from_run(&ran.plan.run);
+        .of_run(&ran.plan.run);
     let checks = ran.report.checks.iter().filter(|c| c.kind == CheckKind::Health);
     for environment in ["baseline", "candidate"] {
         let seen: Vec<_> = checks.clone().filter(|c| c.environment == environment).collect();

@@ -53,7 +53,7 @@ fn demand_pass(proof: &mut Proof, check: &CheckResult) {
 fn workflows(ran: &Ran) -> Proof {
     let mut proof =
         Proof::new("workflows.passed", "every workflow passed with the old and with the new version")
-            .from_run(&ran.plan.run);
+            .of_run(&ran.plan.run);
     let names: BTreeSet<&str> = of_kind(ran, CheckKind::Workflow).map(|c| c.id.as_str()).collect();
     let steps: usize = of_kind(ran, CheckKind::Workflow).map(|c| c.steps.len()).sum();
     proof.measure("workflows", names.len()).measure("steps observed", steps);
@@ -91,7 +91,7 @@ fn cross_service(ran: &Ran, crossing: &BTreeSet<String>, services: usize) -> Pro
         "workflows.cross-service",
         "at least one workflow touches two or more services, and all such passed",
     )
-    .from_run(&ran.plan.run);
+    .of_run(&ran.plan.run);
     proof.measure("services", services).measure("workflows across services", crossing.len());
     for check in of_kind(ran, CheckKind::Workflow).filter(|c| crossing.contains(&c.id)) {
         demand_pass(&mut proof, check);
@@ -113,7 +113,7 @@ fn own_checks(ran: &Ran) -> Vec<Proof> {
         for check in of_kind(ran, kind).filter(|c| c.environment == "candidate") {
             let name = check.id.split_once('/').map_or(check.id.as_str(), |(_, n)| n);
             let mut proof = Proof::new(format!("{}:{name}", kind.as_str()), "it passes with the new version")
-                .from_run(&ran.plan.run);
+                .of_run(&ran.plan.run);
             demand_pass(&mut proof, check);
             proofs.push(proof);
         }

@@ -34,7 +34,7 @@ h3{font-size:14px;margin:0}
 .legend b{font-variant-numeric:tabular-nums}
 .rule{margin:14px 0 0;padding-top:12px;border-top:1px solid var(--line);color:var(--soft);font-size:14px}
 .note{margin:10px 0 0;padding:10px 14px;border-radius:8px;background:var(--doubt-bg);color:var(--doubt);font-size:14px;overflow-wrap:anywhere}
-nav{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:10px;margin-bottom:28px}
+nav{display:grid;grid-template-columns:repeat(auto-fill,minmax(158px,1fr));gap:10px;margin-bottom:28px}
 nav a{display:block;padding:10px 14px;color:inherit;text-decoration:none}
 nav a:hover{border-color:var(--link)}
 nav span{display:flex;justify-content:space-between;gap:8px}

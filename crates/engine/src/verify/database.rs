@@ -175,7 +175,9 @@ fn code_only(ran: &Ran) -> Proof {
             proof.demand(true, "", "");
         }
         None => {
-            proof.not_run("it was not tried (`rehearsal.code_only_rollback`)");
+            proof.not_run(
+                "it was not tried: the new version did not start, or `rehearsal.code_only_rollback` is off",
+            );
         }
     }
     proof

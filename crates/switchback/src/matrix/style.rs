@@ -35,7 +35,8 @@ h3{font-size:14px;margin:0}
 .rule{margin:14px 0 0;padding-top:12px;border-top:1px solid var(--line);color:var(--soft);font-size:14px}
 .note{margin:10px 0 0;padding:10px 14px;border-radius:8px;background:var(--doubt-bg);color:var(--doubt);font-size:14px;overflow-wrap:anywhere}
 nav{display:grid;grid-template-columns:repeat(auto-fill,minmax(158px,1fr));gap:10px;margin-bottom:28px}
-nav a{display:block;padding:10px 14px;color:inherit;text-decoration:none}
+nav a{display:block;padding:10px 12px;color:inherit;text-decoration:none}
+nav strong{font-size:14px}
 nav a:hover{border-color:var(--link)}
 nav span{display:flex;justify-content:space-between;gap:8px}
 nav .bar{height:6px;margin:7px 0 2px;border-radius:3px}

@@ -124,7 +124,13 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        let _ = self.run(&["down", "--quiet"]);
+        let done = self.run(&["down", "--quiet", "--yes"]);
+        let never_started = !self.root().join(".switchback/current.json").exists();
+        assert!(
+            done.status.success() || never_started || std::thread::panicking(),
+            "the stack was left running: {}",
+            text(&done)
+        );
     }
 }
 

@@ -12,10 +12,8 @@ use std::time::Duration;
 /// A stack with one service that is a shell script; `command` health is a file that exists.
 fn scripted(script: &str) -> Stack {
     let stack = Stack::new(&[]);
-    let config = format!(
-        "stack: scripted\nservices:\n  app:\n    version: '1'\n    command: [/bin/sh, run.sh]\n    config: [run.sh]\n    \
-         health: {{ command: [test, -e, ready], stable: 100ms, start: 5s }}\n    stop: {{ grace: 2s }}\n"
-    );
+    let config = "stack: scripted\nservices:\n  app:\n    version: '1'\n    command: [/bin/sh, run.sh]\n    config: [run.sh]\n    \
+         health: { command: [test, -e, ready], stable: 100ms, start: 5s }\n    stop: { grace: 2s }\n";
     fs::write(stack.root.join("switchback.yaml"), config).expect("writes");
     fs::write(stack.root.join("run.sh"), script).expect("writes");
     stack

@@ -87,7 +87,8 @@ pub fn open(global: &Global) -> Result<(Home, Config), Trouble> {
     Ok((home, config))
 }
 
-fn target(config: &Config, versions: &[String]) -> Result<Target, Trouble> {
+/// Reads `SERVICE=VERSION` words.
+pub fn target(config: &Config, versions: &[String]) -> Result<Target, Trouble> {
     let mut wanted = BTreeMap::new();
     for text in versions {
         let Some((name, version)) = text.split_once('=') else {

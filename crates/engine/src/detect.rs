@@ -17,7 +17,7 @@ pub use describe::{Description, FoundStore, HealthGuess, Wishes, describe};
 pub use process::{Running, Which, inspect};
 pub use scan::{Installed, Scan, is_sqlite, scan};
 pub use substitute::{Mention, mentions};
-pub use variables::{external_server, secret_name, secret_value};
+pub use variables::{external_server, secret_value};
 pub use words::split_line;
 
 /// Why a stack could not be described. Always the input's fault: nothing was touched.

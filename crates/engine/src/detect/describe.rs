@@ -8,7 +8,7 @@ use super::places::FoundRelease;
 use super::process::Running;
 use super::scan::{Scan, scan};
 use super::substitute::{Known, Substitution, mentions, mentions_of};
-use super::variables::{secret_name, secret_value, substitute_variable, worth_keeping};
+use super::variables::{secret_value, substitute_variable, worth_keeping};
 use super::words::name_from;
 use crate::check::http::probe_http;
 use serde::Serialize;
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use switchback_core::config::template::{Placeholder, expand};
 use switchback_core::data::StoreKind;
+use switchback_core::workflow::is_secret_name;
 
 /// What the user said.
 #[derive(Debug, Clone, Default)]
@@ -235,7 +236,7 @@ impl Draft<'_> {
             }
             if running.login.get(key) == Some(value) {
                 left_out.push(key.clone());
-            } else if secret_name(key) && !Path::new(value).is_absolute() || secret_value(value) {
+            } else if is_secret_name(key) && !Path::new(value).is_absolute() || secret_value(value) {
                 secrets.insert(key.clone(), value.clone());
             } else {
                 env.insert(key.clone(), value.clone());
@@ -363,7 +364,7 @@ impl Draft<'_> {
         for index in 0..words.len() {
             let Some(word) = words.get(index) else { continue };
             let (option, inline) = word.split_once('=').map_or((word.as_str(), None), |(o, v)| (o, Some(v)));
-            if !option.starts_with('-') || !secret_name(option) {
+            if !option.starts_with('-') || !is_secret_name(option) {
                 continue;
             }
             let next = words.get(index + 1).filter(|w| !w.starts_with('-'));

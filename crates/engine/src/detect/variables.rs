@@ -1,7 +1,6 @@
 //! Environment variables: which were set for the service, and which are secrets.
 
 use super::substitute::Substitution;
-use switchback_core::workflow::is_secret_name;
 
 /// `PATH` keeps the caller's entries as `{env.PATH}`.
 pub(super) fn substitute_variable(substitution: &Substitution, key: &str, value: &str) -> String {
@@ -87,15 +86,6 @@ pub(super) fn worth_keeping(key: &str, value: &str) -> bool {
     !NEVER.contains(&key) && !PREFIXES.iter().any(|p| key.starts_with(p))
 }
 
-/// Whether a variable or option of this name usually holds a secret.
-pub fn secret_name(name: &str) -> bool {
-    let upper = name.to_ascii_uppercase().replace('-', "_");
-    is_secret_name(name)
-        || ["PRIVATE", "CREDENTIAL", "PASSPHRASE"].iter().any(|w| upper.contains(w))
-        || upper.ends_with("_KEY")
-        || upper.ends_with("_PW")
-}
-
 /// Whether a value carries a password: `postgres://user:password@host`.
 pub fn secret_value(value: &str) -> bool {
     let authority = value.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
@@ -130,6 +120,7 @@ pub fn external_server(value: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use switchback_core::workflow::is_secret_name;
 
     #[test]
     fn only_what_was_set_for_the_service_is_kept() {
@@ -145,10 +136,10 @@ mod tests {
     #[test]
     fn secrets_are_known_by_name_and_by_value() {
         for name in ["ASSISTANT_TOKEN", "DB_PASSWORD", "API_KEY", "--private-key", "SIGNING_KEY"] {
-            assert!(secret_name(name), "{name}");
+            assert!(is_secret_name(name), "{name}");
         }
         for name in ["KEYBOARD", "DATABASE", "PORT"] {
-            assert!(!secret_name(name), "{name}");
+            assert!(!is_secret_name(name), "{name}");
         }
         assert_eq!(external_server("postgresql+psycopg://host/db"), Some("postgres"));
         assert_eq!(external_server("jdbc:mysql://host/db"), Some("mysql"));

@@ -5,6 +5,7 @@ mod host;
 mod services;
 mod state;
 
+use super::output::printable;
 use super::{Exit, Global, Output, Trouble};
 use console::Style;
 use serde::Serialize;
@@ -148,9 +149,4 @@ fn print(out: &Output, finding: &Finding) -> Result<(), Trouble> {
         out.line(&format!("      {}", Style::new().dim().apply_to(printable(advice))))?;
     }
     Ok(())
-}
-
-/// File names may hold anything; a terminal must not obey them.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -2,6 +2,7 @@
 
 mod yaml;
 
+use super::output::printable;
 use super::{Exit, Global, Output, Trouble};
 use clap::Args;
 use serde::Serialize;
@@ -320,11 +321,6 @@ fn report(
         out.line(&format!("  {}. {}", index + 1, printable(step)))?;
     }
     Ok(())
-}
-
-/// File names may hold anything; a terminal must not obey them.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn trouble(error: DetectError) -> Trouble {

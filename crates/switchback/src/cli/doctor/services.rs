@@ -9,7 +9,8 @@ use switchback_core::config::template::{Placeholder, expand};
 use switchback_core::config::{Config, Service};
 use switchback_core::ids::{Digest, GenerationId, ServiceName};
 use switchback_core::release::{ArtefactRef, FORMAT, Instance, PRODUCTION, Release, ServiceRelease};
-use switchback_engine::detect::{external_server, host, mentions, secret_name, secret_value};
+use switchback_core::workflow::is_secret_name;
+use switchback_engine::detect::{external_server, host, mentions, secret_value};
 use switchback_engine::gather::{configured_stores, installed_versions};
 use switchback_engine::home::Home;
 use switchback_engine::runtime::process::start::{read_env_file, resolve};
@@ -180,7 +181,7 @@ fn files(home: &Home, name: &ServiceName, service: &Service, findings: &mut Find
 fn secrets(name: &ServiceName, service: &Service, findings: &mut Findings) {
     let plain = service.env.iter().filter(|(key, value)| {
         let filled = value.contains("{env.") || value.starts_with('/') || value.starts_with("{store.");
-        !filled && !value.is_empty() && (secret_name(key) || secret_value(value))
+        !filled && !value.is_empty() && (is_secret_name(key) || secret_value(value))
     });
     for (key, _) in plain {
         findings.warning(

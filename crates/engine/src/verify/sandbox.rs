@@ -437,7 +437,7 @@ mod tests {
             fs::write(stack.join(file), "x").expect("writes");
         }
         fs::write(stack.join("checks/w.yaml"), "steps: [{ wait: 1ms }]").expect("writes");
-        let text = "stack: s\nservices:\n  a: { version: '1', command: [x], env_file: app.env, ports: {http: 80}, health: {tcp: http} }\nstores: { db: { kind: sqlite, path: data/a.db } }\nchecks: { workflows: ['checks/*.yaml'] }\n";
+        let text = "stack: s\nservices:\n  a: { version: '1', command: [x, '{port.http}', '{store.db}'], env_file: app.env, ports: {http: 80}, health: {tcp: http} }\nstores: { db: { kind: sqlite, path: data/a.db } }\nchecks: { workflows: ['checks/*.yaml'] }\n";
         fs::write(stack.join(CONFIG_FILE), text).expect("writes");
         let home = Home::open(&stack).expect("opens");
         link(&home, &Config::parse(text, "f").expect("valid"), &root).expect("links");

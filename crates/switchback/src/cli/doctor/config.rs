@@ -59,18 +59,6 @@ fn stores(home: &Home, config: &Config, findings: &mut Findings) {
         } else {
             findings.ok("stores", format!("the store {name} exists"));
         }
-        let mention = format!("{{store.{name}}}");
-        let used = config
-            .services
-            .values()
-            .any(|s| s.command.iter().chain(&s.migrate).chain(s.env.values()).any(|t| t.contains(&mention)));
-        if !used {
-            findings.problem(
-                "store_use",
-                format!("no command and no variable says {mention}: a clone would run on production's data, or on none"),
-                "pass the path to the service as an argument or a variable",
-            );
-        }
     }
 }
 

@@ -274,19 +274,6 @@ fn ports(home: &Home, name: &ServiceName, service: &Service, findings: &mut Find
     let own = table::members(&all, |m| m.starts_with(&format!("{id}:")));
     for (port_name, port) in &service.ports {
         let at = format!("services.{name}.ports.{port_name}");
-        let mention = [format!("{{port.{port_name}}}"), format!("{{port.{name}.{port_name}}}")];
-        let used =
-            service.command.iter().chain(service.env.values()).any(|t| mention.iter().any(|m| t.contains(m)));
-        if !used {
-            findings.problem(
-                "port_use",
-                format!(
-                    "no command and no variable of {name} says {}: a clone would listen on production's port",
-                    mention[0]
-                ),
-                "pass the port to the service as an argument or a variable",
-            );
-        }
         if *port < floor && !host::is_root() {
             findings.warning(
                 "ports",

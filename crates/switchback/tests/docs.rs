@@ -139,7 +139,7 @@ fn keys(schema: &Value, node: &Value, path: &str, above: &mut Vec<String>, found
         found.insert(full);
     }
     let named = node["patternProperties"].as_object().into_iter().flat_map(|m| m.values());
-    for inner in named.chain([&node["additionalProperties"]]) {
+    for inner in named.chain([&node["additionalProperties"]]).filter(|n| n.is_object()) {
         keys(schema, inner, &format!("{path}.NAME"), above, found);
     }
     keys_of_items(schema, node, path, above, found);

@@ -264,6 +264,10 @@ fn examples(block: &Block) -> Vec<Example> {
 fn execute(page: &str, text: &str) {
     let list: Vec<Example> = blocks(text).iter().filter(|b| b.info == "console").flat_map(examples).collect();
     let stack = Stack::new(&[ReleaseKind::V2, ReleaseKind::LossyMigration]);
+    if list.iter().any(|e| e.command.contains("--detach")) {
+        // A trial that is looked at must not be over before.
+        stack.configure("watch: 2s", "watch: 1h");
+    }
     let folder = stack.root.to_string_lossy().into_owned();
     let bin = tempfile::tempdir().expect("tempdir");
     std::os::unix::fs::symlink(PROGRAM, bin.path().join("switchback")).expect("links");
@@ -362,7 +366,10 @@ fn the_documentation_stands_alone() {
     ];
     for (page, text) in pages() {
         for word in forbidden {
-            assert!(!text.contains(word), "{page} says {word:?}");
+            // `generations/N/work/` is no path of this machine.
+            let whole = |at: usize| !text[..at].ends_with(|c: char| c.is_alphanumeric());
+            let found = text.match_indices(word).any(|(at, _)| !word.starts_with('/') || whole(at));
+            assert!(!found, "{page} says {word:?}");
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench cli`
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
+
 #[path = "../crates/switchback/tests/common/mod.rs"]
 mod common;
 

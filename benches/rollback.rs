@@ -5,6 +5,8 @@
 //! rolled back. Beside each rollback, in the same run: the floor (the same service stopped and started again by
 //! hand, until healthy and stable by the same rule) and what a user would do otherwise (copy a backup back).
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
+
 #[path = "../crates/switchback/tests/common/mod.rs"]
 mod common;
 

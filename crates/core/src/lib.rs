@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod config;
+pub mod criteria;
 pub mod data;
 pub mod duration;
 pub mod ids;

@@ -37,12 +37,13 @@ pub fn next<'a>(plan: &'a Plan, state: &RunState) -> Next<'a> {
         return Next::Finished(outcome.clone());
     }
     if let Some(backward) = &state.backward {
-        for step in plan.steps.iter().rev().filter(|s| state.owes_undo(plan, &s.id)) {
+        if let Some(step) = plan.steps.iter().rev().find(|s| state.owes_undo(plan, &s.id)) {
             let tried = state.steps.get(&step.id).map_or(0, |s| s.undo_attempts);
-            if tried >= MAX_UNDO_ATTEMPTS {
-                return Next::End(stuck(plan, state, &backward.error));
-            }
-            return Next::Undo(step);
+            return if tried >= MAX_UNDO_ATTEMPTS {
+                Next::End(stuck(plan, state, &backward.error))
+            } else {
+                Next::Undo(step)
+            };
         }
         return Next::End(Outcome::Undone { step: backward.step.clone(), error: backward.error.clone() });
     }
@@ -139,10 +140,8 @@ pub fn findings(plan: &Plan, state: &RunState) -> (Vec<String>, Vec<String>) {
             continue;
         }
         match state.steps.get(&step.id).and_then(|s| s.result.as_ref()) {
-            Some(StepResult::Failed(error, output)) => {
-                if overall(&output.checks) != Overall::Fail {
-                    refusals.push(format!("{}: {}", step.title, error.message));
-                }
+            Some(StepResult::Failed(error, output)) if overall(&output.checks) != Overall::Fail => {
+                refusals.push(format!("{}: {}", step.title, error.message));
             }
             Some(StepResult::Skipped(because)) if refusals.is_empty() => {
                 doubts.push(format!("{}: left out, because {because} did not succeed", step.title));

@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_release_id_depends_on_content_but_not_on_where_it_lies() {
         let config = Config::parse(
-            "stack: s\nservices:\n  a: { version: '1', command: [x], ports: {http: 80}, health: {tcp: http} }\n",
+            "stack: s\nservices:\n  a: { version: '1', command: [x, '{port.http}'], ports: {http: 80}, health: {tcp: http} }\n",
             "f",
         )
         .expect("valid");

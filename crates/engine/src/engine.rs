@@ -83,28 +83,38 @@ pub struct Engine<'a> {
 impl Engine<'_> {
     /// Records a new plan. Nothing is touched yet.
     pub fn begin(&mut self, plan: &Plan) -> Result<(), EngineError> {
-        self.append(plan, &Event::Planned { plan: Box::new(plan.clone()) })?;
+        self.append(plan, &[(now_ms(), &Event::Planned { plan: Box::new(plan.clone()) })])?;
         Ok(())
     }
 
-    fn append(&mut self, plan: &Plan, event: &Event) -> Result<Record, EngineError> {
-        let record = match self.journal.append(&plan.run, now_ms(), event) {
+    fn append(&mut self, plan: &Plan, events: &[(i64, &Event)]) -> Result<Vec<Record>, EngineError> {
+        let records = match self.journal.append_all(&plan.run, events) {
             // The disk is full: what was kept aside lets the run record itself and be undone.
-            Err(_) if self.home.release_reserve() => self.journal.append(&plan.run, now_ms(), event)?,
+            Err(_) if self.home.release_reserve() => self.journal.append_all(&plan.run, events)?,
             other => other?,
         };
-        (self.observe)(&Notice::Recorded(plan, &record));
-        Ok(record)
+        for record in &records {
+            (self.observe)(&Notice::Recorded(plan, record));
+        }
+        Ok(records)
     }
 
     /// Runs from wherever the journal says the run stands.
+    ///
+    /// The end of a step is recorded together with the beginning of the next one, in one transaction: before
+    /// the world is touched again, everything up to there is durable. A crash between the two makes the step be
+    /// done again, which every step permits.
     pub fn run(&mut self, plan: &Plan, config: &Config) -> Result<RunEnd, EngineError> {
         let (_, mut state, mut records) = self.journal.load(&plan.run)?;
+        let mut ended: Option<(i64, Event)> = None;
         loop {
-            let event = match next(plan, &state) {
-                Next::Finished(outcome) => return Ok(RunEnd::Ended(outcome)),
-                Next::End(outcome) => Event::Ended { outcome },
-                Next::Skip(step, because) => Event::Skipped { step: step.id.clone(), because },
+            let decision = next(plan, &state);
+            let event = match &decision {
+                Next::Finished(outcome) => return Ok(RunEnd::Ended(outcome.clone())),
+                Next::End(outcome) => Event::Ended { outcome: outcome.clone() },
+                Next::Skip(step, because) => {
+                    Event::Skipped { step: step.id.clone(), because: because.clone() }
+                }
                 Next::GiveUp(step) => Event::Failed {
                     step: step.id.clone(),
                     error: gave_up(step),
@@ -112,29 +122,42 @@ impl Engine<'_> {
                     took_ms: 0,
                 },
                 Next::Do(_) | Next::Undo(_) if self.cancel.requested() => Event::Interrupted,
-                Next::Do(step) => {
-                    let attempt = state.steps.get(&step.id).map_or(0, |s| s.attempts) + 1;
-                    let begun = Event::Started { step: step.id.clone(), attempt };
-                    let record = self.append(plan, &begun)?;
-                    state.apply(plan, &record.event);
-                    records.push(record);
-                    self.perform(plan, config, &state, &records, step, attempt)?
-                }
-                Next::Undo(step) => {
-                    let attempt = state.steps.get(&step.id).map_or(0, |s| s.undo_attempts) + 1;
-                    let begun = Event::UndoStarted { step: step.id.clone(), attempt };
-                    let record = self.append(plan, &begun)?;
-                    state.apply(plan, &record.event);
-                    records.push(record);
-                    self.reverse(plan, config, &state, &records, step, attempt)
-                }
+                Next::Do(step) => Event::Started {
+                    step: step.id.clone(),
+                    attempt: state.steps.get(&step.id).map_or(0, |s| s.attempts) + 1,
+                },
+                Next::Undo(step) => Event::UndoStarted {
+                    step: step.id.clone(),
+                    attempt: state.steps.get(&step.id).map_or(0, |s| s.undo_attempts) + 1,
+                },
             };
-            let record = self.append(plan, &event)?;
-            state.apply(plan, &record.event);
-            records.push(record);
+            let mut batch: Vec<(i64, &Event)> = ended.iter().map(|(at, e)| (*at, e)).collect();
+            batch.push((now_ms(), &event));
+            let recorded = self.append(plan, &batch)?;
+            records.extend(recorded);
+            state.apply(plan, &event);
             if event == Event::Interrupted {
                 return Ok(RunEnd::Interrupted);
             }
+            let result = match (&decision, &event) {
+                (Next::Do(step), Event::Started { attempt, .. }) => {
+                    self.perform(plan, config, &state, &records, step, *attempt)?
+                }
+                (Next::Undo(step), Event::UndoStarted { attempt, .. }) => {
+                    self.reverse(plan, config, &state, &records, step, *attempt)
+                }
+                _ => {
+                    ended = None;
+                    continue;
+                }
+            };
+            let at_ms = now_ms();
+            if result == Event::Interrupted {
+                self.append(plan, &[(at_ms, &result)])?;
+                return Ok(RunEnd::Interrupted);
+            }
+            state.apply(plan, &result);
+            ended = Some((at_ms, result));
         }
     }
 
@@ -155,7 +178,8 @@ impl Engine<'_> {
             && let Some(instance) = plan.instance(instance)
         {
             let deadline_ms = now_ms().saturating_add_unsigned(*watch_ms);
-            self.append(plan, &Event::TrialBegan { generation: instance.generation, deadline_ms })?;
+            let began = Event::TrialBegan { generation: instance.generation, deadline_ms };
+            self.append(plan, &[(now_ms(), &began)])?;
         }
         let context = self.context(plan, config, state, records, step, attempt, Way::Do);
         let mut result = ops::perform(&context);
@@ -248,7 +272,7 @@ pub fn production_down(plan: &Plan, state: &RunState) -> bool {
         match &step.op {
             Op::Stop { instance } if instance.starts_with(PRODUCTION) && begun => down = !undone,
             Op::Start { instance } if instance.starts_with(PRODUCTION) && state.succeeded(&step.id) => {
-                down = undone
+                down = undone;
             }
             _ => {}
         }

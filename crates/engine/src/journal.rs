@@ -126,24 +126,32 @@ impl Journal {
 
     /// Appends an event; when this returns, it is durable.
     pub fn append(&mut self, run: &RunId, at_ms: i64, event: &Event) -> Result<Record, EngineError> {
-        let json = serde_json::to_string(event)
-            .map_err(|e| EngineError::Internal { detail: format!("cannot write an event: {e}") })?;
-        let path = self.path.clone();
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|e| sqlite(&path, e))?;
-        let done = self.append_locked(run, at_ms, event, &json);
-        match done {
-            Ok(seq) => {
-                self.connection.execute_batch("COMMIT").map_err(|e| {
-                    let _ = self.connection.execute_batch("ROLLBACK");
-                    sqlite(&path, e)
-                })?;
-                Ok(Record { run: run.clone(), seq: seq.unsigned_abs(), at_ms, event: event.clone() })
+        let mut records = self.append_all(run, &[(at_ms, event)])?;
+        records.pop().ok_or_else(|| EngineError::Internal { detail: "an event without a record".to_owned() })
+    }
+
+    /// Appends several events in one transaction: all of them are durable when this returns, or none is recorded.
+    pub fn append_all(&mut self, run: &RunId, events: &[(i64, &Event)]) -> Result<Vec<Record>, EngineError> {
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|e| sqlite(&self.path, e))?;
+        let append = || {
+            let mut records = Vec::new();
+            for (at_ms, event) in events {
+                let json = serde_json::to_string(event)
+                    .map_err(|e| EngineError::Internal { detail: format!("cannot write an event: {e}") })?;
+                let seq = self.append_locked(run, *at_ms, event, &json)?;
+                records.push(Record {
+                    run: run.clone(),
+                    seq: seq.unsigned_abs(),
+                    at_ms: *at_ms,
+                    event: (*event).clone(),
+                });
             }
-            Err(e) => {
-                let _ = self.connection.execute_batch("ROLLBACK");
-                Err(e)
-            }
-        }
+            self.connection.execute_batch("COMMIT").map_err(|e| sqlite(&self.path, e))?;
+            Ok(records)
+        };
+        append().inspect_err(|_| {
+            let _ = self.connection.execute_batch("ROLLBACK");
+        })
     }
 
     fn append_locked(&self, run: &RunId, at_ms: i64, event: &Event, json: &str) -> Result<i64, EngineError> {

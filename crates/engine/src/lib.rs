@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod checks;
+pub mod detect;
 pub mod engine;
 pub mod error;
 pub mod exec;
@@ -18,6 +19,7 @@ pub mod runtime;
 pub mod scratch;
 pub mod session;
 pub mod store;
+pub mod verify;
 pub mod watch;
 
 /// The name of this host, as `uname -n` prints it.

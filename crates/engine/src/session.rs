@@ -194,6 +194,7 @@ impl<'h> Session<'h> {
         let mut engine =
             Engine { home: self.home, journal: &mut self.journal, observe, cancel: cancel.clone() };
         engine.begin(plan)?;
+        guard(self.home, plan)?;
         let end = engine.run(plan, config)?;
         self.tidy(plan, &end);
         Ok(end)
@@ -216,6 +217,7 @@ impl<'h> Session<'h> {
             }
         }
         let config = self.home.run_config(run)?;
+        guard(self.home, &plan)?;
         let mut engine =
             Engine { home: self.home, journal: &mut self.journal, observe, cancel: cancel.clone() };
         let end = engine.run(&plan, &config)?;
@@ -242,5 +244,15 @@ impl<'h> Session<'h> {
         // Leftovers here cost disk space only; `gc` finds them too.
         let _ = std::fs::remove_dir_all(self.home.run_dir(&plan.run).join("tmp"));
         let _ = std::fs::remove_dir_all(self.home.state().join("staging").join(plan.run.as_str()));
+    }
+}
+
+/// Has a watchdog take over if this process is killed while production is being switched.
+fn guard(home: &Home, plan: &Plan) -> Result<(), EngineError> {
+    match plan.procedure {
+        plan::Procedure::Promote => watch::ensure(home).map(drop),
+        // A rollback does not wait for its guard.
+        plan::Procedure::Rollback if watch::holder(home).is_none() => watch::spawn(home),
+        _ => Ok(()),
     }
 }

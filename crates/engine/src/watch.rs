@@ -21,7 +21,7 @@ use switchback_core::check::Verdict;
 use switchback_core::config::{Config, Service};
 use switchback_core::ids::{RunId, ServiceName};
 use switchback_core::journal::{Event, RunState};
-use switchback_core::plan::{CheckPhase, OnFailure, Plan};
+use switchback_core::plan::{CheckPhase, OnFailure, Plan, Procedure};
 
 /// The hidden command that becomes the watchdog.
 pub const WATCH_VERB: &str = "__watchdog";
@@ -58,24 +58,7 @@ pub fn ensure(home: &Home) -> Result<String, EngineError> {
     if let Some(holder) = holder(home) {
         return Ok(holder);
     }
-    let path = home.state().join("watchdog.log");
-    let log = OpenOptions::new().append(true).create(true).open(&path).map_err(io("open", &path))?;
-    let second = log.try_clone().map_err(io("open", &path))?;
-    let program = own_program();
-    let mut child = Command::new(&program)
-        .arg0("switchback-watchdog")
-        .arg(WATCH_VERB)
-        .arg(home.root())
-        .env_remove(crate::runtime::process::table::MARKER)
-        .current_dir("/")
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(log)
-        .stderr(second)
-        .spawn()
-        .map_err(io("start", &program))?;
-    let pid = child.id();
-    std::thread::spawn(move || child.wait());
+    spawn(home)?;
     // It is a watchdog only once it holds its lock.
     let deadline = Instant::now() + Duration::from_secs(10);
     while Instant::now() < deadline {
@@ -85,8 +68,33 @@ pub fn ensure(home: &Home) -> Result<String, EngineError> {
         std::thread::sleep(Duration::from_millis(5));
     }
     Err(EngineError::Internal {
-        detail: format!("the watchdog (process {pid}) did not come up; see {}", path.display()),
+        detail: "the watchdog did not come up; see .switchback/watchdog.log".to_owned(),
     })
+}
+
+/// Starts a detached watchdog and does not wait for it; one too many ends by itself.
+pub fn spawn(home: &Home) -> Result<(), EngineError> {
+    let path = home.state().join("watchdog.log");
+    let log = OpenOptions::new().append(true).create(true).open(&path).map_err(io("open", &path))?;
+    let second = log.try_clone().map_err(io("open", &path))?;
+    let program = own_program();
+    let mut child = Command::new(&program)
+        .arg0("switchback-watchdog")
+        .arg(WATCH_VERB)
+        .arg(home.root())
+        .env_remove(crate::runtime::process::table::MARKER)
+        // A fault meant for the command line is not meant for who takes over from it.
+        .env_remove("SWITCHBACK_FAULT")
+        .env_remove("SWITCHBACK_FAULT_FAIL")
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(second)
+        .spawn()
+        .map_err(io("start", &program))?;
+    std::thread::spawn(move || child.wait());
+    Ok(())
 }
 
 /// What one look at production found.
@@ -107,13 +115,52 @@ pub fn watch(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<(), 
     let journal_path = home.state().join("journal.db");
     loop {
         let Some(journal) = Journal::open_read(&journal_path)? else { return Ok(()) };
-        let Some(trial) = current(&journal)? else { return Ok(()) };
-        drop(journal);
-        watch_one(home, &trial, cancel, observe)?;
+        if let Some(trial) = current(&journal)? {
+            drop(journal);
+            watch_one(home, &trial, cancel, observe)?;
+        } else if guarded(&journal)?.is_some() {
+            drop(journal);
+            if !take_over(home, cancel, observe)? {
+                std::thread::sleep(TAKE_OVER_EVERY);
+            }
+        } else {
+            return Ok(());
+        }
         if cancel.requested() {
             return Ok(());
         }
     }
+}
+
+/// How often the watchdog looks whether a run has lost its command line.
+const TAKE_OVER_EVERY: Duration = Duration::from_millis(500);
+
+/// A promotion or rollback that somebody should be working on: begun, not ended, and not interrupted by a person
+/// (who was told that it waits for `resume`).
+fn guarded(journal: &Journal) -> Result<Option<RunId>, EngineError> {
+    for run in journal.unfinished()? {
+        let (plan, state, _) = journal.load(&run)?;
+        let switches = matches!(plan.procedure, Procedure::Promote | Procedure::Rollback);
+        if switches && !state.interrupted {
+            return Ok(Some(run));
+        }
+    }
+    Ok(None)
+}
+
+/// Goes on with a run whose command line was killed; false while somebody still works on it.
+///
+/// Production may be down in the middle of a switch: nobody should have to notice that and type `resume`.
+fn take_over(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<bool, EngineError> {
+    let mut session = match Session::open(home, "the watchdog, taking over", Duration::ZERO) {
+        Ok(session) => session,
+        Err(EngineError::Busy { .. }) => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    if let Some(run) = guarded(&session.journal)? {
+        session.resume(&run, false, cancel, observe)?;
+    }
+    Ok(true)
 }
 
 fn record(home: &Home, run: &RunId, event: &Event) -> Result<(), EngineError> {
@@ -148,12 +195,22 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
     let suite = Suite::load(home, run, &config)?;
     let mut failures = trial.state.trial.as_ref().map_or(0, |t| t.failures_in_a_row);
     let (mut errors, mut probes, mut last_ok) = (0u32, 0u32, None::<bool>);
+    // A watchdog that takes over late (after a reboot, or after one was killed) must see half of the period
+    // itself: time in which nobody looked does not count.
+    let half = i64::try_from(config.rollback.watch.as_millis() / 2).unwrap_or(i64::MAX);
+    let mut deadline_ms = deadline_ms.max(now_ms().saturating_add(half));
+    let mut last_look = now_ms();
+    let mut ended = trial.state.ended.is_some();
     loop {
         if cancel.requested() {
             return Ok(());
         }
         if !still_running(home, run)? {
             return Ok(()); // somebody rolled back meanwhile
+        }
+        if !ended {
+            // The command line was killed between the beginning of the trial and its own end.
+            ended = take_over(home, cancel, observe)?;
         }
         match look(home, &placement, &services, &suite, run) {
             Ok(look) => {
@@ -166,7 +223,7 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
                 }
                 last_ok = Some(look.ok);
                 if failures >= config.rollback.failures {
-                    return roll_back(home, trial, &config, look.seen, cancel, observe);
+                    return roll_back(home, trial, &config, &look.seen, cancel, observe);
                 }
                 // Suspicion extends the trial: it ends on a good probe or with a rollback, never in between.
                 if look.ok && now_ms() >= deadline_ms {
@@ -176,6 +233,7 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
             }
             Err(e) => {
                 errors += 1;
+                deadline_ms = deadline_ms.saturating_add(now_ms() - last_look);
                 if errors == BLIND_AFTER {
                     record(
                         home,
@@ -189,6 +247,7 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
                 }
             }
         }
+        last_look = now_ms();
         sleep(config.rollback.every.0, deadline_ms, failures, cancel);
     }
 }
@@ -262,7 +321,7 @@ fn roll_back(
     home: &Home,
     trial: &Trial,
     config: &Config,
-    seen: Vec<String>,
+    seen: &[String],
     cancel: &Cancel,
     observe: Observer<'_>,
 ) -> Result<(), EngineError> {
@@ -270,8 +329,11 @@ fn roll_back(
     if !still_running(home, &trial.plan.run)? {
         return Ok(());
     }
+    if let Some(run) = guarded(&session.journal)? {
+        session.resume(&run, false, cancel, observe)?;
+    }
     let trigger = format!("{} probes in a row failed", config.rollback.failures);
-    record(home, &trial.plan.run, &Event::TrialFailed { trigger: trigger.clone(), reasons: seen.clone() })?;
+    record(home, &trial.plan.run, &Event::TrialFailed { trigger: trigger.clone(), reasons: seen.to_vec() })?;
     let reason = format!("trial failed: {}", seen.join("; "));
     let plan = session.plan_rollback(config, None, &reason, OnFailure::Persist { attempts: 3 })?;
     match session.carry_out(&plan, config, cancel, observe)? {

@@ -2,6 +2,7 @@
 
 mod cli;
 mod demo;
+mod matrix;
 mod progress;
 mod render;
 
@@ -9,6 +10,7 @@ use std::process::ExitCode;
 use switchback_engine::engine::Cancel;
 use switchback_engine::home::Home;
 use switchback_engine::runtime::process::{shim, start::SHIM_VERB};
+use switchback_engine::verify::mutate;
 use switchback_engine::watch;
 
 fn main() -> ExitCode {
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
     match args.next().as_deref() {
         Some(SHIM_VERB) => hidden(shim::run(std::path::Path::new(&args.next().unwrap_or_default()))),
         Some(watch::WATCH_VERB) => hidden(watchdog(&args.next().unwrap_or_default())),
+        Some(mutate::MUTATE_VERB) => hidden(mutate::run(&args.collect::<Vec<_>>())),
         _ => cli::main(),
     }
 }

@@ -110,7 +110,7 @@ impl Progress {
                 }
             }
             Event::Skipped { step, .. } => {
-                self.line(&format!("  {} {}", dim.apply_to("–"), dim.apply_to(title(step))))
+                self.line(&format!("  {} {}", dim.apply_to("–"), dim.apply_to(title(step))));
             }
             Event::UndoStarted { step, .. } => self.bar.set_message(format!("undoing: {}", title(step))),
             Event::Undone { step, took_ms, output } => {

@@ -106,9 +106,9 @@ fn upgrades_that_do_not_start_or_migrate_are_refused_by_the_rehearsal() {
         ReleaseKind::MigrationNoop,
         ReleaseKind::StartFailsExit0,
     ]);
-    stack.configure("start: 10s", "start: 3s");
+    stack.configure("start: 10s", "start: 6s");
     stack.configure("migrate_deadline: 30s", "migrate_deadline: 1s");
-    refused(&stack, &["rehearse", "app=2.3.0"], 3, "did not become healthy within 3s");
+    refused(&stack, &["rehearse", "app=2.3.0"], 3, "did not become healthy within 6s");
     refused(&stack, &["rehearse", "app=2.3.1"], 3, "the migration of app failed: exit code 1");
     refused(&stack, &["rehearse", "app=2.3.2"], 3, "did not end within 1s");
     // The noop migration exits 0; what exposes it is that the new version refuses the data.

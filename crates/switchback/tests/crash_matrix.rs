@@ -84,7 +84,8 @@ fn assert_sound(stack: &Stack, before: &Before, case: &str) {
 fn crash_and_resume(stack: &Stack, before: &Before, args: &[&str], env: &[(&str, &str)], case: &str) {
     let crashed = stack.run_with(args, env);
     assert_eq!(crashed.code, None, "{case}: the fault did not fire: {}", crashed.all());
-    let resumed = stack.run(&["resume"]);
+    // The watchdog may have begun to take over.
+    let resumed = stack.run(&["resume", "--wait", "30s"]);
     assert!(matches!(resumed.code, Some(0 | 3 | 4)), "{case}: {:?} {}", resumed.code, resumed.all());
     assert_sound(stack, before, case);
 }
@@ -158,4 +159,19 @@ fn every_step_can_be_repeated() {
     assert_sound(&stack, &before, "undo of a rollback twice");
     stack.run_with(&["rollback", "--yes"], &twice).expect(0);
     assert_sound(&stack, &before, "rollback twice");
+}
+
+/// Nobody types anything: the watchdog goes on where the killed command line stopped.
+#[test]
+fn a_killed_command_line_is_taken_over_by_the_watchdog() {
+    for case in ["do:stop-old:after", "do:clone:during", "do:start-new:before", "do:flip:after"] {
+        let (stack, before) = stack();
+        let crashed = stack.run_with(&WITHOUT, &[("SWITCHBACK_FAULT", case)]);
+        assert_eq!(crashed.code, None, "{case}: {}", crashed.all());
+        stack.wait_until(case, std::time::Duration::from_secs(20), || {
+            let status = stack.status();
+            status["unfinished"].is_null() && status["generation"] == 2
+        });
+        assert_sound(&stack, &before, case);
+    }
 }

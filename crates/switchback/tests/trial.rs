@@ -91,8 +91,11 @@ fn a_followed_trial_that_fails_has_exit_code_4() {
     let stack = Stack::new(&[ReleaseKind::CrashLater]);
     stack.configure("watch: 2s", "watch: 1h");
     stack.run(&["up"]).expect(0);
-    let ran = stack.run(&["promote", "app=2.2.1", "--yes", "--without-certificate", "--reason", "test"]);
+    let ran =
+        stack.run(&["promote", "app=2.2.1", "--yes", "--json", "--without-certificate", "--reason", "test"]);
     assert_eq!(ran.code, Some(4), "{}", ran.all());
+    // One JSON document, although two runs were carried out.
+    assert_eq!(ran.json()["conclusion"], "rolled_back");
     assert!(is_back(&stack), "{}", stack.status());
 }
 
@@ -162,4 +165,16 @@ fn gc_keeps_what_a_rollback_needs_and_writes_that_are_not_exported() {
     assert!(!stack.state().join("generations/2").exists());
     assert!(stack.root.join("data/assistant.db").exists());
     assert_eq!(stack.version().as_deref(), Some("1.0.0"));
+}
+
+#[test]
+fn upgrade_rehearses_and_promotes_in_one_command_and_stops_at_a_refusal() {
+    let stack = Stack::new(&[ReleaseKind::V2, ReleaseKind::LossyMigration]);
+    stack.run(&["up"]).expect(0);
+    let refused = stack.run(&["upgrade", "app=2.1.0", "--yes", "--json"]).expect(3).json();
+    assert_eq!((&refused["procedure"], &refused["conclusion"]), (&"rehearse".into(), &"refused".into()));
+    assert_eq!(stack.version().as_deref(), Some("1.0.0"));
+    let done = stack.run(&["upgrade", "app=2.0.0", "--yes", "--json"]).expect(0).json();
+    assert_eq!((&done["procedure"], &done["conclusion"]), (&"promote".into(), &"pass".into()));
+    assert_eq!(stack.version().as_deref(), Some("2.0.0"));
 }

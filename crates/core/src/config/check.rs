@@ -2,7 +2,7 @@
 
 use super::{Config, ConfigError, Service, line_of, suggest, template};
 use crate::ids::ServiceName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 struct Checker<'a> {
     text: &'a str,
@@ -49,6 +49,7 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
     }
     check_cycles(config, &checker)?;
     check_stores(config, &checker)?;
+    check_used(config, &checker)?;
     for (index, invariant) in config.checks.invariants.iter().enumerate() {
         if !config.stores.contains_key(&invariant.store) {
             let hint =
@@ -168,6 +169,55 @@ fn check_service(
     check_templates(config, name, service, checker)
 }
 
+/// The texts of a service that may hold placeholders, with the key they stand under.
+fn texts(service: &Service) -> impl Iterator<Item = (&'static str, &String)> {
+    let command = service.command.iter().map(|t| ("command", t));
+    let migrate = service.migrate.iter().map(|t| ("migrate", t));
+    let health = service.health.command.iter().flatten().map(|t| ("health.command", t));
+    command.chain(migrate).chain(health).chain(service.env.values().map(|t| ("env", t)))
+}
+
+/// Every store and port must be told to a service: one that finds its data or port by itself would, in staging
+/// and in a new generation, work on production's.
+fn check_used(config: &Config, checker: &Checker<'_>) -> Result<(), ConfigError> {
+    let mut used: BTreeSet<String> = BTreeSet::new();
+    for (name, service) in &config.services {
+        for (_, text) in texts(service) {
+            let _ = template::expand(text, |p| {
+                used.insert(match p {
+                    template::Placeholder::Port(port) => format!("port.{name}.{port}"),
+                    other => other.to_string(),
+                });
+                Some(String::new())
+            });
+        }
+    }
+    for name in config.stores.keys() {
+        if !used.contains(&format!("store.{name}")) {
+            let at = format!("stores.{name}");
+            return Err(checker.error(
+                &at,
+                format!("{at}: no service is told where this store lies"),
+                Some(format!(
+                    "use {{store.{name}}} in a command or in env; otherwise a clone would go unused and every version would work on the same data"
+                )),
+            ));
+        }
+    }
+    for (name, service) in &config.services {
+        let unused = service.ports.keys().find(|p| !used.contains(&format!("port.{name}.{p}")));
+        if let Some(port) = unused {
+            let at = format!("services.{name}.ports.{port}");
+            return Err(checker.error(
+                &at,
+                format!("{at}: the service is not told to use this port"),
+                Some(format!("use {{port.{port}}} in its command or env: staging gives it another number")),
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn check_templates(
     config: &Config,
     name: &ServiceName,
@@ -188,14 +238,7 @@ fn check_templates(
         };
         known.then(String::new)
     };
-    let texts = service
-        .command
-        .iter()
-        .map(|t| ("command", t))
-        .chain(service.migrate.iter().map(|t| ("migrate", t)))
-        .chain(service.health.command.iter().flatten().map(|t| ("health.command", t)))
-        .chain(service.env.iter().map(|(_, t)| ("env", t)));
-    for (key, text) in texts {
+    for (key, text) in texts(service) {
         if let Err(e) = template::expand(text, fill) {
             let path = format!("services.{name}.{key}");
             let hint = match &e {

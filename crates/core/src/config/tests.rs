@@ -83,3 +83,11 @@ fn the_schema_names_every_top_level_key() {
         assert!(schema["properties"].get(key).is_some(), "{key} is not in the schema");
     }
 }
+
+#[test]
+fn a_store_or_port_that_no_service_is_told_about_is_refused() {
+    let e = error_of(&GOOD.replace("HUB_DB: \"{store.db}\", ", ""));
+    assert!(e.to_string().contains("switchback.yaml:14: stores.db: no service is told"), "{e}");
+    let e = error_of(&GOOD.replace("HUB_PORT: \"{port.http}\", ", ""));
+    assert!(e.to_string().contains("services.hub.ports.http: the service is not told"), "{e}");
+}

@@ -134,7 +134,7 @@ fn run(plan: &Plan, fate: &mut dyn FnMut(&str, bool) -> Fate) -> (Vec<String>, O
                         took_ms: 1,
                     }),
                     Fate::Fail => {
-                        events.push(Event::UndoFailed { step: step.id.clone(), error: error(), took_ms: 1 })
+                        events.push(Event::UndoFailed { step: step.id.clone(), error: error(), took_ms: 1 });
                     }
                     Fate::Crash => {}
                 }

@@ -124,11 +124,25 @@ pub(super) enum Piece<'t> {
     Secret(&'t str),
 }
 
-/// Whether a variable or header of this name usually holds a secret.
+/// Whether a variable, header or option of this name usually holds a secret.
 pub fn is_secret_name(name: &str) -> bool {
-    const HINTS: [&str; 9] =
-        ["token", "secret", "passw", "session", "csrf", "xsrf", "apikey", "api_key", "api-key"];
-    let name = name.to_ascii_lowercase();
-    matches!(name.as_str(), "authorization" | "cookie" | "set-cookie" | "proxy-authorization" | "jwt")
+    const HINTS: [&str; 12] = [
+        "token",
+        "secret",
+        "passw",
+        "passphrase",
+        "session",
+        "csrf",
+        "xsrf",
+        "apikey",
+        "api_key",
+        "private",
+        "credential",
+        "authorization",
+    ];
+    const ENDS: [&str; 2] = ["_key", "_pw"];
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    matches!(name.as_str(), "cookie" | "set_cookie" | "jwt")
         || HINTS.iter().any(|h| name.contains(h))
+        || ENDS.iter().any(|e| name.ends_with(e))
 }

@@ -31,6 +31,11 @@ const BOOKKEEPING: [&str; 12] = [
     "sqlite_sequence",
 ];
 
+/// Whether a table holds a migration tool's own books.
+pub fn is_bookkeeping(table: &str) -> bool {
+    BOOKKEEPING.contains(&table.to_ascii_lowercase().as_str())
+}
+
 /// Compares two instances' data and judges the difference.
 pub fn diff(context: &Context<'_>, before: &str, after: &str) -> Result<Output, Failed> {
     let (before, after) = (context.instance(before)?, context.instance(after)?);
@@ -165,7 +170,7 @@ pub fn describe(part: &PartDiff) -> String {
 fn judge(store: &StoreName, kind: StoreKind, diff: &StoreDiff, expected: &[String]) -> Vec<Failure> {
     let allowed = |part: &str| {
         expected.iter().any(|e| e == &format!("{store}.*") || e == &format!("{store}.{part}"))
-            || (kind == StoreKind::Sqlite && BOOKKEEPING.contains(&part.to_ascii_lowercase().as_str()))
+            || (kind == StoreKind::Sqlite && is_bookkeeping(part))
     };
     let mut failures = Vec::new();
     for part in diff.parts.iter().filter(|p| !allowed(&p.name)) {

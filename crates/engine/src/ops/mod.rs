@@ -11,6 +11,7 @@ mod preflight;
 mod services;
 mod versions;
 
+pub use judge::is_bookkeeping;
 pub use versions::edit_versions;
 
 use crate::engine::{Cancel, Notice, Observer};

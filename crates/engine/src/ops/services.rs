@@ -15,7 +15,7 @@ use switchback_core::config::{Config, Service};
 use switchback_core::duration::human_ms;
 use switchback_core::ids::{Digest, ServiceName};
 use switchback_core::journal::{ErrorKind, Output, StepError};
-use switchback_core::plan::CloneMode;
+use switchback_core::plan::{CloneMode, Procedure};
 use switchback_core::release::{FORMAT, Generation, Instance, Release};
 use switchback_core::workflow::Redactor;
 
@@ -63,7 +63,9 @@ pub fn unprepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
         context.midway();
         return Ok(output);
     };
-    if instance.is_production() && scratch.path().join(STARTED).exists() {
+    // An adopted generation's data lies where the user put it: nothing of it is in this folder.
+    let adopted = context.plan.procedure == Procedure::Up;
+    if instance.is_production() && !adopted && scratch.path().join(STARTED).exists() {
         match super::data::export_writes(context, instance) {
             Ok(exported) => {
                 let writes: u64 =

@@ -35,7 +35,10 @@ pub fn edit(
     }
     context.midway();
     if !wanted.is_empty() {
+        let mode = fs::metadata(&path).map_err(io("look at", &path))?.permissions();
         write_atomic(&path, edit_versions(&text, &wanted)?.as_bytes())?;
+        // The user's file stays as readable as it was.
+        fs::set_permissions(&path, mode).map_err(io("set the mode of", &path))?;
         output.notes.extend(wanted.iter().map(|(n, v)| format!("services.{n}.version: {v}")));
     }
     Ok(output)
@@ -73,7 +76,7 @@ mod tests {
 
     #[test]
     fn only_the_version_changes() {
-        let text = "# my stack\nstack: s  # name\nservices:\n  app: # the app\n    version: 1.0.0   # pinned\n    command: [x]\n\n    ports: { http: 80 }\n    health: { tcp: http }\n";
+        let text = "# my stack\nstack: s  # name\nservices:\n  app: # the app\n    version: 1.0.0   # pinned\n    command: [x, '{port.http}']\n\n    ports: { http: 80 }\n    health: { tcp: http }\n";
         let name = ServiceName::new("app").expect("valid");
         let edited = edit_versions(text, &BTreeMap::from([(name, "2.0.0".to_owned())])).expect("edits");
         assert_eq!(edited, text.replace("1.0.0", "2.0.0"));
@@ -81,7 +84,7 @@ mod tests {
 
     #[test]
     fn flow_style_and_numeric_versions_survive() {
-        let text = "stack: s\nservices: {app: {version: \"1\", command: [x], ports: {http: 80}, health: {tcp: http}}}\n";
+        let text = "stack: s\nservices: {app: {version: \"1\", command: [x, '{port.http}'], ports: {http: 80}, health: {tcp: http}}}\n";
         let name = ServiceName::new("app").expect("valid");
         let edited = edit_versions(text, &BTreeMap::from([(name, "2.0".to_owned())])).expect("edits");
         assert_eq!(Config::parse(&edited, "f").expect("valid").services["app"].version, "2.0");

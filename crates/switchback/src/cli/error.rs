@@ -32,6 +32,20 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Done,
+        Self::Internal,
+        Self::Usage,
+        Self::Refused,
+        Self::RolledBack,
+        Self::NeedsOperator,
+        Self::Inconclusive,
+        Self::OverBudget,
+        Self::Busy,
+        Self::Interrupted,
+    ];
+
     /// The number.
     pub fn code(self) -> u8 {
         match self {

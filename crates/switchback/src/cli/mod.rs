@@ -9,6 +9,7 @@ mod output;
 mod report;
 pub mod run;
 mod status;
+mod trial;
 mod upgrade;
 mod verify;
 

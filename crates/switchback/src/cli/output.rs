@@ -44,3 +44,8 @@ impl Output {
         }
     }
 }
+
+/// File names may hold anything; a terminal must not obey them.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

@@ -3,7 +3,7 @@
 use super::{Exit, Global, Output, Trouble};
 use crate::progress::Progress;
 use serde_json::json;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use switchback_core::ids::RunId;
 use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::{Plan, Procedure};
@@ -28,6 +28,8 @@ pub fn cancel_on_signals() -> Cancel {
             let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, cancel.flag());
             let _ = signal_hook::flag::register(signal, cancel.flag());
         }
+        // A closed terminal or a lost SSH connection must not stop a switch half-way: the run goes on.
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default());
         cancel
     };
     CANCEL.get_or_init(install).clone()
@@ -60,6 +62,26 @@ pub fn write_report(home: &Home, run: &RunId) -> Result<Report, EngineError> {
 
 /// Says how a run ended and returns its exit code.
 pub fn conclude(global: &Global, home: &Home, plan: &Plan, end: &RunEnd) -> Result<Exit, Trouble> {
+    conclude_as(global, home, plan, end, Last::Yes)
+}
+
+/// Whether a run is the last one of a command. With `--json` the answer is one document: the last report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// It is.
+    Yes,
+    /// More follows if this one went well.
+    IfNotDone,
+}
+
+/// Like [`conclude`], for one of several runs of a command.
+pub fn conclude_as(
+    global: &Global,
+    home: &Home,
+    plan: &Plan,
+    end: &RunEnd,
+    last: Last,
+) -> Result<Exit, Trouble> {
     let report = write_report(home, &plan.run)?;
     let out = Output::new(global.json);
     let exit = match end {
@@ -69,7 +91,9 @@ pub fn conclude(global: &Global, home: &Home, plan: &Plan, end: &RunEnd) -> Resu
         RunEnd::Ended(outcome) => exit_of(plan, outcome, &report),
     };
     if out.is_json() {
-        out.json(&report)?;
+        if last == Last::Yes || exit != Exit::Done {
+            out.json(&report)?;
+        }
     } else {
         let term = console::Term::stdout();
         let color = console::colors_enabled();

@@ -1,18 +1,17 @@
 //! The verbs that change something: up, down, plan, rehearse, promote, upgrade, rollback, resume, watch.
 
-use super::run::{cancel_on_signals, conclude, journal, trial_ended, write_report};
+use super::run::{Last, cancel_on_signals, conclude, conclude_as, journal};
+use super::trial::follow;
 use super::{Exit, Global, Output, Trouble};
 use crate::progress::Progress;
 use clap::Args;
 use std::collections::BTreeMap;
-use std::time::Duration;
 use switchback_core::config::{Config, suggest};
 use switchback_core::duration::human_ms;
-use switchback_core::ids::{GenerationId, RunId, ServiceName};
-use switchback_core::journal::{Event, Outcome};
+use switchback_core::ids::{GenerationId, ServiceName};
 use switchback_core::plan::{OnFailure, Plan};
 use switchback_core::release::describe_change;
-use switchback_engine::engine::{Cancel, Notice, RunEnd, now_ms};
+use switchback_engine::engine::{Cancel, Notice, RunEnd};
 use switchback_engine::gather::Target;
 use switchback_engine::home::Home;
 use switchback_engine::session::Session;
@@ -88,7 +87,8 @@ pub fn open(global: &Global) -> Result<(Home, Config), Trouble> {
     Ok((home, config))
 }
 
-fn target(config: &Config, versions: &[String]) -> Result<Target, Trouble> {
+/// Reads `SERVICE=VERSION` words.
+pub fn target(config: &Config, versions: &[String]) -> Result<Target, Trouble> {
     let mut wanted = BTreeMap::new();
     for text in versions {
         let Some((name, version)) = text.split_once('=') else {
@@ -144,12 +144,13 @@ fn session<'h>(global: &Global, home: &'h Home, what: &str) -> Result<Session<'h
     Ok(Session::open(home, what, global.wait())?)
 }
 
-fn carry_out(
+fn carry_out_as(
     global: &Global,
     home: &Home,
     session: &mut Session<'_>,
     plan: &Plan,
     config: &Config,
+    last: Last,
 ) -> Result<(Exit, RunEnd), Trouble> {
     let cancel = cancel_on_signals();
     let progress = Progress::new(global.quiet);
@@ -162,8 +163,18 @@ fn carry_out(
     let observe = |notice: &Notice<'_>| progress.notice(notice);
     let end = session.carry_out(plan, config, &cancel, &observe)?;
     drop(progress);
-    let exit = conclude(global, home, plan, &end)?;
+    let exit = conclude_as(global, home, plan, &end, last)?;
     Ok((exit, end))
+}
+
+fn carry_out(
+    global: &Global,
+    home: &Home,
+    session: &mut Session<'_>,
+    plan: &Plan,
+    config: &Config,
+) -> Result<(Exit, RunEnd), Trouble> {
+    carry_out_as(global, home, session, plan, config, Last::Yes)
 }
 
 /// Starts production.
@@ -172,7 +183,12 @@ pub fn up(global: &Global) -> Result<Exit, Trouble> {
     let mut session = session(global, &home, "up")?;
     session.require_settled()?;
     let plan = session.plan_up(&config)?;
-    Ok(carry_out(global, &home, &mut session, &plan, &config)?.0)
+    let exit = carry_out(global, &home, &mut session, &plan, &config)?.0;
+    // After a reboot a trial has no watchdog any more.
+    if watchdog::current(&session.journal)?.is_some() {
+        watchdog::ensure(&home)?;
+    }
+    Ok(exit)
 }
 
 /// Stops production.
@@ -242,7 +258,8 @@ pub fn promote(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
     if !confirm(global, &question)? {
         return Err(declined());
     }
-    let (exit, end) = carry_out(global, &home, &mut session, &plan, &config)?;
+    let last = if args.detach { Last::Yes } else { Last::IfNotDone };
+    let (exit, end) = carry_out_as(global, &home, &mut session, &plan, &config, last)?;
     drop(session);
     follow(global, &home, &plan, exit, &end, args.detach)
 }
@@ -276,119 +293,13 @@ pub fn upgrade(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
         if args.target.dry_run {
             return show_plan(global, &plan);
         }
-        let (exit, _) = carry_out(global, &home, &mut session, &plan, &config)?;
+        let (exit, _) = carry_out_as(global, &home, &mut session, &plan, &config, Last::IfNotDone)?;
         if exit != Exit::Done {
             return Ok(exit);
         }
     }
     drop(session);
     promote(global, args)
-}
-
-/// Follows the trial of a promotion until it ends.
-fn follow(
-    global: &Global,
-    home: &Home,
-    plan: &Plan,
-    exit: Exit,
-    end: &RunEnd,
-    detach: bool,
-) -> Result<Exit, Trouble> {
-    if detach || *end != RunEnd::Ended(Outcome::Done) {
-        return Ok(exit);
-    }
-    let cancel = cancel_on_signals();
-    let progress = Progress::new(global.quiet);
-    let Some(journal_now) = journal(home)? else { return Ok(exit) };
-    let (_, state, _) = journal_now.load(&plan.run)?;
-    let Some(trial) = state.trial else { return Ok(exit) };
-    progress.line("Following the trial; Ctrl-C leaves it running under its watchdog.");
-    let mut shown = None;
-    loop {
-        if cancel.requested() {
-            progress.line("The trial goes on without this terminal: `switchback status`.");
-            return Ok(Exit::Done);
-        }
-        if let Some(event) = trial_ended(home, &plan.run)? {
-            return trial_over(global, home, plan, &event, &progress);
-        }
-        let left = u64::try_from(trial.deadline_ms - now_ms()).unwrap_or(0);
-        if shown != Some(left / 1000) {
-            shown = Some(left / 1000);
-            progress.notice(&Notice::Doing {
-                text: &format!("on trial, {} left", human_ms(left / 1000 * 1000)),
-                done: 0,
-                total: 0,
-            });
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-fn trial_over(
-    global: &Global,
-    home: &Home,
-    plan: &Plan,
-    event: &Event,
-    progress: &Progress,
-) -> Result<Exit, Trouble> {
-    match event {
-        Event::TrialConfirmed { .. } => {
-            progress.line("  ✓ The trial passed.");
-            write_report(home, &plan.run)?;
-            Ok(Exit::Done)
-        }
-        Event::TrialFailed { reasons, .. } => {
-            progress.line("  ✗ The trial failed; the watchdog rolls back.");
-            for reason in reasons {
-                progress.line(&format!("    {reason}"));
-            }
-            wait_for_rollback(global, home, plan)
-        }
-        _ => {
-            progress.line("  The trial was ended by another run.");
-            Ok(Exit::RolledBack)
-        }
-    }
-}
-
-/// Waits until the rollback that the watchdog carries out has ended, and reports it.
-fn wait_for_rollback(global: &Global, home: &Home, promoted: &Plan) -> Result<Exit, Trouble> {
-    let deadline = std::time::Instant::now() + Duration::from_millis(promoted.budget_ms.max(60_000) * 2);
-    while std::time::Instant::now() < deadline {
-        if let Some(journal) = journal(home)?
-            && let Some(run) = rollback_after(&journal, promoted)?
-        {
-            let (plan, state, _) = journal.load(&run)?;
-            if let Some(outcome) = state.ended {
-                write_report(home, &promoted.run)?;
-                let exit = conclude(global, home, &plan, &RunEnd::Ended(outcome))?;
-                return Ok(if exit == Exit::Done { Exit::RolledBack } else { exit });
-            }
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Err(Trouble {
-        exit: Exit::NeedsOperator,
-        message: "the watchdog's rollback has not ended within twice its budget".to_owned(),
-        hint: Some("`switchback status`; its log is .switchback/watchdog.log".to_owned()),
-    })
-}
-
-fn rollback_after(
-    journal: &switchback_engine::journal::Journal,
-    promoted: &Plan,
-) -> Result<Option<RunId>, Trouble> {
-    for run in journal.runs(5)? {
-        let (plan, ..) = journal.load(&run)?;
-        if plan.procedure == switchback_core::plan::Procedure::Rollback
-            && plan.from_generation == promoted.to_generation
-            && plan.run > promoted.run
-        {
-            return Ok(Some(run));
-        }
-    }
-    Ok(None)
 }
 
 /// Returns production to an earlier generation.

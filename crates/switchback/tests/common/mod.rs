@@ -62,7 +62,12 @@ impl Stack {
     }
 
     pub fn with(releases: &[ReleaseKind], notes: usize) -> Self {
-        let dir = tempfile::Builder::new().prefix("switchback-test-").tempdir().expect("tempdir");
+        Self::within(&std::env::temp_dir(), releases, notes)
+    }
+
+    /// A stack in a folder of the given one.
+    pub fn within(place: &Path, releases: &[ReleaseKind], notes: usize) -> Self {
+        let dir = tempfile::Builder::new().prefix("switchback-test-").tempdir_in(place).expect("tempdir");
         let root = dir.path().canonicalize().expect("exists");
         let port = port();
         fs::create_dir(root.join("data")).expect("creates");

@@ -193,7 +193,8 @@ pub fn read_back(
     let work = home.instance_dir(instance).join("work");
     let work = work.canonicalize().map_err(io("open", &work))?;
     for name in services.keys() {
-        let members = service_members(home, instance, name)?;
+        let marker = marker(home, instance, name.as_str())?;
+        let members = table::members(&all, |m| m == marker);
         let version = instance.versions.get(name).map_or("", String::as_str);
         let placed = members.iter().find(|p| {
             p.session != p.pid
@@ -209,11 +210,17 @@ pub fn read_back(
             None => equal
                 .push(format!("{name} {version}: {} processes carry the instance's marker", members.len())),
         }
+        // The port that health checks ask must be the service's own: a stranger there would answer for it. Other
+        // ports may be opened later.
+        let main = services[name].main_port();
         for (port_name, port) in instance.ports.get(name).into_iter().flatten() {
+            if Some(port_name.as_str()) != main {
+                continue;
+            }
             let holders = table::listeners(*port, &members);
             match holders.first() {
                 Some(pid) => {
-                    equal.push(format!("{name}: port {port} ({port_name}) is held by its process {pid}"))
+                    equal.push(format!("{name}: port {port} ({port_name}) is held by its process {pid}"));
                 }
                 None if table::port_taken(*port) => {
                     differences.push(format!(

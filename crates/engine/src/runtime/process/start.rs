@@ -15,6 +15,7 @@ use switchback_core::config::template::{Placeholder, expand};
 use switchback_core::config::{Config, Service};
 use switchback_core::ids::ServiceName;
 use switchback_core::release::{Instance, Release};
+use switchback_core::workflow::is_secret_name;
 
 /// An instance together with what is needed to place its services.
 #[derive(Clone, Copy)]
@@ -55,7 +56,7 @@ impl Placement<'_> {
             }
             let environment = service_environment(self, name, definition).unwrap_or_default();
             for (key, template) in definition.env.iter().chain(&self.config.staging.env) {
-                if (template.contains("{env.") && key != "PATH" && key != "HOME") || telling(key) {
+                if (template.contains("{env.") && key != "PATH" && key != "HOME") || is_secret_name(key) {
                     secrets.extend(environment.get(key).cloned());
                 }
             }
@@ -73,13 +74,6 @@ impl Placement<'_> {
             .map(|line| secrets.iter().fold(line, |line, secret| line.replace(secret.as_str(), "***")))
             .collect()
     }
-}
-
-fn telling(key: &str) -> bool {
-    let key = key.to_ascii_uppercase();
-    ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "APIKEY", "PRIVATE", "CREDENTIAL"]
-        .iter()
-        .any(|word| key.contains(word))
 }
 
 fn fill(

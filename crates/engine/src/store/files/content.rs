@@ -128,7 +128,7 @@ impl Copier {
                     }
                     Err(Errno::INTR) => continue,
                     Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                        self.kernel_copy = false
+                        self.kernel_copy = false;
                     }
                     Err(e) => return Err(err(e)),
                 }

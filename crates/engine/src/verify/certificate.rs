@@ -1,0 +1,84 @@
+//! Whether a promotion asks for a rehearsal of exactly this upgrade.
+
+use super::lab::Lab;
+use super::production::promotions;
+use super::proof::{Proof, Stop};
+use switchback_core::config::Config;
+use switchback_core::duration::Span;
+
+/// Proves the phase.
+pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    let mut proof = Proof::new(
+        "certificate.enforced",
+        "without a certificate, with one for another release, and with an expired one, a promotion is refused before anything is touched; no promotion of this stack went without one",
+    );
+    match &lab.uncertified {
+        Some(answer) => {
+            let answer = answer.clone();
+            refused(&mut proof, "no certificate", answer, "no certificate");
+        }
+        None => {
+            proof.doubt("a promotion before the rehearsal was not tried");
+        }
+    }
+    let pointer = lab.sandbox()?.home.pointer()?;
+    let mut other = lab.sandbox()?.desired.clone();
+    if let Some(service) = other.services.values_mut().next() {
+        service.env.insert("SWITCHBACK_VERIFY_CERTIFICATE".to_owned(), "1".to_owned());
+    }
+    if lab.rehearsed()?.done() {
+        let answer = attempt(lab, &other)?;
+        refused(&mut proof, "a certificate for another release", answer, "not for");
+        expired(lab, other, &mut proof)?;
+    } else {
+        proof.not_run("the rehearsal issued no certificate that could be wrong or expire");
+    }
+    proof.demand(
+        lab.sandbox()?.home.pointer()? == pointer,
+        "production of the sandbox",
+        "a refused promotion changed it",
+    );
+    let (all, waived) = promotions(lab.production)?;
+    proof.measure("promotions of this stack so far", all).measure("of these without a certificate", waived);
+    proof.demand(
+        waived == 0,
+        "history",
+        format!("{waived} of {all} promotions of this stack were waived through without a rehearsal"),
+    );
+    lab.add(proof);
+    Ok(())
+}
+
+/// Rehearses with a certificate that is valid for a millisecond, and tries to promote.
+fn expired(lab: &Lab<'_>, mut config: Config, proof: &mut Proof) -> Result<(), Stop> {
+    config.rehearsal.valid = Span::millis(1);
+    config.rehearsal.code_only_rollback = false;
+    let target = lab.sandbox()?.target.clone();
+    let ran = lab.carry_out(&config, |s| s.plan_rehearsal(&config, &target))?;
+    proof.runs.push(ran.plan.run.clone());
+    if ran.report.certificate.is_none() {
+        proof.doubt(format!("the rehearsal for the expired certificate issued none: {}", ran.why()));
+        return Ok(());
+    }
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    let answer = attempt(lab, &config)?;
+    refused(proof, "an expired certificate", answer, "expired");
+    Ok(())
+}
+
+fn attempt(lab: &Lab<'_>, config: &Config) -> Result<Result<(), String>, Stop> {
+    let target = lab.sandbox()?.target.clone();
+    let session = lab.session()?;
+    Ok(session.plan_promotion(config, &target, None).map(drop).map_err(|e| e.to_string()))
+}
+
+fn refused(proof: &mut Proof, case: &str, answer: Result<(), String>, wanted: &str) {
+    match answer {
+        Ok(()) => proof.demand(false, case, "the promotion was permitted"),
+        Err(message) => {
+            proof.measure(case, format!("refused: {message}"));
+            let why = message.contains("certificate") && message.contains(wanted);
+            proof.demand(why, case, format!("it was refused for another reason: {message}"))
+        }
+    };
+}

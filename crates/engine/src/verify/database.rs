@@ -1,0 +1,209 @@
+//! What the rehearsal proves about the migration of the data.
+
+use super::lab::{Lab, Ran};
+use super::proof::{Proof, Stop};
+use super::staging::status;
+use switchback_core::check::{CheckKind, Verdict};
+use switchback_core::data::PartChange;
+use switchback_core::duration::human_ms;
+use switchback_core::plan::{Op, Step};
+use switchback_core::report::StepStatus;
+
+/// Proves the phase.
+pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    let ran = lab.rehearsed()?.clone();
+    for proof in [migrated(&ran), integrity(&ran), rolled_back(&ran), code_only(&ran), time(lab, &ran)?] {
+        lab.add(proof);
+    }
+    Ok(())
+}
+
+fn migrations(ran: &Ran) -> Vec<&Step> {
+    ran.plan.steps.iter().filter(|s| matches!(s.op, Op::Migrate { .. })).collect()
+}
+
+/// What the upgrade did to the shape of the data.
+fn changes(ran: &Ran) -> Vec<String> {
+    let mut found = Vec::new();
+    for (store, diff) in &ran.report.diffs {
+        found.extend(diff.schema_changes.iter().map(|c| format!("{store}: {c}")));
+        for part in &diff.parts {
+            if matches!(part.change, PartChange::Added | PartChange::Dropped) {
+                found.push(format!("{store}.{}: {:?}", part.name, part.change).to_lowercase());
+            }
+            if !part.columns_added.is_empty() {
+                found.push(format!(
+                    "{store}.{}: columns added: {}",
+                    part.name,
+                    part.columns_added.join(", ")
+                ));
+            }
+        }
+    }
+    found
+}
+
+fn migrated(ran: &Ran) -> Proof {
+    let mut proof = Proof::new(
+        "migration.ran",
+        "the migration commands of the upgrade ended well on a clone of production's data and the new version started on it",
+    )
+    .of_run(&ran.plan.run);
+    let changes = changes(ran);
+    for (service, ms) in &ran.report.times.migrations_ms {
+        proof.measure(format!("{service}, time"), human_ms(*ms));
+    }
+    proof.measure(
+        "changes of the schema",
+        if changes.is_empty() { "none".to_owned() } else { changes.join("; ") },
+    );
+    let steps = migrations(ran);
+    for step in &steps {
+        let error = ran.report.steps.iter().find(|s| s.id == step.id.as_str()).and_then(|s| s.error.as_ref());
+        let why = error.map_or_else(|| "it did not run".to_owned(), |e| e.message.clone());
+        proof.demand(ran.state.succeeded(&step.id), &step.title, why);
+    }
+    if steps.is_empty() && changes.is_empty() {
+        proof.not_run("this upgrade migrates nothing: no migration command runs and no schema changed");
+    } else {
+        let started = matches!(status(ran, "start-new"), Some(StepStatus::Done | StepStatus::Undone));
+        proof.demand(started, "the new version", "it did not start on the migrated data");
+    }
+    proof
+}
+
+fn integrity(ran: &Ran) -> Proof {
+    let mut proof = Proof::new(
+        "migration.integrity",
+        "compared row by row and file by file: nothing lost or altered but declared changes and migration books; the new database is sound",
+    )
+    .of_run(&ran.plan.run);
+    let checks: Vec<_> = ran.report.checks.iter().filter(|c| c.kind == CheckKind::Integrity).collect();
+    for (store, diff) in &ran.report.diffs {
+        proof.measure(
+            store.as_str(),
+            format!(
+                "{} parts unchanged, {} rows or files lost or altered",
+                diff.unchanged,
+                diff.lost_or_altered()
+            ),
+        );
+    }
+    for check in &checks {
+        match &check.verdict {
+            Verdict::Fail { reasons } => {
+                for reason in reasons {
+                    proof.demand(false, &reason.at, &reason.what);
+                }
+            }
+            Verdict::Pass => {
+                proof.demand(true, &check.id, "");
+            }
+            other => {
+                proof.doubt(format!("{}: {}", check.id, other.word()));
+            }
+        }
+    }
+    if checks.is_empty() {
+        proof.not_run("the data was not compared; the new version did not start, or there is no data");
+    }
+    proof
+}
+
+fn rolled_back(ran: &Ran) -> Proof {
+    let mut proof = Proof::new(
+        "migration.data-rollback",
+        "after the migration the old generation's fingerprint is what it was before, the old version started on it within the budget, and the checks passed",
+    )
+    .of_run(&ran.plan.run);
+    let before = ran.state.output(&"fingerprint-before".into()).map(|o| &o.fingerprints);
+    let after = ran.state.output(&"fingerprint-untouched".into()).map(|o| &o.fingerprints);
+    match (before, after) {
+        (Some(before), Some(after)) if !before.is_empty() => {
+            for (store, one) in before {
+                let other = after.get(store);
+                proof.measure(
+                    store.as_str(),
+                    format!(
+                        "{} before, {} after",
+                        one.digest.short(),
+                        other.map_or("nothing", |o| o.digest.short())
+                    ),
+                );
+                proof.demand(
+                    other.is_some_and(|o| o.digest == one.digest),
+                    store.as_str(),
+                    "the old data was changed",
+                );
+            }
+        }
+        _ => {
+            proof.doubt("the fingerprints were not taken");
+        }
+    }
+    for step in ["rollback-stop", "rollback-start", "rollback-read-back", "checks-after-rollback"] {
+        let done = matches!(status(ran, step), Some(StepStatus::Done | StepStatus::Undone));
+        proof.demand(done, step, "it did not succeed");
+    }
+    let times = &ran.report.times;
+    if let Some(ms) = times.rollback_ms {
+        proof.measure("rollback", format!("{} of {}", human_ms(ms), human_ms(times.budget_ms)));
+    }
+    proof.demand_known(
+        times.rollback_ms,
+        |ms| *ms <= times.budget_ms,
+        "rollback",
+        "it took longer than its budget",
+    );
+    proof
+}
+
+fn code_only(ran: &Ran) -> Proof {
+    let mut proof = Proof::new(
+        "migration.code-only",
+        "observed either way: does the old version pass its checks on the migrated data?",
+    )
+    .of_run(&ran.plan.run);
+    match &ran.report.code_only {
+        Some(seen) => {
+            let answer = if seen.possible {
+                "yes: the code alone could be put back"
+            } else {
+                "no: the data must go back too"
+            };
+            proof.measure("the old version on migrated data", answer).measure("seen", &seen.why);
+            proof.demand(true, "", "");
+        }
+        None => {
+            proof.not_run(
+                "it was not tried: the new version did not start, or `rehearsal.code_only_rollback` is off",
+            );
+        }
+    }
+    proof
+}
+
+fn time(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
+    let mut proof = Proof::new("migration.time", "each migration ended within its `migrate_deadline`")
+        .of_run(&ran.plan.run);
+    let services = &lab.sandbox()?.desired.services;
+    for step in migrations(ran) {
+        let Op::Migrate { service, .. } = &step.op else { continue };
+        let deadline = services.get(service).map(|s| s.migrate_deadline.as_millis());
+        let took = ran.report.times.migrations_ms.get(service.as_str());
+        if let (Some(took), Some(deadline)) = (took, deadline) {
+            proof.measure(service.as_str(), format!("{} of {}", human_ms(*took), human_ms(deadline)));
+        }
+        proof.demand(ran.state.succeeded(&step.id), service.as_str(), "the migration did not end well");
+        proof.demand_known(
+            took.copied().zip(deadline),
+            |(took, deadline)| took <= deadline,
+            service.as_str(),
+            "the migration took longer than its deadline",
+        );
+    }
+    if migrations(ran).is_empty() {
+        proof.not_run("no migration command runs in this upgrade");
+    }
+    Ok(proof)
+}

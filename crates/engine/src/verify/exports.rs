@@ -1,0 +1,147 @@
+//! Whether the export of a rollback holds every write: three independent counts of the same rows.
+
+use super::lab::{Lab, Ran};
+use super::proof::{Proof, Stop};
+use super::rollback::folder;
+use crate::error::{EngineError, io};
+use crate::store::{self, Progress, Source};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use switchback_core::check::{CheckKind, CheckResult, Verdict};
+use switchback_core::data::{ExportStats, StoreDiff, StoreKind};
+use switchback_core::ids::StoreName;
+use switchback_core::release::Instance;
+
+/// Rows (or files) added, changed and removed.
+type Counts = (u64, u64, u64);
+
+/// Proves that nothing written to the abandoned generation is missing in the export.
+pub fn prove(
+    lab: &Lab<'_>,
+    ran: &Ran,
+    abandoned: &Instance,
+    before_writes: &BTreeMap<StoreName, PathBuf>,
+    checks: &[CheckResult],
+) -> Result<Proof, Stop> {
+    let mut proof = Proof::new(
+        "rollback.writes",
+        "the lines of the export are counted and equal the exact difference since the promotion; every row that the workflows are known to have left is among them",
+    )
+    .of_run(&ran.plan.run);
+    let scratch = folder(lab, "scratch")?;
+    let home = &lab.sandbox()?.home;
+    let wrote = checks.iter().filter(|c| c.kind == CheckKind::Workflow && c.verdict == Verdict::Pass).count();
+    proof.measure("workflows run after the promotion", wrote);
+    let mut left_by_workflows = 0;
+    for (name, place) in &abandoned.stores {
+        let (Some(stats), Some(earlier)) = (ran.report.exports.get(name), before_writes.get(name)) else {
+            proof.demand(false, name.as_str(), "nothing of it was exported");
+            continue;
+        };
+        let base = home.instance_dir(abandoned).join("base").join(name.as_str());
+        let after = Source::cold(Path::new(&place.path), &scratch);
+        let since_promotion =
+            store::diff(place.kind, Source::cold(&base, &scratch), after, &Progress::none())?;
+        let by_workflows =
+            store::diff(place.kind, Source::cold(earlier, &scratch), after, &Progress::none())?;
+        let (exact, left) = (count(&since_promotion), count(&by_workflows));
+        let out = home.export_dir(abandoned.generation).join(name.as_str());
+        let (lines, in_lines) = read_lines(&out, stats)?;
+        let exported = exported(stats);
+        left_by_workflows += left.0 + left.1 + left.2;
+        proof.measure(
+            name.as_str(),
+            format!(
+                "{} lines: {} added, {} changed, {} removed; {} of them written by the workflows",
+                lines.len(),
+                exported.0,
+                exported.1,
+                exported.2,
+                left.0 + left.1 + left.2
+            ),
+        );
+        let at = name.as_str();
+        proof.demand(
+            in_lines == exported,
+            at,
+            format!("the files hold {in_lines:?}, the manifest {exported:?}"),
+        );
+        proof.demand(
+            exported.0 >= exact.0 && exported.1 >= exact.1 && exported.2 >= exact.2,
+            at,
+            format!("the difference since the promotion is {exact:?}, exported were {exported:?}"),
+        );
+        for missing in missing_rows(place.kind, &by_workflows, &lines) {
+            proof.demand(false, at, format!("written by a workflow and not in the export: {missing}"));
+        }
+    }
+    proof.demand(ran.done(), "rollback", ran.why());
+    if left_by_workflows == 0 {
+        proof.not_run("no workflow left anything behind, so nothing could be missing; add one that writes");
+    }
+    Ok(proof)
+}
+
+fn count(diff: &StoreDiff) -> Counts {
+    diff.parts
+        .iter()
+        .fold((0, 0, 0), |(a, c, r), p| (a + p.rows_added, c + p.rows_changed, r + p.rows_removed))
+}
+
+fn exported(stats: &ExportStats) -> Counts {
+    stats.parts.values().fold((0, 0, 0), |(a, c, r), p| (a + p.inserted, c + p.updated, r + p.deleted))
+}
+
+/// Reads every line of every file of an export, and counts what each says.
+fn read_lines(out: &Path, stats: &ExportStats) -> Result<(Vec<(String, Value)>, Counts), EngineError> {
+    let mut lines = Vec::new();
+    let mut counts = (0, 0, 0);
+    for (name, part) in &stats.parts {
+        let path = out.join(&part.file);
+        if part.inserted + part.updated + part.deleted == 0 && !path.exists() {
+            continue;
+        }
+        let text = fs::read_to_string(&path).map_err(io("read", &path))?;
+        for line in text.lines() {
+            let value: Value = serde_json::from_str(line)
+                .map_err(|e| EngineError::Damaged { what: path.clone(), detail: e.to_string() })?;
+            match value.get("op").and_then(Value::as_str) {
+                Some("insert") => counts.0 += 1,
+                Some("update") => counts.1 += 1,
+                Some("delete") => counts.2 += 1,
+                other => {
+                    return Err(EngineError::Damaged {
+                        what: path,
+                        detail: format!("a line does {other:?}"),
+                    });
+                }
+            }
+            lines.push((name.clone(), value));
+        }
+    }
+    Ok((lines, counts))
+}
+
+/// Rows and files that the difference shows and the export does not.
+fn missing_rows(kind: StoreKind, diff: &StoreDiff, lines: &[(String, Value)]) -> Vec<String> {
+    let mut missing = Vec::new();
+    for part in &diff.parts {
+        if kind == StoreKind::Files {
+            let touched = part.rows_added + part.rows_changed + part.rows_removed > 0;
+            let there = lines.iter().any(|(_, l)| l.get("path").and_then(Value::as_str) == Some(&part.name));
+            if touched && !there {
+                missing.push(part.name.clone());
+            }
+            continue;
+        }
+        for example in &part.examples {
+            let key = Value::Object(example.key.clone());
+            if !lines.iter().any(|(table, l)| *table == part.name && l.get("key") == Some(&key)) {
+                missing.push(format!("{} {key}", part.name));
+            }
+        }
+    }
+    missing
+}

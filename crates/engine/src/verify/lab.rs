@@ -1,0 +1,327 @@
+//! What the phases share: the sandbox, the procedures run on it, and the evidence so far.
+
+use super::Request;
+use super::production::{Footprint, begins, open_files};
+use super::proof::{Proof, Stop};
+use super::sandbox::Sandbox;
+use crate::engine::{Notice, RunEnd};
+use crate::error::EngineError;
+use crate::gather;
+use crate::home::Home;
+use crate::journal::Journal;
+use crate::session::Session;
+use crate::store::{self, Progress, Source};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use switchback_core::check::Artefact;
+use switchback_core::config::Config;
+use switchback_core::criteria::Phase;
+use switchback_core::data::Fingerprint;
+use switchback_core::ids::{RunId, StoreName};
+use switchback_core::journal::{Event, Outcome, Record, RunState};
+use switchback_core::plan::{OnFailure, Plan};
+use switchback_core::report::Report;
+
+/// A procedure that ran on the sandbox.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// Its plan.
+    pub plan: Plan,
+    /// Where it ended.
+    pub state: RunState,
+    /// What happened.
+    pub records: Vec<Record>,
+    /// Its report.
+    pub report: Report,
+}
+
+impl Ran {
+    /// Whether it did what was asked for.
+    pub fn done(&self) -> bool {
+        self.state.ended == Some(Outcome::Done)
+    }
+    /// Why not, in a line.
+    pub fn why(&self) -> String {
+        if self.report.reasons.is_empty() {
+            self.report.headline.clone()
+        } else {
+            self.report.reasons.join("; ")
+        }
+    }
+}
+
+/// Fingerprints by store.
+pub type Fingerprints = BTreeMap<StoreName, Fingerprint>;
+
+/// What was seen while the rehearsal's environments ran side by side.
+#[derive(Debug, Default)]
+pub struct Sight {
+    /// Processes that were looked at.
+    pub processes: usize,
+    /// Files of production that they had open.
+    pub open: Vec<String>,
+    /// Why nothing could be seen.
+    pub error: Option<String>,
+}
+
+/// The state of an acceptance run.
+pub struct Lab<'a> {
+    /// The real stack; only looked at.
+    pub production: &'a Home,
+    /// Its configuration.
+    pub config: &'a Config,
+    /// What was asked for.
+    pub request: &'a Request<'a>,
+    /// Phases that ran to their end.
+    pub ended: Vec<Phase>,
+    /// Things a reader should know.
+    pub notes: Vec<String>,
+    /// The rehearsal of the upgrade.
+    pub rehearsal: Option<Ran>,
+    /// What was seen while it ran.
+    pub sight: Sight,
+    /// Fingerprints of the data that was cloned live, before and after the rehearsal.
+    pub cloned_from: Option<[Fingerprints; 2]>,
+    /// The answer to a promotion before any rehearsal: an error, as it must be.
+    pub uncertified: Option<Result<(), String>>,
+    pub(super) sandbox: Option<Sandbox>,
+    pub(super) proofs: Vec<Proof>,
+    pub(super) before: Option<Footprint>,
+    pub(super) trouble: Option<Vec<String>>,
+    pub(super) files: BTreeMap<RunId, Vec<Artefact>>,
+    pub(super) spans: BTreeMap<RunId, (i64, i64)>,
+}
+
+impl<'a> Lab<'a> {
+    /// An empty one.
+    pub fn new(production: &'a Home, config: &'a Config, request: &'a Request<'a>) -> Self {
+        Self {
+            production,
+            config,
+            request,
+            ended: Vec::new(),
+            notes: Vec::new(),
+            rehearsal: None,
+            sight: Sight::default(),
+            cloned_from: None,
+            uncertified: None,
+            sandbox: None,
+            proofs: Vec::new(),
+            before: None,
+            trouble: None,
+            files: BTreeMap::new(),
+            spans: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a phase was asked for.
+    pub fn wants(&self, phase: Phase) -> bool {
+        self.request.phases.contains(&phase)
+    }
+
+    /// Tells the person a line.
+    pub fn say(&self, text: &str) {
+        (self.request.say)(text);
+    }
+
+    /// The sandbox.
+    pub fn sandbox(&self) -> Result<&Sandbox, EngineError> {
+        self.sandbox
+            .as_ref()
+            .ok_or_else(|| EngineError::Internal { detail: "there is no sandbox".to_owned() })
+    }
+
+    /// The rehearsal of the upgrade.
+    pub fn rehearsed(&self) -> Result<&Ran, EngineError> {
+        self.rehearsal
+            .as_ref()
+            .ok_or_else(|| EngineError::Internal { detail: "nothing was rehearsed".to_owned() })
+    }
+
+    /// Copies the stack.
+    pub fn make_sandbox(&mut self) -> Result<(), Stop> {
+        self.before = Some(Footprint::take(self.production)?);
+        let cancelled = || self.request.cancel.requested();
+        let report = |done, total| {
+            (self.request.observe)(&Notice::Doing { text: "copying the data", done, total });
+        };
+        let progress = Progress { cancel: &cancelled, report: &report };
+        let made = Sandbox::make(self.production, self.config, &self.request.versions, &progress);
+        if self.request.cancel.requested() {
+            // A copy that was made nevertheless is removed with the rest.
+            self.sandbox = made.ok();
+            return Err(Stop::Interrupted);
+        }
+        self.sandbox = Some(made?);
+        Ok(())
+    }
+
+    /// Starts the copy and rehearses the upgrade on it.
+    pub fn set_up(&mut self) -> Result<(), Stop> {
+        let current = self.sandbox()?.current.clone();
+        let up = self.carry_out(&current, |s| s.plan_up(&current))?;
+        if !up.done() {
+            return Err(EngineError::refused(
+                format!("the stack does not start in a sandbox: {}", up.why()),
+                "the same would happen in a rehearsal; `verify --keep` keeps the sandbox and its logs",
+            )
+            .into());
+        }
+        self.choose_upgrade(&up)?;
+        let (config, target) = (self.sandbox()?.desired.clone(), self.sandbox()?.target.clone());
+        let answer = self.session()?.plan_promotion(&config, &target, None).map(drop);
+        self.uncertified = Some(answer.map_err(|e| e.to_string()));
+        let home = self.sandbox()?.home.clone();
+        let mut forbidden: Vec<PathBuf> =
+            self.sandbox()?.copies.values().map(|(p, _)| PathBuf::from(&p.path)).collect();
+        forbidden.push(self.production.state());
+        let before = self.live_fingerprints(&up)?;
+        let sight = Mutex::new(Sight::default());
+        let observe = |notice: &Notice<'_>| {
+            if let Notice::Recorded(_, record) = notice
+                // Both versions run now, or have just failed to; this step is never left out.
+                && begins(&record.event, "fingerprint-before")
+                && let Ok(mut sight) = sight.lock()
+            {
+                match open_files(&home, "staging/", &forbidden) {
+                    Ok((processes, open)) => *sight = Sight { processes, open, error: None },
+                    Err(e) => sight.error = Some(e.to_string()),
+                }
+            }
+            (self.request.observe)(notice);
+        };
+        let ran = self.carry_out_seen(&config, |s| s.plan_rehearsal(&config, &target), &observe)?;
+        self.cloned_from = Some([before, self.live_fingerprints(&up)?]);
+        self.sight = sight.into_inner().unwrap_or_default();
+        self.rehearsal = Some(ran);
+        Ok(())
+    }
+
+    /// Fingerprints of the sandbox's own production while it runs.
+    fn live_fingerprints(&self, up: &Ran) -> Result<Fingerprints, Stop> {
+        let mut found = Fingerprints::new();
+        for (name, place) in up.plan.instances.values().flat_map(|i| &i.stores) {
+            let path = Path::new(&place.path);
+            if path.exists() {
+                let one = store::fingerprint(place.kind, Source::live(path), &Progress::none())?;
+                found.insert(name.clone(), one);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Goes to what `switchback.yaml` says; where that is what runs already, an upgrade is made up.
+    fn choose_upgrade(&mut self, up: &Ran) -> Result<(), Stop> {
+        let running = up.plan.instances.values().next().map(|i| i.release.clone());
+        let Some(sandbox) = &mut self.sandbox else { return Ok(()) };
+        sandbox.configure_desired()?;
+        let (release, _) = gather::release(&sandbox.home, &sandbox.desired, &sandbox.target.versions)?;
+        if Some(release) != running {
+            return Ok(());
+        }
+        if let Some((name, service)) = sandbox.desired.services.iter_mut().next() {
+            service.env.insert("SWITCHBACK_VERIFY".to_owned(), "1".to_owned());
+            self.notes.push(format!(
+                "There was no upgrade to try: switchback.yaml says what runs. One was made up: the variable SWITCHBACK_VERIFY=1 was added to {name}. Name a version to try a real one: `switchback verify {name}=VERSION`."
+            ));
+        }
+        sandbox.configure_desired()?;
+        Ok(())
+    }
+
+    /// A session on the sandbox.
+    pub fn session(&self) -> Result<Session<'_>, EngineError> {
+        // The watchdog of an earlier promotion may be about to let go of it.
+        Session::open(&self.sandbox()?.home, "verify", Duration::from_secs(60))
+    }
+
+    /// Plans and carries out a procedure on the sandbox.
+    pub fn carry_out(
+        &self,
+        config: &Config,
+        plan: impl FnOnce(&Session<'_>) -> Result<Plan, EngineError>,
+    ) -> Result<Ran, Stop> {
+        self.carry_out_seen(config, plan, self.request.observe)
+    }
+
+    fn carry_out_seen(
+        &self,
+        config: &Config,
+        plan: impl FnOnce(&Session<'_>) -> Result<Plan, EngineError>,
+        observe: crate::engine::Observer<'_>,
+    ) -> Result<Ran, Stop> {
+        if self.request.cancel.requested() {
+            return Err(Stop::Interrupted);
+        }
+        let mut session = self.session()?;
+        let plan = plan(&session)?;
+        let end = session.carry_out(&plan, config, self.request.cancel, observe)?;
+        drop(session);
+        match end {
+            RunEnd::Interrupted => Err(Stop::Interrupted),
+            RunEnd::Ended(_) => Ok(self.ran(&plan.run)?),
+        }
+    }
+
+    /// Reads a run of the sandbox and writes its report.
+    pub fn ran(&self, run: &RunId) -> Result<Ran, EngineError> {
+        let home = &self.sandbox()?.home;
+        let report = (self.request.write_report)(home, run)?;
+        let (plan, state, records) = self.journal()?.load(run)?;
+        Ok(Ran { plan, state, records, report })
+    }
+
+    /// The sandbox's journal.
+    pub fn journal(&self) -> Result<Journal, EngineError> {
+        let path = self.sandbox()?.home.state().join("journal.db");
+        Journal::open_read(&path)?
+            .ok_or_else(|| EngineError::Internal { detail: "the sandbox has no journal".to_owned() })
+    }
+
+    /// Promotes on the sandbox.
+    pub fn promote(&self, config: &Config) -> Result<Ran, Stop> {
+        let target = self.sandbox()?.target.clone();
+        self.carry_out(config, |s| s.plan_promotion(config, &target, None))
+    }
+
+    /// Rolls back on the sandbox, as a person would.
+    pub fn roll_back(&self, config: &Config, reason: &str) -> Result<Ran, Stop> {
+        self.carry_out(config, |s| s.plan_rollback(config, None, reason, OnFailure::Undo))
+    }
+
+    /// Waits until a condition yields something; asks every 20 ms.
+    pub fn wait_for<T>(
+        &self,
+        at_most: Duration,
+        mut look: impl FnMut() -> Result<Option<T>, EngineError>,
+    ) -> Result<Option<T>, Stop> {
+        let deadline = Instant::now() + at_most;
+        loop {
+            if self.request.cancel.requested() {
+                return Err(Stop::Interrupted);
+            }
+            if let Some(found) = look()? {
+                return Ok(Some(found));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the trial of a promotion has ended.
+    pub fn wait_trial(&self, run: &RunId, at_most: Duration) -> Result<Option<Event>, Stop> {
+        self.wait_for(at_most, || {
+            let ended = |e: &Event| {
+                matches!(
+                    e,
+                    Event::TrialConfirmed { .. } | Event::TrialFailed { .. } | Event::TrialCancelled { .. }
+                )
+            };
+            Ok(self.journal()?.run(run)?.into_iter().map(|r| r.event).find(|e| ended(e)))
+        })
+    }
+}

@@ -1,0 +1,158 @@
+//! The acceptance run: every phase on a copy of a stack, and the evidence that comes of it.
+//!
+//! Owns the order of the phases and what each proves. It drives the real procedures on a sandbox stack
+//! and never touches production but for one snapshot. What was not observed is never evidence.
+
+mod certificate;
+mod database;
+pub mod docs;
+mod exports;
+mod lab;
+mod ledger;
+mod mutants;
+pub mod mutate;
+mod production;
+mod proof;
+mod recovery;
+mod rollback;
+mod sandbox;
+mod staging;
+mod validation;
+
+use crate::engine::{Cancel, Observer, now_ms};
+use crate::error::EngineError;
+use crate::home::Home;
+use crate::lock::Lock;
+use lab::Lab;
+use proof::{Proof, Stop};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+use switchback_core::check::Verdict;
+use switchback_core::config::Config;
+use switchback_core::criteria::{Catalogue, Matrix, Phase, Subject, judge};
+use switchback_core::ids::{RunId, ServiceName};
+use switchback_core::release::describe_change;
+use switchback_core::report::Report;
+
+/// Writes the report files of a run and returns the report.
+pub type WriteReport<'a> = &'a dyn Fn(&Home, &RunId) -> Result<Report, EngineError>;
+
+/// What is asked of an acceptance run.
+pub struct Request<'a> {
+    /// Versions to try instead of the configured ones.
+    pub versions: BTreeMap<ServiceName, String>,
+    /// The phases to run.
+    pub phases: BTreeSet<Phase>,
+    /// Whether the sandbox's folder stays.
+    pub keep: bool,
+    /// The folder of the matrix; the runs' files are copied below it.
+    pub output: PathBuf,
+    /// The folder of the documentation, if there is one.
+    pub docs: Option<PathBuf>,
+    /// What the documentation must mention.
+    pub reference: docs::Reference,
+    /// The criteria.
+    pub catalogue: &'a Catalogue,
+    /// The program's name and version.
+    pub tool: &'a str,
+    /// Asked within long work.
+    pub cancel: &'a Cancel,
+    /// Told what the procedures do.
+    pub observe: Observer<'a>,
+    /// Told about phases, one line each.
+    pub say: &'a dyn Fn(&str),
+    /// Writes the report of a run.
+    pub write_report: WriteReport<'a>,
+}
+
+/// Runs the phases and judges the criteria; `None` if it was interrupted (everything is cleaned up then too).
+pub fn run(home: &Home, config: &Config, request: &Request<'_>) -> Result<Option<Matrix>, EngineError> {
+    let started_at_ms = now_ms();
+    let folder = sandbox::folder(home)?;
+    let _one = Lock::take(&home.state().join("verify.lock"), "verify", Duration::ZERO)?;
+    sandbox::remove_leftovers(&folder)?;
+    let mut lab = Lab::new(home, config, request);
+    let result = phases(&mut lab);
+    // Whatever happened: the runs' files are kept, and nothing of the sandbox stays.
+    let kept = lab.keep_runs();
+    lab.dispose();
+    match result {
+        Ok(()) => {}
+        Err(Stop::Interrupted) => return Ok(None),
+        Err(Stop::Error(e)) => return Err(e),
+    }
+    kept?;
+    lab.footprint_after();
+    lab.full_run();
+    let (from, to) = lab.versions();
+    let subject = Subject {
+        stack: config.stack.clone(),
+        change: describe_change(&from, &to),
+        from,
+        to,
+        tool: request.tool.to_owned(),
+        host: crate::host_name(),
+        started_at_ms,
+        ended_at_ms: now_ms(),
+        notes: lab.notes.clone(),
+    };
+    Ok(Some(judge(request.catalogue, lab.evidence(), subject)))
+}
+
+type PhaseFn = fn(&mut Lab<'_>) -> Result<(), Stop>;
+
+fn phases(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    let sandboxed: [(Phase, PhaseFn); 5] = [
+        (Phase::Staging, staging::prove),
+        (Phase::Validation, validation::prove),
+        (Phase::Database, database::prove),
+        (Phase::Certificate, certificate::prove),
+        (Phase::Rollback, rollback::prove),
+    ];
+    if sandboxed.iter().any(|(phase, _)| lab.wants(*phase)) {
+        // Without a sandbox there is nothing to say about any of them: that is an error of this run.
+        lab.say("sandbox: copying the stack");
+        lab.make_sandbox()?;
+        lab.say("sandbox: starting it and rehearsing the upgrade");
+        match lab.set_up() {
+            Ok(()) => {
+                for (phase, prove) in sandboxed {
+                    one(lab, phase, prove)?;
+                }
+            }
+            Err(Stop::Interrupted) => return Err(Stop::Interrupted),
+            Err(Stop::Error(e)) => {
+                lab.say(&format!("✗ sandbox: {e}"));
+                let mut proof = Proof::new("staging.deployed", "the stack runs healthy in a sandbox");
+                proof.demand(false, "sandbox", e.to_string());
+                lab.add(proof);
+                let why = format!("there was no rehearsal: {e}");
+                for (phase, _) in sandboxed {
+                    lab.rest(phase, &Verdict::NotRun { why: why.clone() });
+                }
+            }
+        }
+    }
+    one(lab, Phase::Documentation, docs::prove)
+}
+
+/// Runs one phase; an error of it leaves the rest of its evidence inconclusive.
+fn one(lab: &mut Lab<'_>, phase: Phase, prove: PhaseFn) -> Result<(), Stop> {
+    if !lab.wants(phase) {
+        lab.rest(phase, &Verdict::NotRun { why: format!("the phase {} was left out", phase.as_str()) });
+        return Ok(());
+    }
+    lab.say(&format!("{}: running", phase.as_str()));
+    match prove(lab) {
+        Ok(()) => lab.ended.push(phase),
+        Err(Stop::Interrupted) => return Err(Stop::Interrupted),
+        Err(Stop::Error(e)) => {
+            let why = format!("the phase {} could not be finished: {e}", phase.as_str());
+            lab.say(&format!("{}: {e}", phase.as_str()));
+            lab.rest(phase, &Verdict::Inconclusive { why });
+        }
+    }
+    lab.say(&lab.summary(phase));
+    Ok(())
+}

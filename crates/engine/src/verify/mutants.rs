@@ -1,0 +1,194 @@
+//! Known-bad upgrades, made on purpose: each must be refused, and for its own reason.
+
+use super::lab::{Lab, Ran};
+use super::mutate::{MUTATE_VERB, Mutation};
+use super::proof::{Proof, Stop};
+use crate::gather::Target;
+use crate::home::read_json;
+use crate::runtime::process::start::own_program;
+use std::path::{Path, PathBuf};
+use switchback_core::check::{CheckKind, Verdict};
+use switchback_core::config::{Config, Health, Service};
+use switchback_core::data::StoreKind;
+use switchback_core::duration::Span;
+use switchback_core::ids::{ServiceName, StoreName};
+use switchback_core::journal::Outcome;
+use switchback_core::report::StepStatus;
+
+/// A service that must fail is not waited for longer than this.
+const START: Span = Span::secs(4);
+/// The port that nobody listens on.
+const DEAF_PORT: &str = "switchback-verify";
+
+/// Proves that three bad upgrades are refused, and that the good one was not.
+pub fn prove(lab: &mut Lab<'_>) -> Result<Proof, Stop> {
+    let mut proof = Proof::new(
+        "mutants.basic",
+        "each mutant is refused by the expected check, naming the fault, and gets no certificate; the same upgrade without the fault passes",
+    );
+    let control = lab.rehearsed()?;
+    let passed = control.done();
+    proof.runs.push(control.plan.run.clone());
+    proof.measure("control: the upgrade as it is", if passed { "passes" } else { "refused" });
+    if !passed {
+        // Caught for the upgrade's own faults or for the mutant's: that cannot be told apart.
+        proof.not_run(format!("the upgrade itself is refused: {}", control.why()));
+        return Ok(proof);
+    }
+    let (config, target) = (lab.sandbox()?.desired.clone(), lab.sandbox()?.target.clone());
+    lost_rows(lab, &config, &target, &mut proof)?;
+    deaf(lab, &config, &target, &mut proof)?;
+    broken_migration(lab, &config, &target, &mut proof)?;
+    Ok(proof)
+}
+
+fn rehearse(lab: &Lab<'_>, mutated: &Config, target: &Target, proof: &mut Proof) -> Result<Ran, Stop> {
+    let mut config = mutated.clone();
+    // It would be tried on data that is known to be wrong.
+    config.rehearsal.code_only_rollback = false;
+    let ran = lab.carry_out(&config, |s| s.plan_rehearsal(&config, target))?;
+    proof.runs.push(ran.plan.run.clone());
+    Ok(ran)
+}
+
+fn judge(ran: &Ran, name: &str, expected: bool, wanted: &str, proof: &mut Proof) {
+    let refused = matches!(ran.state.ended, Some(Outcome::Refused { .. }));
+    let why = ran.why();
+    proof.measure(name, if refused { format!("refused: {why}") } else { "accepted".to_owned() });
+    proof.demand(refused, name, "it was not refused");
+    proof.demand(expected, name, format!("expected {wanted}; got: {why}"));
+    proof.demand(ran.report.certificate.is_none(), name, "it got a certificate");
+}
+
+/// Whether the migration of a service would run in this upgrade.
+fn migrates(config: &Config, target: &Target, name: &ServiceName) -> bool {
+    let service = &config.services[name];
+    !service.migrate.is_empty() && target.versions.get(name).is_some_and(|v| *v != service.version)
+}
+
+/// The service to change: one whose migration runs, else the first.
+fn victim(config: &Config, target: &Target) -> Option<ServiceName> {
+    let first = config.services.keys().next();
+    config.services.keys().find(|n| migrates(config, target, n)).or(first).cloned()
+}
+
+/// Puts a shell line around the migration, or around the service where no migration runs. The original words
+/// follow as `"$@"`, so that nothing of them is quoted again.
+fn wrap(service: &mut Service, migration: bool, line: &str, extra: &[String]) {
+    let words = if migration { &mut service.migrate } else { &mut service.command };
+    let mut wrapped = vec!["sh".to_owned(), "-c".to_owned(), line.to_owned(), "sh".to_owned()];
+    wrapped.extend_from_slice(extra);
+    wrapped.append(words);
+    *words = wrapped;
+}
+
+fn lost_rows(lab: &Lab<'_>, config: &Config, target: &Target, proof: &mut Proof) -> Result<(), Stop> {
+    const NAME: &str = "mutant: rows lost";
+    let Some(service) = victim(config, target) else { return Ok(()) };
+    let migration = migrates(config, target, &service);
+    let Some((store, kind)) = store_of(lab, config, &service)? else {
+        proof.not_run("the stack has no data that a migration could lose");
+        return Ok(());
+    };
+    let record: PathBuf = lab.sandbox()?.root().join("mutant-lost.json");
+    let verb = if kind == StoreKind::Sqlite { "lose-rows" } else { "lose-file" };
+    let mut mutated = config.clone();
+    let Some(changed) = mutated.services.get_mut(&service) else { return Ok(()) };
+    let literal = |p: &Path| p.to_string_lossy().replace('{', "{{").replace('}', "}}");
+    let extra = [literal(&own_program()), verb.to_owned(), format!("{{store.{store}}}"), literal(&record)];
+    let mutate = format!("\"$p\" {MUTATE_VERB} \"$v\" \"$d\" \"$r\"");
+    let line = if migration {
+        format!("p=$1 v=$2 d=$3 r=$4; shift 4; \"$@\" && exec {mutate}")
+    } else {
+        // A service that migrates when it starts: it loses the rows and runs on.
+        format!("p=$1 v=$2 d=$3 r=$4; shift 4; {mutate} && exec \"$@\"")
+    };
+    wrap(changed, migration, &line, &extra);
+    let ran = rehearse(lab, &mutated, target, proof)?;
+    // Without this the fault never took place, and whatever was refused proves nothing.
+    let Ok(done) = read_json::<Mutation>(&record) else {
+        proof.doubt(format!("the mutant that loses rows did not lose any: {}", ran.why()));
+        return Ok(());
+    };
+    let place = format!("{store}.{}", done.part);
+    let named =
+        ran.report.checks.iter().filter(|c| c.kind == CheckKind::Integrity).any(
+            |c| matches!(&c.verdict, Verdict::Fail { reasons } if reasons.iter().any(|r| r.at == place)),
+        );
+    proof.measure("rows lost on purpose", format!("{} of {} in {place}", done.lost, done.before));
+    judge(&ran, NAME, named, &format!("the integrity check to name {place}"), proof);
+    Ok(())
+}
+
+/// The store that a service's commands name, databases first; empty ones have nothing to lose.
+fn store_of(
+    lab: &Lab<'_>,
+    config: &Config,
+    service: &ServiceName,
+) -> Result<Option<(StoreName, StoreKind)>, Stop> {
+    let sandbox = lab.sandbox()?;
+    let words = &config.services[service];
+    let named = |name: &StoreName| {
+        let placeholder = format!("{{store.{name}}}");
+        words.migrate.iter().chain(&words.command).chain(words.env.values()).any(|t| t.contains(&placeholder))
+    };
+    let mut list: Vec<(&StoreName, StoreKind)> = config
+        .stores
+        .iter()
+        .filter(|(n, _)| sandbox.copies.contains_key(*n))
+        .map(|(n, s)| (n, s.kind))
+        .collect();
+    list.sort_by_key(|(name, kind)| (*kind != StoreKind::Sqlite, !named(name)));
+    Ok(list.first().map(|(n, k)| ((*n).clone(), *k)))
+}
+
+fn deaf(lab: &Lab<'_>, config: &Config, target: &Target, proof: &mut Proof) -> Result<(), Stop> {
+    const NAME: &str = "mutant: the service does not answer";
+    let Some(service) = victim(config, target) else { return Ok(()) };
+    let mut mutated = config.clone();
+    let Some(changed) = mutated.services.get_mut(&service) else { return Ok(()) };
+    let free = crate::gather::free_ports(1)?.first().copied().unwrap_or(1);
+    changed.ports.insert(DEAF_PORT.to_owned(), free);
+    changed.health = Health {
+        http: None,
+        command: None,
+        tcp: Some(DEAF_PORT.to_owned()),
+        port: None,
+        start: changed.health.start.min(START),
+        ..changed.health.clone()
+    };
+    let ran = rehearse(lab, &mutated, target, proof)?;
+    let step = ran.report.steps.iter().find(|s| s.id == "start-new");
+    let named = step.is_some_and(|s| {
+        s.status == StepStatus::Failed
+            && s.error.as_ref().is_some_and(|e| {
+                e.message.contains(service.as_str()) && e.message.contains("did not become healthy")
+            })
+    });
+    judge(&ran, NAME, named, &format!("the health check of {service}"), proof);
+    Ok(())
+}
+
+fn broken_migration(lab: &Lab<'_>, config: &Config, target: &Target, proof: &mut Proof) -> Result<(), Stop> {
+    const NAME: &str = "mutant: the migration fails";
+    let Some(service) = victim(config, target) else { return Ok(()) };
+    let migration = migrates(config, target, &service);
+    let mut mutated = config.clone();
+    let Some(changed) = mutated.services.get_mut(&service) else { return Ok(()) };
+    if !migration {
+        changed.health.start = changed.health.start.min(START);
+    }
+    let line = if migration { "\"$@\"; exit 1" } else { "exit 1" };
+    wrap(changed, migration, line, &[]);
+    let ran = rehearse(lab, &mutated, target, proof)?;
+    let wanted = if migration { format!("migrate-{service}") } else { "start-new".to_owned() };
+    let step = ran.report.steps.iter().find(|s| s.id == wanted);
+    judge(
+        &ran,
+        NAME,
+        step.is_some_and(|s| s.status == StepStatus::Failed),
+        &format!("the step {wanted}"),
+        proof,
+    );
+    Ok(())
+}

@@ -1,0 +1,274 @@
+//! The state: journal, runs, generations, and whether a rollback would work.
+
+use super::super::gc::unexported;
+use super::Findings;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use switchback_core::config::{Config, Service};
+use switchback_core::duration::human_ms;
+use switchback_core::ids::{GenerationId, ServiceName};
+use switchback_core::journal::Record;
+use switchback_core::plan::Procedure;
+use switchback_core::release::{Generation, Pointer, Release};
+use switchback_engine::engine::{now_ms, production_down};
+use switchback_engine::error::EngineError;
+use switchback_engine::gather::artefact_digest;
+use switchback_engine::home::Home;
+use switchback_engine::journal::Journal;
+use switchback_engine::lock::Lock;
+use switchback_engine::runtime::process::{instance_members, members_below, read_back};
+use switchback_engine::watch;
+
+/// A difference between clock and journal that people's time servers make.
+const CLOCK_SLACK_MS: i64 = 2_000;
+
+pub fn look(home: &Home, config: Option<&Config>, findings: &mut Findings) {
+    if !home.state().is_dir() {
+        findings.ok("started", "not started by Switchback yet; `switchback up` does it");
+        return;
+    }
+    let busy = Lock::holder(&home.state().join("lock"));
+    if let Some(holder) = &busy {
+        findings.ok("busy", format!("a run is going on: {holder}"));
+    }
+    let journal = match Journal::open_read(&home.state().join("journal.db")) {
+        Ok(journal) => journal,
+        Err(e) => {
+            findings.error("journal", &e);
+            None
+        }
+    };
+    if let Some(journal) = &journal {
+        match journal.all() {
+            Ok(records) => sound(&records, findings),
+            Err(e) => findings.error("journal", &e),
+        }
+        tell(runs(home, journal, busy.is_some(), findings), "unfinished", findings);
+    }
+    if busy.is_none() {
+        tell(staging(home, findings), "staging", findings);
+    }
+    let pointer = match home.pointer() {
+        Ok(pointer) => pointer,
+        Err(e) => return findings.error("generations", &e),
+    };
+    let Some(pointer) = pointer else {
+        findings.ok("started", "not started by Switchback yet; `switchback up` does it");
+        return;
+    };
+    let stopped = journal.as_ref().is_some_and(|j| stopped(j).unwrap_or(false));
+    tell(current(home, &pointer, stopped, busy.is_some(), findings), "current", findings);
+    tell(rollback(home, &pointer, findings), "rollback", findings);
+    tell(kept(home, config, &pointer, findings), "generations", findings);
+}
+
+fn tell(result: Result<(), EngineError>, id: &'static str, findings: &mut Findings) {
+    if let Err(e) = result {
+        findings.error(id, &e);
+    }
+}
+
+fn sound(records: &[Record], findings: &mut Findings) {
+    findings.ok("journal", format!("the journal is sound: {} events, chained", records.len()));
+    let Some(last) = records.last() else { return };
+    let behind = last.at_ms - now_ms();
+    if behind > CLOCK_SLACK_MS {
+        findings.problem(
+            "clock",
+            format!("the clock is {} behind the last event", human_ms(behind.unsigned_abs())),
+            "set the clock: trials and certificates end by it",
+        );
+    }
+}
+
+fn runs(home: &Home, journal: &Journal, busy: bool, findings: &mut Findings) -> Result<(), EngineError> {
+    if !busy && let Some(run) = journal.unfinished()?.pop() {
+        let (plan, state, _) = journal.load(&run)?;
+        let down = if production_down(&plan, &state) { "; production is DOWN" } else { "" };
+        findings.problem(
+            "unfinished",
+            format!("the {} {run} was interrupted and is not finished{down}", plan.procedure.as_str()),
+            "`switchback resume` goes on with it, `switchback resume --abort` undoes it",
+        );
+    }
+    let Some(trial) = watch::current(journal)? else { return Ok(()) };
+    let generation = trial.state.trial.map_or(GenerationId(0), |t| t.generation);
+    match watch::holder(home) {
+        Some(holder) => {
+            findings.ok("trial", format!("generation {generation} is on trial, watched ({holder})"));
+        }
+        None => findings.problem(
+            "trial",
+            format!("generation {generation} is on trial and nobody watches it"),
+            "`switchback resume` starts the watchdog again",
+        ),
+    }
+    Ok(())
+}
+
+fn staging(home: &Home, findings: &mut Findings) -> Result<(), EngineError> {
+    let processes = members_below(home, "staging/")?.len();
+    let folders = fs::read_dir(home.state().join("staging")).map_or(0, |d| d.flatten().count());
+    if processes > 0 {
+        findings.warning(
+            "staging",
+            format!("{processes} processes of a staging environment run although no run is going on"),
+            "`switchback gc` stops and removes them",
+        );
+    } else if folders > 0 {
+        findings.warning(
+            "staging",
+            format!("{folders} staging environment(s) were left behind"),
+            "`switchback gc` removes them",
+        );
+    }
+    Ok(())
+}
+
+/// Whether the last thing that was done to production was stopping it.
+fn stopped(journal: &Journal) -> Result<bool, EngineError> {
+    for run in journal.runs(20)? {
+        let (plan, state, _) = journal.load(&run)?;
+        match plan.procedure {
+            Procedure::Rehearse => {}
+            procedure => return Ok(procedure == Procedure::Down && state.ended.is_some()),
+        }
+    }
+    Ok(false)
+}
+
+fn definitions(release: &Release) -> BTreeMap<ServiceName, Service> {
+    release.services.iter().map(|(n, s)| (n.clone(), s.definition.clone())).collect()
+}
+
+fn current(
+    home: &Home,
+    pointer: &Pointer,
+    stopped: bool,
+    busy: bool,
+    findings: &mut Findings,
+) -> Result<(), EngineError> {
+    let generation = home.generation(pointer.current)?;
+    let release = home.release(&generation.instance.release)?;
+    let id = pointer.current;
+    complete(home, &generation, &release, "artefact", findings)?;
+    if instance_members(home, &generation.instance)?.is_empty() {
+        if stopped {
+            findings.ok("current", format!("generation {id} is stopped, as asked for"));
+        } else if !busy {
+            findings.problem(
+                "current",
+                format!("generation {id} is production's and does not run"),
+                "`switchback up` starts it",
+            );
+        }
+        return Ok(());
+    }
+    match read_back(home, &generation.instance, &definitions(&release))? {
+        Ok(_) => findings.ok("current", format!("generation {id} runs, and only it")),
+        // A promotion or rollback that is going on may be anywhere in between.
+        Err(_) if busy => {}
+        Err(differences) => {
+            for difference in differences {
+                findings.problem("current", difference, "`switchback status`; the service's log tells why");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reports what of a generation is missing or not as recorded; whether all of it is there.
+fn complete(
+    home: &Home,
+    generation: &Generation,
+    release: &Release,
+    id: &'static str,
+    findings: &mut Findings,
+) -> Result<bool, EngineError> {
+    let number = generation.instance.generation;
+    let mut whole = true;
+    let mut bad = |message: String, advice: &str| {
+        whole = false;
+        findings.problem(id, message, advice);
+    };
+    for (name, place) in &generation.instance.stores {
+        if !Path::new(&place.path).exists() {
+            bad(
+                format!("generation {number}: the data of {name} is gone: {}", place.path),
+                "restore it from a backup",
+            );
+        }
+    }
+    for (name, service) in &release.services {
+        let Some(artefact) = &service.artefact else { continue };
+        let path = Path::new(&artefact.path);
+        if !path.exists() {
+            bad(
+                format!("generation {number}: the release of {name} is gone: {}", artefact.path),
+                "install the same version there again",
+            );
+        } else if artefact_digest(path)? != artefact.digest {
+            bad(
+                format!("generation {number}: the release of {name} is not what it was: {}", artefact.path),
+                "something changed it since; install exactly that version again",
+            );
+        }
+    }
+    if !home.instance_dir(&generation.instance).join("work").is_dir() {
+        bad(format!("generation {number}: its working folder is gone"), "restore .switchback from a backup");
+    }
+    Ok(whole)
+}
+
+fn rollback(home: &Home, pointer: &Pointer, findings: &mut Findings) -> Result<(), EngineError> {
+    let Some(previous) = pointer.previous else {
+        findings.ok("rollback", "there is no previous generation to roll back to; a promotion makes one");
+        return Ok(());
+    };
+    let generation = home.generation(previous)?;
+    let release = home.release(&generation.instance.release)?;
+    if complete(home, &generation, &release, "rollback", findings)? {
+        findings
+            .ok("rollback", format!("generation {previous} is complete: a rollback would find everything"));
+    }
+    Ok(())
+}
+
+fn kept(
+    home: &Home,
+    config: Option<&Config>,
+    pointer: &Pointer,
+    findings: &mut Findings,
+) -> Result<(), EngineError> {
+    let mut readable = 0;
+    let ids = home.generation_ids()?;
+    for id in &ids {
+        match home.generation(*id) {
+            Ok(_) => readable += 1,
+            Err(e) => findings.error("generations", &e),
+        }
+    }
+    if readable == ids.len() {
+        findings.ok("generations", format!("{readable} generation(s) are kept, all readable"));
+    }
+    // A fault here is one of a generation, which was reported above.
+    for id in unexported(home).unwrap_or_default() {
+        findings.warning(
+            "unexported",
+            format!("what was written to generation {id} before the rollback is not exported; it is kept until then"),
+            format!("`switchback gc --lose-writes-of {id}` gives it up"),
+        );
+    }
+    if let Some(config) = config {
+        let spare = ids.iter().filter(|id| **id != pointer.current && Some(**id) != pointer.previous).count();
+        if spare > config.retention.generations as usize + 1 {
+            findings.warning(
+                "retention",
+                format!("{spare} generations are kept besides the current and the previous one"),
+                "`switchback gc --dry-run` shows what can go",
+            );
+        }
+    }
+    Ok(())
+}

@@ -77,10 +77,11 @@ fn program(args: &[&str]) -> String {
 
 /// The long options that a help text lists.
 fn options(help: &str) -> BTreeSet<String> {
+    let of_word = |c: char| c.is_ascii_lowercase() || c == '-';
     help.lines()
         .map(str::trim_start)
         .filter(|l| l.starts_with('-'))
-        .filter_map(|l| l.split([' ', ',', '[']).find(|w| w.starts_with("--") && w.len() > 2))
+        .filter_map(|l| l.split(|c| !of_word(c)).find(|w| w.starts_with("--") && w.len() > 2))
         .map(str::to_owned)
         .collect()
 }

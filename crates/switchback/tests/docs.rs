@@ -1,0 +1,420 @@
+//! The documentation held against the program: commands, options, keys, exit codes, examples and links.
+
+mod common;
+
+use assistant::ReleaseKind;
+use common::{PROGRAM, Stack};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use switchback_core::workflow::Workflow;
+
+const REFERENCE: &str = "docs/upgrade-infrastructure/reference";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository")
+}
+
+fn read(page: &str) -> String {
+    fs::read_to_string(root().join(page)).unwrap_or_else(|e| panic!("{page}: {e}"))
+}
+
+/// Every Markdown page of the repository: path relative to its root, and text.
+fn pages() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("lists").map(|e| e.expect("lists")) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let path = entry.path();
+            if path.is_dir() && !path.is_symlink() {
+                if !matches!(name.as_str(), "target" | "venvs" | "node_modules") && !name.starts_with('.') {
+                    folders.push(path);
+                }
+            } else if name.ends_with(".md") {
+                let relative = path.strip_prefix(root()).expect("inside").to_string_lossy().into_owned();
+                found.push((relative, fs::read_to_string(&path).expect("reads")));
+            }
+        }
+    }
+    found.sort();
+    assert!(found.len() > 20, "only {} pages were found", found.len());
+    found
+}
+
+struct Block {
+    info: String,
+    line: usize,
+    text: String,
+}
+
+/// The fenced blocks of a page.
+fn blocks(text: &str) -> Vec<Block> {
+    let mut found: Vec<Block> = Vec::new();
+    let mut open = false;
+    for (index, line) in text.lines().enumerate() {
+        if let Some(info) = line.trim_start().strip_prefix("```") {
+            open = !open;
+            if open {
+                found.push(Block { info: info.trim().to_owned(), line: index + 1, text: String::new() });
+            }
+        } else if open && let Some(block) = found.last_mut() {
+            block.text.push_str(line);
+            block.text.push('\n');
+        }
+    }
+    assert!(!open, "a block is not closed");
+    found
+}
+
+fn program(args: &[&str]) -> String {
+    let output = Command::new(PROGRAM).args(args).env("NO_COLOR", "1").output().expect("runs");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The long options that a help text lists.
+fn options(help: &str) -> BTreeSet<String> {
+    let of_word = |c: char| c.is_ascii_lowercase() || c == '-';
+    help.lines()
+        .map(str::trim_start)
+        .filter(|l| l.starts_with('-'))
+        .filter_map(|l| l.split(|c| !of_word(c)).find(|w| w.starts_with("--") && w.len() > 2))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_command_and_option_is_in_the_reference() {
+    let page = read(&format!("{REFERENCE}/commands.md"));
+    let section = |title: &str| -> String {
+        let start = page.find(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no section {title:?}"));
+        let rest = &page[start + 4..];
+        rest[..rest.find("\n## ").unwrap_or(rest.len())].to_owned()
+    };
+    let help = program(&["--help"]);
+    let global = options(&help);
+    let common = section("Options of every command");
+    for option in &global {
+        assert!(common.contains(&format!("`{option}")), "{option} is not in the section on all commands");
+    }
+    let listed = help.split("Commands:").nth(1).and_then(|t| t.split("Options:").next()).expect("commands");
+    let commands: Vec<&str> = listed
+        .lines()
+        .filter(|l| l.starts_with("  ") && !l.starts_with("   "))
+        .filter_map(|l| l.split_whitespace().next())
+        .filter(|c| *c != "help")
+        .collect();
+    assert!(commands.len() > 15, "{commands:?}");
+    for command in commands {
+        let text = section(command);
+        let own = options(&program(&[command, "--help"]));
+        for option in own.iter().filter(|o| !global.contains(*o) || (command == "init" && *o == "--version"))
+        {
+            assert!(text.contains(&format!("`{option}")), "{option} is not in the section {command}");
+        }
+    }
+}
+
+/// The dotted paths of all keys that a JSON Schema allows; `NAME` is any name, `[]` any element.
+fn keys(schema: &Value, node: &Value, path: &str, above: &mut Vec<String>, found: &mut BTreeSet<String>) {
+    if let Some(name) = node["$ref"].as_str() {
+        if above.iter().any(|a| a == name) {
+            return;
+        }
+        above.push(name.to_owned());
+        let target = &schema["$defs"][name.trim_start_matches("#/$defs/")];
+        keys(schema, target, path, above, found);
+        above.pop();
+    }
+    for word in ["anyOf", "oneOf", "allOf"] {
+        for option in node[word].as_array().into_iter().flatten() {
+            keys(schema, option, path, above, found);
+        }
+    }
+    for (key, inner) in node["properties"].as_object().into_iter().flatten() {
+        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        keys(schema, inner, &full, above, found);
+        found.insert(full);
+    }
+    let named = node["patternProperties"].as_object().into_iter().flat_map(|m| m.values());
+    for inner in named.chain([&node["additionalProperties"]]).filter(|n| n.is_object()) {
+        keys(schema, inner, &format!("{path}.NAME"), above, found);
+    }
+    keys_of_items(schema, node, path, above, found);
+}
+
+fn keys_of_items(
+    schema: &Value,
+    node: &Value,
+    path: &str,
+    above: &mut Vec<String>,
+    found: &mut BTreeSet<String>,
+) {
+    if node["items"].is_object() {
+        keys(schema, &node["items"], &format!("{path}[]"), above, found);
+    }
+}
+
+#[test]
+fn every_key_is_in_the_reference() {
+    let workflows = "docs/upgrade-infrastructure/testing/workflows.md";
+    for (args, page, least) in [
+        (&["schema"][..], format!("{REFERENCE}/configuration.md"), 60),
+        (&["schema", "workflow"], workflows.to_owned(), 35),
+    ] {
+        let schema: Value = serde_json::from_str(&program(args)).expect("JSON");
+        let mut found = BTreeSet::new();
+        keys(&schema, &schema, "", &mut Vec::new(), &mut found);
+        assert!(found.len() >= least, "{page}: only {} keys: {found:?}", found.len());
+        let text = read(&page);
+        let missing: Vec<&String> = found.iter().filter(|k| !text.contains(&format!("`{k}`"))).collect();
+        assert!(missing.is_empty(), "{page} lacks {missing:?}");
+    }
+}
+
+#[test]
+fn every_exit_code_is_in_the_reference() {
+    let page = read(&format!("{REFERENCE}/exit-codes.md"));
+    let help = program(&["--help"]);
+    let listed = help.split("Exit codes:").nth(1).expect("exit codes");
+    let mut codes: BTreeSet<u8> =
+        listed.split(['·', '\n']).filter_map(|p| p.split_whitespace().next()?.parse().ok()).collect();
+    assert_eq!(codes.iter().take(9).copied().collect::<Vec<_>>(), (0..=8).collect::<Vec<_>>());
+    codes.insert(130);
+    for code in codes {
+        assert!(page.contains(&format!("\n| `{code}` |")), "exit code {code} has no row");
+    }
+}
+
+#[test]
+fn configurations_in_the_documentation_are_accepted() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut seen = 0;
+    for (page, text) in pages() {
+        for block in blocks(&text).into_iter().filter(|b| b.info.starts_with("yaml switchback.yaml")) {
+            fs::write(dir.path().join("switchback.yaml"), &block.text).expect("writes");
+            let ran = Command::new(PROGRAM).arg("-C").arg(dir.path()).arg("status").output().expect("runs");
+            let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+            assert!(ran.status.success(), "{page}:{}: {said}", block.line);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 4, "only {seen} configurations were found");
+}
+
+#[test]
+fn workflows_in_the_documentation_are_accepted() {
+    let mut seen = 0;
+    for (page, text) in pages() {
+        for block in blocks(&text).into_iter().filter(|b| b.info.starts_with("yaml workflow")) {
+            // The reader that every command uses.
+            if let Err(e) = Workflow::parse(&page, &block.text) {
+                panic!("{page}:{}: {e} {:?}", block.line, e.hint);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "only {seen} workflows were found");
+}
+
+/// Output without what differs from run to run: numbers, times, sizes, ids, places.
+fn normal(text: &str, folder: &str) -> String {
+    let text = text.replace(folder, "/srv/assistant");
+    let mut words: Vec<&str> = Vec::new();
+    for word in text.split_whitespace() {
+        let number =
+            word.trim_matches(|c: char| !c.is_alphanumeric()).starts_with(|c: char| c.is_ascii_digit());
+        let unit = ["ms", "s", "min", "B", "KiB", "MiB", "GiB"];
+        match words.last() {
+            Some(&"N") if number || unit.contains(&word.trim_end_matches(|c: char| !c.is_alphanumeric())) => {
+            }
+            _ => words.push(if number { "N" } else { word }),
+        }
+    }
+    words.join(" ")
+}
+
+/// One command of an example, with the output shown and the exit code expected.
+struct Example {
+    line: usize,
+    command: String,
+    exit: i32,
+    shown: Vec<String>,
+}
+
+fn examples(block: &Block) -> Vec<Example> {
+    let mut found: Vec<Example> = Vec::new();
+    for (index, line) in block.text.lines().enumerate() {
+        if let Some(command) = line.strip_prefix("$ ") {
+            let line = block.line + index + 1;
+            found.push(Example { line, command: command.to_owned(), exit: 0, shown: Vec::new() });
+        } else if let Some(last) = found.last_mut() {
+            match line.strip_prefix("# exit ") {
+                Some(code) => last.exit = code.trim().parse().expect("an exit code"),
+                None if line.trim().is_empty() || line.trim() == "…" => {}
+                None => last.shown.push(line.to_owned()),
+            }
+        }
+    }
+    found
+}
+
+fn execute(page: &str, text: &str) {
+    let list: Vec<Example> = blocks(text).iter().filter(|b| b.info == "console").flat_map(examples).collect();
+    let stack = Stack::new(&[ReleaseKind::V2, ReleaseKind::LossyMigration]);
+    if list.iter().any(|e| e.command.contains("--detach")) {
+        // A trial that is looked at must not be over before.
+        stack.configure("watch: 2s", "watch: 1h");
+    }
+    let folder = stack.root.to_string_lossy().into_owned();
+    let bin = tempfile::tempdir().expect("tempdir");
+    std::os::unix::fs::symlink(PROGRAM, bin.path().join("switchback")).expect("links");
+    let path = format!("{}:{}", bin.path().display(), std::env::var("PATH").unwrap_or_default());
+    for example in list {
+        let output = Command::new("sh")
+            .args(["-c", &format!("({}) 2>&1", example.command)])
+            .current_dir(&stack.root)
+            .env("PATH", &path)
+            .env("NO_COLOR", "1")
+            .output()
+            .expect("runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let at = format!("{page}:{}: $ {}", example.line, example.command);
+        assert_eq!(output.status.code(), Some(example.exit), "{at}\n{said}");
+        let lines: Vec<String> = said.lines().map(|l| normal(l, &folder)).collect();
+        let mut rest = lines.iter();
+        for shown in &example.shown {
+            let wanted = normal(shown, &folder);
+            assert!(
+                rest.any(|l| l.contains(&wanted)),
+                "{at}\nshown, and not printed (in this order): {shown}\n{said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn examples_in_the_documentation_are_executed() {
+    let mut seen = 0;
+    for (page, text) in pages() {
+        if blocks(&text).iter().any(|b| b.info == "console") {
+            execute(&page, &text);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2, "only {seen} pages with examples were found");
+}
+
+/// The name that a heading gets as the target of a link.
+fn anchor(heading: &str) -> String {
+    heading
+        .trim_start_matches('#')
+        .trim()
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+        .map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() })
+        .collect()
+}
+
+fn without_code(text: &str) -> String {
+    let mut fenced = false;
+    let kept = text.lines().filter(|line| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fenced && !fence && !line.starts_with("    ")
+    });
+    let joined: Vec<&str> = kept.collect();
+    joined.join("\n").split('`').step_by(2).collect::<Vec<_>>().join("``")
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut seen = 0;
+    for (page, text) in pages() {
+        let folder = root().join(&page).parent().expect("a folder").to_owned();
+        for link in without_code(&text).split("](").skip(1).filter_map(|r| r.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { root().join(&page) } else { folder.join(file) };
+            assert!(target.exists(), "{page}: the link to {link} leads nowhere");
+            if !heading.is_empty() {
+                let there = fs::read_to_string(&target).expect("reads");
+                let found = there.lines().filter(|l| l.starts_with('#')).any(|l| anchor(l) == heading);
+                assert!(found, "{page}: {link}: there is no such heading");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "only {seen} links were found");
+}
+
+#[test]
+fn the_documentation_stands_alone() {
+    let forbidden = [
+        concat!("..", "/shared"),
+        concat!("/work", "/"),
+        concat!("/tmp", "/wt"),
+        concat!("/root", "/"),
+        concat!("crates", ".io"),
+        concat!("py", "pi.org"),
+        concat!("npm", "js.org"),
+        concat!("python", "hosted.org"),
+    ];
+    for (page, text) in pages() {
+        for word in forbidden {
+            // `generations/N/work/` is no path of this machine.
+            let whole = |at: usize| !text[..at].ends_with(|c: char| c.is_alphanumeric());
+            let found = text.match_indices(word).any(|(at, _)| !word.starts_with('/') || whole(at));
+            assert!(!found, "{page} says {word:?}");
+        }
+    }
+}
+
+#[test]
+fn paths_of_the_program_exist_where_the_architecture_says() {
+    let text = read("ARCHITECTURE.md");
+    let mut seen = 0;
+    for word in text.split('`').skip(1).step_by(2) {
+        let file =
+            word.starts_with("crates/") || word.starts_with("examples/") || word.starts_with("scripts/");
+        if file && !word.contains(['*', ' ', '{']) {
+            assert!(root().join(word).exists(), "ARCHITECTURE.md names {word}, which does not exist");
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "only {seen} paths were found");
+}
+
+#[test]
+fn tests_named_by_the_architecture_exist() {
+    let mut source = String::new();
+    let mut folders = vec![root().join("crates")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("lists").map(|e| e.expect("lists").path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|e| e == "rs") {
+                source.push_str(&fs::read_to_string(&entry).expect("reads"));
+            }
+        }
+    }
+    let text = read("ARCHITECTURE.md");
+    let section = text.split("\n## Invariants\n").nth(1).expect("a section on invariants");
+    let section = &section[..section.find("\n## ").unwrap_or(section.len())];
+    let names = section.split('`').skip(1).step_by(2);
+    let tests: BTreeSet<&str> = names
+        .filter(|w| w.matches('_').count() >= 2 && w.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        .collect();
+    assert!(tests.len() > 10, "{tests:?}");
+    for test in tests {
+        assert!(
+            source.contains(&format!("fn {test}(")),
+            "ARCHITECTURE.md names the test {test}, which does not exist"
+        );
+    }
+}

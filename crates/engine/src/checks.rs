@@ -17,7 +17,7 @@ use switchback_core::config::{CommandCheck, CommandLine, Config, ConfigError, In
 use switchback_core::data::StoreKind;
 use switchback_core::ids::{RunId, ServiceName, StoreName};
 use switchback_core::plan::CheckPhase;
-use switchback_core::workflow::{Redactor, Workflow};
+use switchback_core::workflow::{Redactor, Workflow, WorkflowError};
 
 /// An instance under observation.
 pub struct Target<'a> {
@@ -113,20 +113,33 @@ pub fn workflow_files(home: &Home, config: &Config) -> Result<Vec<PathBuf>, Engi
 pub fn keep(home: &Home, run: &RunId, config: &Config) -> Result<(), EngineError> {
     let dir = kept_dir(home, run);
     create_dir(&dir)?;
+    let services: Vec<&str> = config.services.keys().map(ServiceName::as_str).collect();
+    let stores: Vec<&str> = config.stores.keys().map(StoreName::as_str).collect();
     for file in workflow_files(home, config)? {
-        load(&file)?;
+        let (_, workflow) = load(&file)?;
         let name = file.file_name().unwrap_or_default();
+        let shown = format!("checks/{}", name.to_string_lossy());
+        workflow.check_names(&shown, &services, &stores).map_err(located)?;
+        if dir.join(name).exists() {
+            return Err(EngineError::refused(
+                format!("two workflow files are called {}", name.to_string_lossy()),
+                "rename one: a workflow is known by its file's name",
+            ));
+        }
         fs::copy(&file, dir.join(name)).map_err(io("copy", &file))?;
     }
     Ok(())
 }
 
+fn located(error: WorkflowError) -> EngineError {
+    let WorkflowError { file, line, message, hint, .. } = error;
+    EngineError::Config(ConfigError { file, line, message, hint })
+}
+
 fn load(file: &Path) -> Result<(String, Workflow), EngineError> {
     let text = fs::read_to_string(file).map_err(io("read", file))?;
     let shown = file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    let workflow = Workflow::parse(&format!("checks/{shown}"), &text).map_err(|e| {
-        EngineError::Config(ConfigError { file: e.file, line: e.line, message: e.message, hint: e.hint })
-    })?;
+    let workflow = Workflow::parse(&format!("checks/{shown}"), &text).map_err(located)?;
     let id = file.file_stem().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     Ok((id, workflow))
 }

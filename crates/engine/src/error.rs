@@ -155,7 +155,7 @@ impl EngineError {
             Self::Refused { .. } => ErrorKind::Refused,
             Self::Step(e) => e.kind,
             Self::Store(StoreError::Damaged { .. }) => ErrorKind::Refused,
-            Self::Io { .. } | Self::Store(_) => ErrorKind::Host,
+            Self::Io { .. } | Self::Store(_) | Self::Journal { .. } => ErrorKind::Host,
             _ => ErrorKind::Internal,
         }
     }

@@ -33,7 +33,12 @@ pub struct Home {
 impl Home {
     /// Opens the stack whose `switchback.yaml` lies in `dir`.
     pub fn open(dir: &Path) -> Result<Self, EngineError> {
-        let root = dir.canonicalize().map_err(io("open the stack's folder", dir))?;
+        let root = match dir.canonicalize() {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(EngineError::NoConfig { dir: dir.to_owned() });
+            }
+            other => other.map_err(io("open the stack's folder", dir))?,
+        };
         if !root.join(CONFIG_FILE).is_file() {
             return Err(EngineError::NoConfig { dir: root });
         }
@@ -102,11 +107,16 @@ impl Home {
         fs::remove_file(self.state().join(RESERVE_FILE)).is_ok()
     }
 
-    /// An identifier of the state folder that survives moving it; part of every process marker.
+    /// An identifier of this stack at this place; part of every process marker.
+    ///
+    /// The place is in it, so that a copy of the folder never takes the original's processes for its own.
     pub fn id(&self) -> Result<String, EngineError> {
         let path = self.state().join("id");
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.trim().to_owned()),
+            Ok(text) => {
+                let place = Digest::of(self.root.as_os_str().as_encoded_bytes());
+                Ok(format!("{}-{}", text.trim(), place.short()))
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::from("unborn")),
             Err(e) => Err(io("read", &path)(e)),
         }

@@ -37,7 +37,7 @@ impl<'h> Session<'h> {
         let Some(run) = self.journal.unfinished()?.pop() else { return Ok(()) };
         let (plan, ..) = self.journal.load(&run)?;
         Err(EngineError::Refused {
-            message: format!("the {} {run} was interrupted and is not finished", plan.procedure.as_str()),
+            message: format!("the {} {run} was interrupted and is not finished", plan.procedure.noun()),
             hint: Some(
                 "`switchback resume` goes on with it, `switchback resume --abort` undoes it".to_owned(),
             ),

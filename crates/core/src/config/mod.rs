@@ -78,7 +78,7 @@ pub struct Service {
     /// A migration that takes longer is stopped and counts as failed.
     #[serde(default = "defaults::migrate_deadline")]
     pub migrate_deadline: Span,
-    /// Environment variables. Only these, and PATH, HOME, USER, LOGNAME, SHELL, LANG, LC_*, TZ and TMPDIR of the
+    /// Environment variables. Only these, and PATH, HOME, USER, LOGNAME, SHELL, LANG, LC_*, TZ, TMPDIR and XDG_RUNTIME_DIR of the
     /// caller, reach the service.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,

@@ -52,14 +52,16 @@ pub fn up(
             )
             .reversible();
     }
-    steps
-        .add(
-            "start",
-            format!("Start generation {} and wait until it is healthy", instance.generation),
-            Group::Switch,
-            Op::Start { instance: key.clone() },
-        )
-        .reversible();
+    let start = steps.add(
+        "start",
+        format!("Start generation {} and wait until it is healthy", instance.generation),
+        Group::Switch,
+        Op::Start { instance: key.clone() },
+    );
+    // A stack that was running before is never taken down because starting it again found something wrong.
+    if adopt {
+        start.reversible();
+    }
     steps.add("read-back", "Read back what runs", Group::Check, Op::ReadBack { instance: key.clone() });
     if adopt {
         let flip = Op::Flip { from: None, from_previous: None, to: GenerationId(1), to_previous: None };

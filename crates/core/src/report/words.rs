@@ -27,6 +27,9 @@ pub(super) fn headline(report: &Report) -> String {
         ),
         (Procedure::Up, Conclusion::Pass) => "production is up".to_owned(),
         (Procedure::Down, Conclusion::Pass) => "production is stopped".to_owned(),
+        (procedure, Conclusion::Undone) if by_request(report) => {
+            format!("the {} of {change} was undone, as asked for", procedure.noun())
+        }
         (procedure, Conclusion::Undone) => {
             format!("the {} of {change} failed and was undone", procedure.noun())
         }
@@ -98,6 +101,7 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
             }
             list
         }
+        (_, Conclusion::Undone) if by_request(report) => Vec::new(),
         (_, Conclusion::Undone) => {
             vec![say("Nothing has to be repaired. Fix the cause named above, then try again.", None)]
         }
@@ -111,4 +115,9 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
         ],
         _ => Vec::new(),
     }
+}
+
+/// Whether the run was undone because a person wanted it, not because a step failed.
+fn by_request(report: &Report) -> bool {
+    report.steps.iter().all(|s| s.error.is_none())
 }

@@ -147,7 +147,7 @@ pub enum Part {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FilePart {
-    /// A file next to the workflow.
+    /// A file, relative to the stack's folder.
     #[serde(default)]
     pub path: Option<String>,
     /// Or its content.

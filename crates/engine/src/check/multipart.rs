@@ -56,7 +56,7 @@ fn escape(text: &str) -> String {
 }
 
 fn read(base: &Path, path: &str) -> Result<Vec<u8>, String> {
-    let cannot = |e: std::io::Error| format!("cannot read {path:?} next to the workflow: {e}");
+    let cannot = |e: std::io::Error| format!("cannot read {path:?} in the stack's folder: {e}");
     let base = base.canonicalize().map_err(cannot)?;
     let full = base.join(path).canonicalize().map_err(cannot)?;
     if !full.starts_with(&base) {

@@ -73,7 +73,10 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
     }
     if context.plan.procedure == Procedure::Promote && instance.environment == PRODUCTION {
         gather::certificate_holds(context.home, context.plan)?;
-        output.notes.push("the certificate is valid".to_owned());
+        output.notes.push(match &context.plan.reason {
+            None => "the certificate is valid".to_owned(),
+            Some(waiver) => format!("no certificate was asked for ({waiver})"),
+        });
     }
     Ok(output)
 }

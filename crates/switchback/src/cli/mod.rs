@@ -28,7 +28,7 @@ use switchback_core::duration::Span;
     name = "switchback",
     version,
     about = "Safe upgrades for self-hosted stacks: rehearse on production's data, promote under watch, roll back in seconds",
-    after_help = "Exit codes: 0 done · 1 internal error · 2 usage or configuration · 3 refused (a check failed) ·\n4 the upgrade failed, production is safe on the previous generation · 5 needs the operator ·\n6 inconclusive · 7 over the rollback budget · 8 busy (another run holds the lock)",
+    after_help = "Exit codes: 0 done · 1 internal error · 2 usage or configuration · 3 refused (a check failed) ·\n4 the upgrade failed, production is safe on the previous generation · 5 needs the operator ·\n6 inconclusive · 7 over the rollback budget · 8 busy (another run holds the lock) · 130 interrupted (Ctrl-C)",
     max_term_width = 110
 )]
 pub struct Cli {
@@ -55,7 +55,7 @@ pub struct Global {
     #[arg(long, global = true)]
     pub json: bool,
     /// Do not ask
-    #[arg(short, long, global = true, env = "SWITCHBACK_YES")]
+    #[arg(short, long, global = true, env = "SWITCHBACK_YES", value_parser = clap::builder::FalseyValueParser::new())]
     pub yes: bool,
     /// Write no progress
     #[arg(short, long, global = true)]

@@ -120,10 +120,13 @@ fn gather(home: &Home, config: &Config) -> Result<Status, Trouble> {
         }),
         None => None,
     };
+    // A generation that a promotion is making just now is not one that was left.
+    let mut in_the_making = None;
     let unfinished = match &journal {
         Some(journal) => match journal.unfinished()?.pop() {
             Some(run) => {
                 let (plan, state, _) = journal.load(&run)?;
+                in_the_making = plan.to_generation;
                 Some(Unfinished {
                     run: run.to_string(),
                     procedure: plan.procedure,
@@ -144,7 +147,7 @@ fn gather(home: &Home, config: &Config) -> Result<Status, Trouble> {
         trial,
         unfinished,
         busy: Lock::holder(&home.state().join("lock")),
-        unexported: super::gc::unexported(home)?,
+        unexported: super::gc::unexported(home)?.into_iter().filter(|g| Some(*g) != in_the_making).collect(),
     })
 }
 

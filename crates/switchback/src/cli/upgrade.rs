@@ -209,7 +209,7 @@ pub fn plan(global: &Global, args: &PlanArgs) -> Result<Exit, Trouble> {
     let (home, config) = open(global)?;
     let session = session(global, &home, "plan")?;
     let target = target(&config, &args.versions)?;
-    let plan = match args.procedure.as_str() {
+    let mut plan = match args.procedure.as_str() {
         "rehearse" => session.plan_rehearsal(&config, &target)?,
         "rollback" => session.plan_rollback(&config, args.to.map(GenerationId), "plan", OnFailure::Undo)?,
         "up" => session.plan_up(&config)?,
@@ -217,6 +217,7 @@ pub fn plan(global: &Global, args: &PlanArgs) -> Result<Exit, Trouble> {
         // Without its certificate: a plan shows what would be done, not whether it is permitted.
         _ => session.plan_promotion(&config, &target, Some("plan".to_owned()))?,
     };
+    plan.reason = None;
     show_plan(global, &plan)
 }
 

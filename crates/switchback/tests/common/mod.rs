@@ -168,11 +168,12 @@ impl Stack {
     /// The processes of the stack's services: marker -> count, shims included.
     pub fn processes(&self) -> BTreeMap<String, usize> {
         let id = fs::read_to_string(self.state().join("id")).unwrap_or_else(|_| "none".into());
-        let needle = format!("SWITCHBACK_INSTANCE={}:", id.trim());
+        let needle = format!("SWITCHBACK_INSTANCE={}-", id.trim());
         let mut found = BTreeMap::new();
         for (pid, environ) in proc_files("environ") {
             let alive = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "));
-            if let Some(marker) = environ.split('\0').find_map(|e| e.strip_prefix(&needle))
+            if let Some((_, marker)) =
+                environ.split('\0').find_map(|e| e.strip_prefix(&needle)?.split_once(':'))
                 && alive
             {
                 *found.entry(marker.to_owned()).or_default() += 1;
@@ -273,7 +274,7 @@ impl Stack {
     /// Kills every process of the services, shims first so that nothing is restarted.
     pub fn kill_services(&self) {
         let id = fs::read_to_string(self.state().join("id")).unwrap_or_else(|_| "none".into());
-        let needle = format!("SWITCHBACK_INSTANCE={}:", id.trim());
+        let needle = format!("SWITCHBACK_INSTANCE={}-", id.trim());
         for _ in 0..200 {
             let found: Vec<i32> = proc_files("environ")
                 .into_iter()

@@ -18,7 +18,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use switchback_core::config::Restart;
 
-/// What the shim must do; written by the starter, without secrets.
+/// What the shim must do; written by the starter. It holds the command line, which other users can see anyway; the
+/// environment is passed on by inheritance and never written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// Program and arguments.

@@ -255,6 +255,28 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), EngineErro
     write_atomic(path, &text)
 }
 
+/// Replaces a JSON file atomically, without waiting for the disk: for what means nothing after a power failure
+/// (which processes run, and how).
+pub fn write_json_volatile<T: Serialize>(path: &Path, value: &T) -> Result<(), EngineError> {
+    let text = serde_json::to_vec(value)
+        .map_err(|e| EngineError::Internal { detail: format!("cannot write {}: {e}", path.display()) })?;
+    let temp = path.with_extension(format!("tmp-{}", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temp)?
+            .write_all(&text)?;
+        fs::rename(&temp, path)
+    };
+    write().map_err(|e| {
+        let _ = fs::remove_file(&temp);
+        io("write", path)(e)
+    })
+}
+
 /// Replaces a file atomically and durably: temporary file, fsync, rename, fsync of the folder. Mode 600.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
     let temp = path.with_extension(format!("tmp-{}", std::process::id()));

@@ -242,3 +242,50 @@ fn on_a_reflink_file_system_clones_share_their_blocks() {
     stack.run(&["rollback", "--yes"]).expect(0);
     assert_eq!(stack.version().as_deref(), Some("1.0.0"));
 }
+
+/// No success is claimed for something that is not what runs.
+#[test]
+fn a_process_of_another_generation_makes_the_read_back_fail() {
+    let stack = Stack::new(&[ReleaseKind::V2]);
+    stack.run(&["up"]).expect(0);
+    let state =
+        fs::read_to_string(stack.state().join("generations/1/services/app/state.json")).expect("reads");
+    let child =
+        serde_json::from_str::<serde_json::Value>(&state).expect("JSON")["child"].as_i64().expect("a pid");
+    let environ = fs::read_to_string(format!("/proc/{child}/environ")).expect("reads");
+    let marker = environ
+        .split('\0')
+        .find_map(|e| e.strip_prefix("SWITCHBACK_INSTANCE="))
+        .expect("a marker")
+        .to_owned();
+    let mut stranger = Command::new("sleep")
+        .arg("1000")
+        .env("SWITCHBACK_INSTANCE", marker.replace("generations/1", "generations/9"))
+        .spawn()
+        .expect("starts");
+    let args = ["promote", "app=2.0.0", "--yes", "--without-certificate", "--reason", "test"];
+    let ran = stack.run(&args).expect(4);
+    assert!(ran.all().contains("of another generation runs"), "{}", ran.all());
+    assert_eq!(stack.version().as_deref(), Some("1.0.0"));
+    // A stack that runs is not taken down because starting it again finds the same.
+    stack.run(&["up"]).expect(3);
+    assert_eq!(stack.version().as_deref(), Some("1.0.0"), "a failed up stopped production");
+    stranger.kill().expect("kills");
+    stranger.wait().expect("ends");
+    stack.run(&args).expect(0);
+    assert_eq!(stack.version().as_deref(), Some("2.0.0"));
+}
+
+/// A copy of a stack's folder never takes the original's processes for its own.
+#[test]
+fn a_copied_folder_does_not_stop_the_original() {
+    let stack = Stack::new(&[]);
+    stack.run(&["up"]).expect(0);
+    let copy = tempfile::tempdir().expect("tempdir");
+    let to = copy.path().join("copy");
+    assert!(Command::new("cp").arg("-a").arg(&stack.root).arg(&to).status().expect("copies").success());
+    let output =
+        Command::new(PROGRAM).arg("-C").arg(&to).args(["down", "--yes", "-q"]).output().expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(stack.version().as_deref(), Some("1.0.0"), "the copy stopped the original");
+}

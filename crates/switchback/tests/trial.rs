@@ -178,3 +178,21 @@ fn upgrade_rehearses_and_promotes_in_one_command_and_stops_at_a_refusal() {
     assert_eq!((&done["procedure"], &done["conclusion"]), (&"promote".into(), &"pass".into()));
     assert_eq!(stack.version().as_deref(), Some("2.0.0"));
 }
+
+/// What the watchdog cannot see never counts as health: a trial is not confirmed blindly, not even late.
+#[test]
+fn a_blind_watchdog_never_confirms() {
+    let stack = promoted(ReleaseKind::V2, "1s", &["--detach"]);
+    let state = stack.state().join("generations/2/services/app/state.json");
+    let kept = fs::read(&state).expect("reads");
+    fs::remove_file(&state).expect("removes");
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(!stack.run(&["status", "--json"]).json()["trial"].is_null(), "a trial was confirmed blindly");
+    let report = stack.report();
+    let probes = report["trial"]["probes"].to_string();
+    assert!(probes.contains("blind"), "{probes}");
+    // Once it sees again, the time in which it did not counts for nothing, and then the trial passes.
+    fs::write(&state, kept).expect("writes");
+    stack.wait_until("the trial is confirmed", Duration::from_secs(30), || stack.status()["trial"].is_null());
+    assert_eq!(stack.report()["conclusion"], "pass");
+}

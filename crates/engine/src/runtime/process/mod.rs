@@ -139,7 +139,7 @@ fn send(process: &Process, signal: Signal) {
     let Some(pid) = Pid::from_raw(process.pid) else { return };
     let Ok(fd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return };
     // The descriptor names whoever has the id now; compare the start time before signalling.
-    let same = table::read_all().iter().any(|p| p.pid == process.pid && p.started == process.started);
+    let same = table::read_one(process.pid).is_some_and(|p| p.started == process.started);
     if same {
         let _ = rustix::process::pidfd_send_signal(fd, signal);
     }

@@ -5,7 +5,7 @@
 //! itself, so the death of the shim can never block or break the service.
 
 use crate::error::{EngineError, io};
-use crate::home::{read_json, write_json};
+use crate::home::{read_json, write_json_volatile};
 use rustix::process::{Pid, WaitOptions};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
@@ -130,7 +130,7 @@ struct Shim {
 
 impl Shim {
     fn save(&self) -> Result<(), EngineError> {
-        write_json(&self.dir.join(STATE_FILE), &self.state)
+        write_json_volatile(&self.dir.join(STATE_FILE), &self.state)
     }
 
     fn log(&self) -> Result<File, EngineError> {

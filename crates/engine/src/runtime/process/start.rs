@@ -4,7 +4,7 @@ use super::shim::{LOG_FILE, SPEC_FILE, STATE_FILE, Spec};
 use super::table::MARKER;
 use super::{marker, service_members};
 use crate::error::{EngineError, io};
-use crate::home::{Home, create_dir, write_json};
+use crate::home::{Home, create_dir, write_json_volatile};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -210,7 +210,7 @@ pub fn start(placement: &Placement<'_>, name: &ServiceName, service: &Service) -
         log_keep: placement.config.logs.keep,
         restart: service.restart,
     };
-    write_json(&dir.join(SPEC_FILE), &spec)?;
+    write_json_volatile(&dir.join(SPEC_FILE), &spec)?;
     let program = own_program();
     let log = fs::OpenOptions::new()
         .append(true)

@@ -36,13 +36,18 @@ pub fn read_all() -> Vec<Process> {
     numbers.filter_map(read_one).filter(|p| !matches!(p.state, 'Z' | 'X')).collect()
 }
 
-fn read_one(pid: i32) -> Option<Process> {
+/// Reads one process; `None` if there is none of that id.
+pub fn read_one(pid: i32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in brackets and may hold anything, brackets included.
     let rest = stat.get(stat.rfind(')')? + 2..)?;
     let fields: Vec<&str> = rest.split(' ').collect();
     let number = |i: usize| fields.get(i)?.parse::<i32>().ok();
-    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    // Kernel threads (children of 2) have no environment; they are most of the table on many hosts.
+    let environ = match number(1) {
+        Some(2) => Vec::new(),
+        _ => fs::read(format!("/proc/{pid}/environ")).unwrap_or_default(),
+    };
     let marker = environ.split(|b| *b == 0).find_map(|entry| {
         let text = std::str::from_utf8(entry).ok()?;
         Some(text.strip_prefix(MARKER)?.strip_prefix('=')?.to_owned())

@@ -8,6 +8,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// Somebody who only looks who holds the lock ([`Lock::holder`]) has it for microseconds; a taker must not mistake
+/// that for a run.
+const GLANCE: Duration = Duration::from_millis(60);
+
 /// The held lock; released when dropped or when the process ends in any way.
 #[derive(Debug)]
 pub struct Lock {
@@ -25,7 +29,7 @@ impl Lock {
             .mode(0o600)
             .open(path)
             .map_err(io("open the lock", path))?;
-        let deadline = Instant::now() + wait;
+        let deadline = Instant::now() + wait.max(GLANCE);
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
@@ -33,7 +37,7 @@ impl Lock {
                     if Instant::now() >= deadline {
                         return Err(EngineError::Busy { holder: read_holder(&mut file) });
                     }
-                    std::thread::sleep(Duration::from_millis(50));
+                    std::thread::sleep(Duration::from_millis(if wait < GLANCE { 5 } else { 50 }));
                 }
                 Err(e) => return Err(io("lock", path)(e.into())),
             }
@@ -76,6 +80,27 @@ fn read_holder(file: &mut File) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn somebody_who_looks_does_not_stop_somebody_who_takes() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("lock");
+        drop(Lock::take(&path, "first", Duration::ZERO).expect("takes"));
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        Lock::holder(&path);
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            let taken = (0..300).all(|_| Lock::take(&path, "taker", Duration::ZERO).is_ok());
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(taken, "a look was mistaken for a run");
+        });
+    }
 
     #[test]
     fn a_second_taker_is_told_who_holds_it_and_can_wait() {

@@ -17,6 +17,8 @@ pub enum StoreKind {
     Sqlite,
     /// A directory tree or a single file.
     Files,
+    /// The databases of a Postgres server.
+    Postgres,
 }
 
 /// The exact content of a store, in a form that two copies can be compared by.

@@ -20,6 +20,9 @@ pub struct Release {
     pub services: BTreeMap<ServiceName, ServiceRelease>,
     /// Configuration files (path relative to the stack) and their content digests.
     pub config: BTreeMap<String, Digest>,
+    /// Digest of the normalised Compose model without images; Compose only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Digest>,
 }
 
 /// One service of a release.
@@ -27,6 +30,9 @@ pub struct Release {
 pub struct ServiceRelease {
     /// The artefact, if the service has one.
     pub artefact: Option<ArtefactRef>,
+    /// The container image; Compose only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageRef>,
     /// The service as configured when the release was made.
     pub definition: Service,
 }
@@ -38,6 +44,18 @@ pub struct ArtefactRef {
     pub path: String,
     /// Digest of the tree: names, modes, contents, link targets; without `__pycache__`.
     pub digest: Digest,
+}
+
+/// A container image, pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRef {
+    /// As the Compose file names it: `n8nio/n8n:2.8.4`.
+    pub reference: String,
+    /// The engine's id of the image: `sha256:...` of its configuration.
+    pub id: String,
+    /// Where it can be pulled again: `n8nio/n8n@sha256:...`; none for an image that was built or loaded here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 impl Release {
@@ -103,8 +121,67 @@ pub struct Instance {
 pub struct StorePlace {
     /// The kind of data.
     pub kind: StoreKind,
-    /// Absolute path.
+    /// Process runtime: the absolute path. Compose: the path below the mount, empty for all of it.
     pub path: String,
+    /// The volume or directory that holds it; Compose only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<Mount>,
+    /// How its database server is reached; Postgres only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server>,
+}
+
+/// What services mount and what is cloned as a whole: several stores may lie on one mount.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Mount {
+    /// What the Compose model calls it.
+    pub source: MountSource,
+    /// Where this generation's data lies.
+    pub at: MountPlace,
+}
+
+/// What a Compose model mounts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountSource {
+    /// A key below `volumes:`.
+    Volume(String),
+    /// An absolute path on the engine's host.
+    Bind(String),
+    /// A volume without a name, at a path in a service (`volumes: [/data]`, or `VOLUME` in its image).
+    Anonymous {
+        /// The service.
+        service: ServiceName,
+        /// The path in its container.
+        target: String,
+    },
+}
+
+/// Where the data of a mount lies.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountPlace {
+    /// The Docker volume of this name.
+    Volume(String),
+    /// The directory (or file) at this absolute path on the engine's host.
+    Dir(String),
+}
+
+/// How a store's database server is reached: inside its service's container.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Server {
+    /// The service whose image is the server.
+    pub service: ServiceName,
+    /// The role that asks; it must be able to read everything.
+    pub user: String,
+    /// Variable of the service's environment that holds that role's password, where the server asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_env: Option<String>,
+    /// The databases that are compared; empty means every one that accepts connections, without templates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<String>,
+    /// Where the mount lies in the service's container.
+    pub target: String,
 }
 
 impl Instance {
@@ -188,6 +265,7 @@ mod tests {
         .expect("valid");
         let service = |path: &str, digest: &str| ServiceRelease {
             artefact: Some(ArtefactRef { path: path.into(), digest: digest.into() }),
+            image: None,
             definition: config.services["a"].clone(),
         };
         let name = ServiceName::new("a").expect("valid");
@@ -195,6 +273,7 @@ mod tests {
             format: FORMAT,
             services: BTreeMap::from([(name.clone(), service(path, digest))]),
             config: BTreeMap::new(),
+            model: None,
         };
         assert_eq!(release("/x", "1").id(), release("/y", "1").id());
         assert_ne!(release("/x", "1").id(), release("/x", "2").id());

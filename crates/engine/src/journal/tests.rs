@@ -1,0 +1,170 @@
+use super::*;
+use proptest::prelude::*;
+
+fn filled(dir: &Path, events: usize) -> (PathBuf, Vec<Record>) {
+    let path = dir.join("journal.db");
+    let mut journal = Journal::open(&path).expect("opens");
+    for i in 0..events {
+        let event = Event::TrialProbe { ok: i % 2 == 0, seen: "x".repeat(i * 7 % 90), failures_in_a_row: 0 };
+        journal.append(&RunId(format!("R{}", i % 3)), i as i64, &event).expect("appends");
+    }
+    let all = journal.all().expect("reads");
+    (path, all)
+}
+
+#[test]
+fn events_come_back_as_they_were_written() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (path, all) = filled(dir.path(), 20);
+    assert_eq!(all.len(), 20);
+    let journal = Journal::open_read(&path).expect("opens").expect("exists");
+    assert_eq!(journal.all().expect("reads"), all);
+    assert_eq!(journal.run(&"R1".into()).expect("reads").len(), 7);
+}
+
+#[test]
+fn reading_while_somebody_appends_sees_one_moment() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (path, _) = filled(dir.path(), 5);
+    let writer = {
+        let path = path.clone();
+        std::thread::spawn(move || {
+            let mut journal = Journal::open(&path).expect("opens");
+            for i in 0..150 {
+                journal.append(&"W".into(), i, &Event::Interrupted).expect("appends");
+            }
+        })
+    };
+    while !writer.is_finished() {
+        let journal = Journal::open_read(&path).expect("opens").expect("exists");
+        journal.all().expect("reads");
+        journal.run(&"W".into()).expect("reads");
+    }
+    writer.join().expect("joins");
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (path, _) = filled(dir.path(), 1);
+    let raw = Connection::open(&path).expect("opens");
+    raw.execute("UPDATE meta SET value = '99' WHERE key = 'format'", []).expect("updates");
+    drop(raw);
+    assert!(matches!(Journal::open(&path), Err(EngineError::NewerFormat { found: 99, .. })));
+    assert!(matches!(Journal::open_read(&path), Err(EngineError::NewerFormat { .. })));
+}
+
+#[test]
+fn a_removed_changed_or_reordered_event_is_damage() {
+    for sql in [
+        "DELETE FROM events WHERE seq = 5",
+        "DELETE FROM events WHERE seq = 12",
+        "UPDATE events SET json = replace(json, 'true', 'false') WHERE seq = 3",
+        "UPDATE events SET at_ms = at_ms + 1 WHERE seq = 12",
+        "UPDATE events SET run = 'R9' WHERE seq = 2",
+        "DELETE FROM meta WHERE key = 'head'",
+        "DELETE FROM events",
+    ] {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (path, _) = filled(dir.path(), 12);
+        Connection::open(&path).expect("opens").execute_batch(sql).expect("tampers");
+        let result = Journal::open_read(&path).and_then(|j| j.expect("exists").all());
+        assert!(matches!(result, Err(EngineError::Damaged { .. })), "{sql}: {result:?}");
+    }
+}
+
+/// Copies the files of a journal whose log was not folded in yet, as kill -9 leaves them.
+fn with_log(events: usize) -> (tempfile::TempDir, PathBuf, Vec<Record>) {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = dir.path().join("journal.db");
+    let mut journal = Journal::open(&path).expect("opens");
+    for i in 0..events {
+        let event = Event::TrialProbe { ok: true, seen: "x".repeat(i * 7 % 90), failures_in_a_row: 0 };
+        journal.append(&RunId(format!("R{}", i % 3)), i as i64, &event).expect("appends");
+    }
+    let all = journal.all().expect("reads");
+    let copy = tempfile::tempdir().expect("tempdir");
+    for name in ["journal.db", "journal.db-wal", "journal.head"] {
+        std::fs::copy(dir.path().join(name), copy.path().join(name)).expect("copies");
+    }
+    std::fs::write(copy.path().join("current.json"), "{}").expect("writes");
+    let path = copy.path().join("journal.db");
+    (copy, path, all)
+}
+
+#[test]
+fn a_journal_killed_before_its_log_was_folded_in_is_whole() {
+    let (_dir, path, all) = with_log(12);
+    let journal = Journal::open_read(&path).expect("opens").expect("exists");
+    assert_eq!(journal.all().expect("reads"), all);
+}
+
+#[test]
+fn a_lost_end_of_the_log_is_damage_for_readers_and_writers() {
+    let (dir, path, _) = with_log(12);
+    let log = dir.path().join("journal.db-wal");
+    let bytes = std::fs::read(&log).expect("reads");
+    std::fs::write(&log, &bytes[..bytes.len() - 4000]).expect("writes");
+    let read = Journal::open_read(&path).and_then(|j| j.expect("exists").all());
+    assert!(matches!(read, Err(EngineError::Damaged { .. })), "{read:?}");
+    let mut journal = Journal::open(&path).expect("opens");
+    let appended = journal.append(&"R".into(), 1, &Event::Interrupted);
+    assert!(matches!(appended, Err(EngineError::Damaged { .. })), "{appended:?}");
+}
+
+#[test]
+fn a_journal_without_its_head_file_is_damage() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (path, _) = filled(dir.path(), 2);
+    std::fs::remove_file(path.with_extension("head")).expect("removes");
+    assert!(matches!(Journal::open(&path), Err(EngineError::Damaged { .. })));
+    assert!(matches!(Journal::open_read(&path), Err(EngineError::Damaged { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(120))]
+    /// Torn and damaged files: an error, or exactly what was written; never anything else.
+    #[test]
+    fn a_damaged_file_is_never_guessed_at(flips in proptest::collection::vec((any::<prop::sample::Index>(), 1u8..=255), 0..4), cut in proptest::option::of(any::<prop::sample::Index>())) {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (path, all) = filled(dir.path(), 30);
+        let mut bytes = std::fs::read(&path).expect("reads");
+        for (at, mask) in &flips {
+            let i = at.index(bytes.len());
+            bytes[i] ^= mask;
+        }
+        if let Some(cut) = cut {
+            let keep = cut.index(bytes.len());
+            bytes.truncate(keep);
+        }
+        std::fs::write(dir.path().join("current.json"), "{}").expect("writes");
+        std::fs::write(&path, &bytes).expect("writes");
+        if let Ok(Some(journal)) = Journal::open_read(&path) && let Ok(found) = journal.all() {
+            prop_assert!(found == all, "other events were read from a damaged journal");
+        }
+    }
+
+    /// The same for a log that was not folded in, and for the head file.
+    #[test]
+    fn a_damaged_log_is_never_guessed_at(
+        file in prop::sample::select(vec!["journal.db-wal", "journal.head", "journal.db"]),
+        flips in proptest::collection::vec((any::<prop::sample::Index>(), 1u8..=255), 0..4),
+        cut in proptest::option::of(any::<prop::sample::Index>()),
+    ) {
+        let (dir, path, all) = with_log(12);
+        let damaged = dir.path().join(file);
+        let mut bytes = std::fs::read(&damaged).expect("reads");
+        for (at, mask) in &flips {
+            let i = at.index(bytes.len());
+            bytes[i] ^= mask;
+        }
+        if let Some(cut) = cut {
+            let keep = cut.index(bytes.len());
+            bytes.truncate(keep);
+        }
+        std::fs::write(&damaged, &bytes).expect("writes");
+        if let Ok(Some(journal)) = Journal::open_read(&path) && let Ok(found) = journal.all() {
+            prop_assert!(found == all, "other events were read from a damaged journal");
+        }
+    }
+}

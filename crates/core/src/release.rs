@@ -114,6 +114,9 @@ pub struct Instance {
     pub stores: BTreeMap<StoreName, StorePlace>,
     /// Ports per service and port name.
     pub ports: BTreeMap<ServiceName, BTreeMap<String, u16>>,
+    /// Name of the Compose project; Compose only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
 }
 
 /// Where the data of a store lies.
@@ -138,6 +141,31 @@ pub struct Mount {
     pub source: MountSource,
     /// Where this generation's data lies.
     pub at: MountPlace,
+    /// The directory on the engine's host below which clones are made, so that they share a file system with
+    /// the original; without it clones are Docker volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<String>,
+}
+
+impl Mount {
+    /// Where a clone of this mount lies: `PREFIX_data.SUFFIX`, or `BESIDE/SUFFIX/data` with a part that keeps
+    /// different originals apart.
+    pub fn clone_at(&self, prefix: &str, suffix: &str) -> MountPlace {
+        let name = match &self.source {
+            MountSource::Volume(key) => key.clone(),
+            MountSource::Bind(path) => {
+                let last = path.rsplit('/').find(|p| !p.is_empty()).unwrap_or("data");
+                format!("{last}-{}", Digest::of(path.as_bytes()).short())
+            }
+            MountSource::Anonymous { service, target } => {
+                format!("{service}-{}", Digest::of(target.as_bytes()).short())
+            }
+        };
+        match &self.beside {
+            Some(beside) => MountPlace::Dir(format!("{beside}/{suffix}/{name}")),
+            None => MountPlace::Volume(format!("{prefix}_{name}.{suffix}")),
+        }
+    }
 }
 
 /// What a Compose model mounts.

@@ -39,7 +39,7 @@ pub fn release(
         }
         let artefact = artefact(home, name, &definition)?;
         files.extend(definition.config.iter().chain(&definition.env_file).cloned());
-        services.insert(name.clone(), ServiceRelease { artefact, definition });
+        services.insert(name.clone(), ServiceRelease { artefact, image: None, definition });
     }
     let mut contents = BTreeMap::new();
     for file in files {
@@ -56,6 +56,7 @@ pub fn release(
         format: FORMAT,
         services,
         config: contents.iter().map(|(f, c)| (f.clone(), Digest::of(c))).collect(),
+        model: None,
     };
     let id = release.id();
     keep_release(home, &id, &release, &contents)?;
@@ -171,7 +172,8 @@ pub fn configured_stores(home: &Home, config: &Config) -> BTreeMap<StoreName, St
         .iter()
         .map(|(name, store)| {
             let path = home.root().join(&store.path).components().collect::<std::path::PathBuf>();
-            (name.clone(), StorePlace { kind: store.kind, path: path.to_string_lossy().into_owned() })
+            let path = path.to_string_lossy().into_owned();
+            (name.clone(), StorePlace { kind: store.kind, path, mount: None, server: None })
         })
         .collect()
 }
@@ -191,6 +193,7 @@ pub fn adopted(home: &Home, config: &Config) -> Result<Instance, EngineError> {
         release: id,
         dir: "generations/1".to_owned(),
         stores: configured_stores(home, config),
+        project: None,
     })
 }
 

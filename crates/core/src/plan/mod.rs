@@ -357,19 +357,26 @@ impl Step {
     }
 }
 
-/// The stores of an instance moved into a folder of its own.
+/// The stores of an instance moved into a folder of its own, or (Compose) onto mounts of its own.
+///
+/// `prefix` and `suffix` name the new mounts; see [`crate::release::Mount::clone_at`].
 pub fn stores_in(
     stores: &BTreeMap<StoreName, crate::release::StorePlace>,
     dir: &str,
+    prefix: &str,
+    suffix: &str,
 ) -> BTreeMap<StoreName, crate::release::StorePlace> {
-    stores
-        .iter()
-        .map(|(name, place)| {
+    let moved = |name: &StoreName, place: &crate::release::StorePlace| {
+        let mut place = place.clone();
+        if let Some(mount) = &mut place.mount {
+            mount.at = mount.clone_at(prefix, suffix);
+        } else {
             let file = place.path.rsplit('/').find(|p| !p.is_empty()).unwrap_or("data");
-            let path = format!("{dir}/stores/{name}/{file}");
-            (name.clone(), crate::release::StorePlace { kind: place.kind, path })
-        })
-        .collect()
+            place.path = format!("{dir}/stores/{name}/{file}");
+        }
+        place
+    };
+    stores.iter().map(|(name, place)| (name.clone(), moved(name, place))).collect()
 }
 
 #[cfg(test)]

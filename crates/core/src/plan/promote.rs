@@ -53,8 +53,14 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
         generation: facts.next,
         release: facts.target.clone(),
         versions: facts.target_versions.clone(),
-        stores: stores_in(&facts.production.stores, &format!("{}/{dir}", facts.state_dir)),
+        stores: stores_in(
+            &facts.production.stores,
+            &format!("{}/{dir}", facts.state_dir),
+            facts.production.project.as_deref().unwrap_or(""),
+            &format!("g{}", facts.next),
+        ),
         dir,
+        project: facts.production.project.clone(),
         ports: facts.target_ports.clone(),
     };
     let (old_key, new_key) = (facts.production.key(), new.key());

@@ -57,9 +57,19 @@ pub fn rehearse(facts: &RehearseFacts) -> Plan {
             generation: GenerationId(generation),
             release: if new { facts.target.clone() } else { production.release.clone() },
             versions: if new { facts.target_versions.clone() } else { production.versions.clone() },
-            stores: stores_in(&production.stores, &format!("{}/{dir}", facts.state_dir)),
+            stores: stores_in(
+                &production.stores,
+                &format!("{}/{dir}", facts.state_dir),
+                production.project.as_deref().unwrap_or(""),
+                &dir.replace('/', ".").to_lowercase(),
+            ),
             dir,
             ports,
+            // Lower case, as Compose wants it; the run's end differs most between runs.
+            project: production.project.as_ref().map(|_| {
+                let run = facts.run.as_str().to_lowercase();
+                format!("sb-{}-{environment}", run.get(run.len().saturating_sub(12)..).unwrap_or(&run))
+            }),
         }
     };
     // The old release keeps the candidate's port numbers where names agree: the same environment

@@ -18,9 +18,15 @@ fn instance(generation: u32, version: &str) -> Instance {
         dir: format!("generations/{generation}"),
         stores: BTreeMap::from([(
             StoreName::new("db").expect("valid"),
-            StorePlace { kind: crate::data::StoreKind::Sqlite, path: "/s/data/app.db".into() },
+            StorePlace {
+                kind: crate::data::StoreKind::Sqlite,
+                path: "/s/data/app.db".into(),
+                mount: None,
+                server: None,
+            },
         )]),
         ports: BTreeMap::from([(service("app"), BTreeMap::from([("http".to_owned(), 8000)]))]),
+        project: None,
     }
 }
 

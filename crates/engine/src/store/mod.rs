@@ -63,6 +63,7 @@ pub fn size_bytes(kind: StoreKind, path: &Path) -> Result<u64> {
     match kind {
         StoreKind::Sqlite => sqlite::size_bytes(path),
         StoreKind::Files => files::size_bytes(path),
+        StoreKind::Postgres => Err(needs_server()),
     }
 }
 
@@ -76,6 +77,7 @@ pub fn clone_live(kind: StoreKind, src: &Path, dst: &Path, progress: &Progress<'
     match kind {
         StoreKind::Sqlite => sqlite::clone_live(src, dst, progress),
         StoreKind::Files => files::clone(src, dst, files::Writers::Running, progress),
+        StoreKind::Postgres => Err(needs_server()),
     }
 }
 
@@ -87,6 +89,7 @@ pub fn clone_cold(kind: StoreKind, src: &Path, dst: &Path, progress: &Progress<'
     match kind {
         StoreKind::Sqlite => sqlite::clone_cold(src, dst, progress),
         StoreKind::Files => files::clone(src, dst, files::Writers::Stopped, progress),
+        StoreKind::Postgres => Err(needs_server()),
     }
 }
 
@@ -101,6 +104,7 @@ pub fn fingerprint(kind: StoreKind, source: Source<'_>, progress: &Progress<'_>)
     match kind {
         StoreKind::Sqlite => sqlite::fingerprint(source, progress),
         StoreKind::Files => files::fingerprint(source, progress),
+        StoreKind::Postgres => Err(needs_server()),
     }
 }
 
@@ -111,6 +115,7 @@ pub fn integrity(kind: StoreKind, source: Source<'_>) -> Result<Vec<String>> {
     match kind {
         StoreKind::Sqlite => sqlite::integrity(source),
         StoreKind::Files => files::integrity(source),
+        StoreKind::Postgres => Err(needs_server()),
     }
 }
 
@@ -127,6 +132,7 @@ pub fn diff(
     match kind {
         StoreKind::Sqlite => sqlite::diff(before, after, progress),
         StoreKind::Files => files::diff(before, after, progress),
+        StoreKind::Postgres => Err(needs_server()),
     }
 }
 
@@ -145,5 +151,14 @@ pub fn export(
     match kind {
         StoreKind::Sqlite => sqlite::export(before, after, out_dir, progress),
         StoreKind::Files => files::export(before, after, out_dir, progress),
+        StoreKind::Postgres => Err(needs_server()),
+    }
+}
+
+/// A Postgres store is not a file: `store::postgres` asks its server.
+fn needs_server() -> StoreError {
+    StoreError::Unsupported {
+        path: std::path::PathBuf::new(),
+        why: "a Postgres store is read through its server".to_owned(),
     }
 }

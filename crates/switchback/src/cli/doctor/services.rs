@@ -88,10 +88,10 @@ fn pretend(home: &Home, config: &Config) -> (Instance, Release) {
         .map(|(name, service)| {
             let artefact =
                 release_path(home, service).map(|path| ArtefactRef { path, digest: Digest(String::new()) });
-            (name.clone(), ServiceRelease { artefact, definition: service.clone() })
+            (name.clone(), ServiceRelease { artefact, image: None, definition: service.clone() })
         })
         .collect();
-    let release = Release { format: FORMAT, services, config: BTreeMap::new() };
+    let release = Release { format: FORMAT, services, config: BTreeMap::new(), model: None };
     let instance = Instance {
         environment: PRODUCTION.to_owned(),
         generation: GenerationId(1),
@@ -100,6 +100,7 @@ fn pretend(home: &Home, config: &Config) -> (Instance, Release) {
         dir: "generations/1".to_owned(),
         stores: configured_stores(home, config),
         ports: config.services.iter().map(|(n, s)| (n.clone(), s.ports.clone())).collect(),
+        project: None,
     };
     (instance, release)
 }

@@ -207,6 +207,7 @@ fn stores(found: &Description, lines: &mut Vec<String>) {
         let kind = match store.kind {
             switchback_core::data::StoreKind::Sqlite => "sqlite",
             switchback_core::data::StoreKind::Files => "files",
+            switchback_core::data::StoreKind::Postgres => "postgres",
         };
         lines.push(format!("  {}: {{ kind: {kind}, path: {} }}", value(&store.name), value(&store.path)));
     }

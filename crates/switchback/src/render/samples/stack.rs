@@ -28,7 +28,7 @@ pub fn ports() -> BTreeMap<ServiceName, BTreeMap<String, u16>> {
 }
 
 pub fn production(generation: u32, app: &str) -> Instance {
-    let place = |kind, path: &str| StorePlace { kind, path: path.to_owned() };
+    let place = |kind, path: &str| StorePlace { kind, path: path.to_owned(), mount: None, server: None };
     Instance {
         environment: PRODUCTION.to_owned(),
         generation: GenerationId(generation),
@@ -40,6 +40,7 @@ pub fn production(generation: u32, app: &str) -> Instance {
             (store("uploads"), place(StoreKind::Files, "/srv/assistant/uploads")),
         ]),
         ports: ports(),
+        project: None,
     }
 }
 

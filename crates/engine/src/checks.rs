@@ -3,24 +3,25 @@
 //! On production only what cannot change anything runs, unless the user says otherwise.
 
 use crate::check::command::{self, CommandContext};
-use crate::check::sql::sqlite_value;
-use crate::check::workflow::{self, Endpoint, WorkflowContext};
+use crate::check::workflow::{self, WorkflowContext};
 use crate::error::{EngineError, io};
 use crate::home::{Home, create_dir};
-use crate::runtime::process::{Placement, health};
+use crate::runtime::Placement;
+use crate::world::World;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use switchback_core::check::{CheckKind, CheckResult, Failure, Verdict};
 use switchback_core::config::{CommandCheck, CommandLine, Config, ConfigError, Invariant};
-use switchback_core::data::StoreKind;
 use switchback_core::ids::{RunId, ServiceName, StoreName};
 use switchback_core::plan::CheckPhase;
 use switchback_core::workflow::{Redactor, Workflow, WorkflowError};
 
 /// An instance under observation.
 pub struct Target<'a> {
+    /// What it runs on.
+    pub world: &'a World,
     /// Where it runs.
     pub placement: Placement<'a>,
     /// The name used in results.
@@ -34,30 +35,13 @@ pub struct Target<'a> {
 }
 
 impl Target<'_> {
-    fn endpoints(&self) -> BTreeMap<ServiceName, Endpoint> {
-        let services = &self.placement.release.services;
-        services
-            .iter()
-            .map(|(name, service)| {
-                let ports = self.placement.instance.ports.get(name).cloned().unwrap_or_default();
-                let main = service.definition.main_port().and_then(|p| ports.get(p)).copied().unwrap_or(0);
-                (name.clone(), Endpoint { host: "127.0.0.1".to_owned(), ports, default_port: main })
-            })
-            .collect()
-    }
-
     fn sql(
         &self,
         store: &StoreName,
         sql: &str,
         values: &[serde_json::Value],
     ) -> Result<serde_json::Value, String> {
-        let place =
-            self.placement.instance.stores.get(store).ok_or_else(|| format!("there is no store {store}"))?;
-        if place.kind != StoreKind::Sqlite {
-            return Err(format!("the store {store} is not a database"));
-        }
-        sqlite_value(Path::new(&place.path), sql, values)
+        self.world.data.sql(&self.placement, store, sql, values)
     }
 }
 
@@ -203,10 +187,10 @@ impl Suite {
 fn health_results(target: &Target<'_>) -> Vec<CheckResult> {
     let services = &target.placement.release.services;
     services
-        .iter()
-        .map(|(name, service)| {
+        .keys()
+        .map(|name| {
             let began = Instant::now();
-            let seen = health::probe(&target.placement, name, &service.definition);
+            let seen = target.world.runtime.probe(&target.placement, name);
             let verdict = if seen.ok {
                 Verdict::Pass
             } else {
@@ -242,26 +226,20 @@ fn run_workflow(
 ) -> CheckResult {
     let sql = |store: &StoreName, sql: &str, values: &[serde_json::Value]| target.sql(store, sql, values);
     // A workflow may use the variables of the services' own env files: tokens live there.
-    let known = |name: &str| std::env::var(name).ok().or_else(|| env_file_value(target, name));
+    let known = |name: &str| {
+        std::env::var(name).ok().or_else(|| target.world.runtime.variable(&target.placement, name))
+    };
     let context = WorkflowContext {
         environment: target.environment.clone(),
-        endpoints: target.endpoints(),
+        endpoints: target.world.runtime.endpoints(&target.placement),
         run_id: format!("{}-{}", target.run, target.environment.replace(' ', "-")),
         env: &known,
-        redactor: Redactor::from_values(target.placement.secrets()),
+        redactor: Redactor::from_values(target.world.runtime.secrets(&target.placement)),
         base_dir: folder.to_owned(),
         sql: Some(&sql),
         cancel: cancelled,
     };
     CheckResult { id: format!("workflow/{id}"), ..workflow::run(workflow, &context) }
-}
-
-fn env_file_value(target: &Target<'_>, name: &str) -> Option<String> {
-    target.placement.release.services.values().find_map(|service| {
-        let file = service.definition.env_file.as_ref()?;
-        let path = target.placement.work_dir().join(file);
-        crate::runtime::process::start::read_env_file(&path).ok()?.remove(name)
-    })
 }
 
 fn run_invariant(invariant: &Invariant, targets: &[Target<'_>]) -> Vec<CheckResult> {
@@ -316,10 +294,10 @@ fn run_command(
         &wanted,
         &CommandContext {
             environment: target.environment.clone(),
-            endpoints: target.endpoints(),
+            endpoints: target.world.runtime.endpoints(&target.placement),
             run_id: target.run.to_owned(),
             base_dir: folder.to_owned(),
-            redactor: Redactor::from_values(target.placement.secrets()),
+            redactor: Redactor::from_values(target.world.runtime.secrets(&target.placement)),
             cancel: cancelled,
         },
     )

@@ -8,6 +8,7 @@ use crate::fault::{self, At, Way};
 use crate::home::Home;
 use crate::journal::Journal;
 use crate::ops::{self, Context, Failed};
+use crate::world::World;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -105,6 +106,7 @@ impl Engine<'_> {
     /// the world is touched again, everything up to there is durable. A crash between the two makes the step be
     /// done again, which every step permits.
     pub fn run(&mut self, plan: &Plan, config: &Config) -> Result<RunEnd, EngineError> {
+        let world = World::open(config)?;
         let (_, mut state, mut records) = self.journal.load(&plan.run)?;
         let mut ended: Option<(i64, Event)> = None;
         loop {
@@ -141,10 +143,10 @@ impl Engine<'_> {
             }
             let result = match (&decision, &event) {
                 (Next::Do(step), Event::Started { attempt, .. }) => {
-                    self.perform(plan, config, &state, &records, step, *attempt)?
+                    self.perform(plan, config, &world, &state, &records, step, *attempt)?
                 }
                 (Next::Undo(step), Event::UndoStarted { attempt, .. }) => {
-                    self.reverse(plan, config, &state, &records, step, *attempt)
+                    self.reverse(plan, config, &world, &state, &records, step, *attempt)
                 }
                 _ => {
                     ended = None;
@@ -161,10 +163,12 @@ impl Engine<'_> {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of one step's context")]
     fn perform(
         &mut self,
         plan: &Plan,
         config: &Config,
+        world: &World,
         state: &RunState,
         records: &[Record],
         step: &Step,
@@ -181,7 +185,7 @@ impl Engine<'_> {
             let began = Event::TrialBegan { generation: instance.generation, deadline_ms };
             self.append(plan, &[(now_ms(), &began)])?;
         }
-        let context = self.context(plan, config, state, records, step, attempt, Way::Do);
+        let context = self.context(plan, config, world, state, records, step, attempt, Way::Do);
         let mut result = ops::perform(&context);
         if fault::repeats() && result.is_ok() {
             result = ops::perform(&context);
@@ -201,10 +205,12 @@ impl Engine<'_> {
         })
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of one step's context")]
     fn reverse(
         &mut self,
         plan: &Plan,
         config: &Config,
+        world: &World,
         state: &RunState,
         records: &[Record],
         step: &Step,
@@ -216,7 +222,7 @@ impl Engine<'_> {
         if crate::gather::free_bytes(&self.home.state()).is_ok_and(|free| free < LOW_BYTES) {
             self.home.release_reserve();
         }
-        let context = self.context(plan, config, state, records, step, attempt, Way::Undo);
+        let context = self.context(plan, config, world, state, records, step, attempt, Way::Undo);
         let mut result = ops::reverse(&context);
         if fault::repeats() && result.is_ok() {
             result = ops::reverse(&context);
@@ -241,6 +247,7 @@ impl Engine<'_> {
         &'c self,
         plan: &'c Plan,
         config: &'c Config,
+        world: &'c World,
         state: &'c RunState,
         records: &'c [Record],
         step: &'c Step,
@@ -249,6 +256,7 @@ impl Engine<'_> {
     ) -> Context<'c> {
         Context {
             home: self.home,
+            world,
             plan,
             config,
             state,

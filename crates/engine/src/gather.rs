@@ -1,17 +1,20 @@
 //! Gathering the facts that plans are made from. Reads the world, changes nothing but the store of
 //! releases, which is content-addressed.
 
+use crate::data::Cost;
 use crate::engine::now_ms;
 use crate::error::{EngineError, io};
 use crate::home::{Home, create_dir, write_atomic, write_json};
 use crate::journal::Journal;
-use crate::store;
+use crate::runtime::{Adopted, Stage};
+use crate::world::World;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use switchback_core::config::template::{Placeholder, expand};
 use switchback_core::config::{Config, Service};
+use switchback_core::duration::human_bytes;
 use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
 use switchback_core::plan::{Plan, PromoteFacts, RehearseFacts};
 use switchback_core::release::{
@@ -165,6 +168,26 @@ pub fn free_bytes(path: &Path) -> Result<u64, EngineError> {
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
+/// Room that is left free besides the clones: journal, logs and what the services write.
+pub const RESERVE_BYTES: u64 = 64 << 20;
+
+/// Refuses where the clones would fill the file system of a folder; otherwise says what is free.
+pub fn enough_space(folder: &Path, need_bytes: u64) -> Result<String, EngineError> {
+    let free = free_bytes(folder)?;
+    if free < need_bytes.saturating_add(RESERVE_BYTES) {
+        return Err(EngineError::refused(
+            format!(
+                "not enough disk space: {} are needed for the clones and {} in reserve, {} are free",
+                human_bytes(need_bytes),
+                human_bytes(RESERVE_BYTES),
+                human_bytes(free)
+            ),
+            "free some space; `switchback gc` removes what is no longer needed",
+        ));
+    }
+    Ok(format!("disk: {} needed, {} free", human_bytes(need_bytes), human_bytes(free)))
+}
+
 /// Where the configuration says that production's data lies before the first promotion.
 pub fn configured_stores(home: &Home, config: &Config) -> BTreeMap<StoreName, StorePlace> {
     config
@@ -178,27 +201,23 @@ pub fn configured_stores(home: &Home, config: &Config) -> BTreeMap<StoreName, St
         .collect()
 }
 
-fn ports(services: &BTreeMap<ServiceName, ServiceRelease>) -> BTreeMap<ServiceName, BTreeMap<String, u16>> {
-    services.iter().map(|(n, s)| (n.clone(), s.definition.ports.clone())).collect()
-}
-
 /// The first generation: the stack as it is, its data where it lies.
-pub fn adopted(home: &Home, config: &Config) -> Result<Instance, EngineError> {
-    let (id, release) = release(home, config, &BTreeMap::new())?;
+pub fn first_generation(home: &Home, world: &World, adopted: &Adopted) -> Result<Instance, EngineError> {
+    let (id, release) = &adopted.release;
     Ok(Instance {
         environment: PRODUCTION.to_owned(),
         generation: GenerationId(1),
         versions: release.versions(),
-        ports: ports(&release.services),
-        release: id,
+        ports: world.runtime.ports(home, &adopted.release)?,
+        release: id.clone(),
         dir: "generations/1".to_owned(),
-        stores: configured_stores(home, config),
-        project: None,
+        stores: adopted.stores.clone(),
+        project: adopted.project.clone(),
     })
 }
 
 /// Production as it is; stores that were configured since are taken from where they lie.
-pub fn production(home: &Home, config: &Config) -> Result<(Pointer, Instance), EngineError> {
+pub fn production(home: &Home, config: &Config, world: &World) -> Result<(Pointer, Instance), EngineError> {
     let Some(pointer) = home.pointer()? else {
         return Err(EngineError::refused(
             "the stack has not been started by Switchback yet",
@@ -206,28 +225,11 @@ pub fn production(home: &Home, config: &Config) -> Result<(Pointer, Instance), E
         ));
     };
     let mut instance = home.generation(pointer.current)?.instance;
-    for (name, place) in configured_stores(home, config) {
+    for (name, place) in world.runtime.stores(home, config)? {
         instance.stores.entry(name).or_insert(place);
     }
     instance.stores.retain(|name, _| config.stores.contains_key(name));
     Ok((pointer, instance))
-}
-
-/// Bytes that one clone of all stores takes; 0 where blocks can be shared.
-pub fn clone_bytes(home: &Home, instance: &Instance) -> Result<(u64, bool), EngineError> {
-    let mut bytes = 0;
-    let mut shared = true;
-    for place in instance.stores.values() {
-        let path = Path::new(&place.path);
-        if !path.exists() {
-            continue;
-        }
-        if !path.parent().is_some_and(|p| store::can_reflink(p, &home.state())) {
-            shared = false;
-            bytes += store::size_bytes(place.kind, path)?;
-        }
-    }
-    Ok((bytes, shared))
 }
 
 /// Ports that nobody listens on, all different.
@@ -265,15 +267,22 @@ pub struct Target {
 }
 
 /// Facts of a rehearsal.
-pub fn rehearse_facts(home: &Home, config: &Config, target: &Target) -> Result<RehearseFacts, EngineError> {
-    let (_, instance) = production(home, config)?;
-    let (id, release) = release(home, config, &target.versions)?;
+pub fn rehearse_facts(
+    home: &Home,
+    config: &Config,
+    world: &World,
+    target: &Target,
+    stage: &Stage<'_>,
+) -> Result<RehearseFacts, EngineError> {
+    let (_, instance) = production(home, config, world)?;
+    let made = world.runtime.release(home, config, &target.versions, stage)?;
+    let target_ports = world.runtime.ports(home, &made)?;
+    let (id, release) = made;
     if id == instance.release {
         return Err(nothing_to_do(config));
     }
-    let (bytes, shared) = clone_bytes(home, &instance)?;
+    let Cost { bytes, shared } = world.data.cost(&instance, &home.state())?;
     let copies = if config.rehearsal.code_only_rollback { 4 } else { 3 };
-    let target_ports = ports(&release.services);
     let count: usize = target_ports.values().chain(instance.ports.values()).map(BTreeMap::len).sum();
     Ok(RehearseFacts {
         run: new_run(),
@@ -289,7 +298,7 @@ pub fn rehearse_facts(home: &Home, config: &Config, target: &Target) -> Result<R
         budget_ms: config.rollback.budget.as_millis(),
         valid_ms: config.rehearsal.valid.as_millis(),
         code_only: config.rehearsal.code_only_rollback,
-        production_runs: !crate::runtime::process::instance_members(home, &instance)?.is_empty(),
+        production_runs: !world.runtime.running(home, &instance)?.is_empty(),
         production: instance,
     })
 }
@@ -312,15 +321,19 @@ const SMALL_BYTES: u64 = 128 << 20;
 pub fn promote_facts(
     home: &Home,
     config: &Config,
+    world: &World,
     target: &Target,
     waiver: Option<String>,
+    stage: &Stage<'_>,
 ) -> Result<PromoteFacts, EngineError> {
-    let (pointer, instance) = production(home, config)?;
-    let (id, release) = release(home, config, &target.versions)?;
+    let (pointer, instance) = production(home, config, world)?;
+    let made = world.runtime.release(home, config, &target.versions, stage)?;
+    let target_ports = world.runtime.ports(home, &made)?;
+    let (id, release) = made;
     if id == instance.release {
         return Err(nothing_to_do(config));
     }
-    let (bytes, shared) = clone_bytes(home, &instance)?;
+    let Cost { bytes, shared } = world.data.cost(&instance, &home.state())?;
     let highest = home.generation_ids()?.last().copied().unwrap_or(pointer.current);
     let before: BTreeMap<ServiceName, String> = config
         .services
@@ -344,7 +357,7 @@ pub fn promote_facts(
         previous: pointer.previous,
         next: GenerationId(highest.0 + 1),
         target_versions: release.versions(),
-        target_ports: ports(&release.services),
+        target_ports,
         target: id,
         edit: (before, after),
         cheap_base: shared || bytes <= SMALL_BYTES,

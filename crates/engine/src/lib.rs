@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod checks;
+pub mod data;
 pub mod detect;
 pub mod engine;
 pub mod error;
@@ -21,6 +22,7 @@ pub mod session;
 pub mod store;
 pub mod verify;
 pub mod watch;
+pub mod world;
 
 /// The name of this host, as `uname -n` prints it.
 pub fn host_name() -> String {

@@ -7,7 +7,9 @@ use crate::gather::{self, Target};
 use crate::home::{CONFIG_FILE, Home, create_dir};
 use crate::journal::Journal;
 use crate::lock::Lock;
+use crate::runtime::Stage;
 use crate::watch;
+use crate::world::World;
 use std::time::Duration;
 use switchback_core::config::Config;
 use switchback_core::ids::{GenerationId, RunId};
@@ -76,8 +78,14 @@ impl<'h> Session<'h> {
     }
 
     /// Plans a rehearsal.
-    pub fn plan_rehearsal(&self, config: &Config, target: &Target) -> Result<Plan, EngineError> {
-        Ok(plan::rehearse(&gather::rehearse_facts(self.home, config, target)?))
+    pub fn plan_rehearsal(
+        &self,
+        config: &Config,
+        target: &Target,
+        stage: &Stage<'_>,
+    ) -> Result<Plan, EngineError> {
+        let world = World::open(config)?;
+        Ok(plan::rehearse(&gather::rehearse_facts(self.home, config, &world, target, stage)?))
     }
 
     /// Plans a promotion, and confirms that a certificate permits it.
@@ -86,8 +94,10 @@ impl<'h> Session<'h> {
         config: &Config,
         target: &Target,
         waiver: Option<String>,
+        stage: &Stage<'_>,
     ) -> Result<Plan, EngineError> {
-        let plan = plan::promote(&gather::promote_facts(self.home, config, target, waiver)?);
+        let world = World::open(config)?;
+        let plan = plan::promote(&gather::promote_facts(self.home, config, &world, target, waiver, stage)?);
         gather::certificate_holds(self.home, &plan)?;
         Ok(plan)
     }
@@ -134,25 +144,15 @@ impl<'h> Session<'h> {
     }
 
     /// Plans to start production, adopting the stack if it has no generation yet.
-    pub fn plan_up(&self, config: &Config) -> Result<Plan, EngineError> {
+    pub fn plan_up(&self, config: &Config, stage: &Stage<'_>) -> Result<Plan, EngineError> {
         let (instance, adopt) = match self.home.pointer()? {
             Some(pointer) => (self.home.generation(pointer.current)?.instance, false),
-            None => (gather::adopted(self.home, config)?, true),
-        };
-        if adopt {
-            for (name, ports) in &instance.ports {
-                for (port_name, port) in ports {
-                    if crate::runtime::process::table::port_taken(*port) {
-                        return Err(EngineError::refused(
-                            format!("port {port} ({name}.{port_name}) is already in use"),
-                            format!(
-                                "if {name} is running by itself, stop it first: Switchback starts it from now on"
-                            ),
-                        ));
-                    }
-                }
+            None => {
+                let world = World::open(config)?;
+                let adopted = world.runtime.adopted(self.home, config, stage)?;
+                (gather::first_generation(self.home, &world, &adopted)?, true)
             }
-        }
+        };
         Ok(plan::up(
             gather::new_run(),
             config.stack.clone(),

@@ -9,17 +9,17 @@ use crate::error::{EngineError, io};
 use crate::home::Home;
 use crate::journal::Journal;
 use crate::lock::Lock;
+use crate::runtime::Placement;
 use crate::runtime::process::start::own_program;
-use crate::runtime::process::{Placement, read_back};
 use crate::session::Session;
-use std::collections::BTreeMap;
+use crate::world::World;
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use switchback_core::check::Verdict;
-use switchback_core::config::{Config, Service};
-use switchback_core::ids::{RunId, ServiceName};
+use switchback_core::config::Config;
+use switchback_core::ids::RunId;
 use switchback_core::journal::{Event, RunState};
 use switchback_core::plan::{CheckPhase, OnFailure, Plan, Procedure};
 
@@ -189,8 +189,7 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
         });
     };
     let release = home.release(&instance.release)?;
-    let services: BTreeMap<ServiceName, Service> =
-        release.services.iter().map(|(n, s)| (n.clone(), s.definition.clone())).collect();
+    let world = World::open(&config)?;
     let placement = Placement { home, config: &config, instance, release: &release };
     let suite = Suite::load(home, run, &config)?;
     let mut failures = trial.state.trial.as_ref().map_or(0, |t| t.failures_in_a_row);
@@ -212,7 +211,7 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
             // The command line was killed between the beginning of the trial and its own end.
             ended = take_over(home, cancel, observe)?;
         }
-        match look(home, &placement, &services, &suite, run) {
+        match look(home, &world, &placement, &suite, run) {
             Ok(look) => {
                 errors = 0;
                 probes += 1;
@@ -267,30 +266,25 @@ fn sleep(every: Duration, deadline_ms: i64, failures: u32, cancel: &Cancel) {
 
 fn look(
     home: &Home,
+    world: &World,
     placement: &Placement<'_>,
-    services: &BTreeMap<ServiceName, Service>,
     suite: &Suite,
     run: &RunId,
 ) -> Result<Look, EngineError> {
     let mut seen = Vec::new();
     let mut ok = true;
-    if let Err(differences) = read_back(home, placement.instance, services)? {
+    if let Err(differences) = world.runtime.read_back(placement)? {
         ok = false;
         seen.extend(differences);
     }
-    for name in services.keys() {
-        let path = placement.service_dir(name).join(crate::runtime::process::shim::STATE_FILE);
-        let state: crate::runtime::process::shim::State = crate::home::read_json(&path)?;
-        if state.quick_exits > 1 {
-            ok = false;
-            seen.push(format!(
-                "{name} restarts again and again: it {}",
-                state.last_exit.as_deref().unwrap_or("ended")
-            ));
-        }
+    let restarting = world.runtime.restarting(placement)?;
+    if !restarting.is_empty() {
+        ok = false;
+        seen.extend(restarting);
     }
     let run_dir = home.run_dir(run);
     let target = Target {
+        world,
         placement: *placement,
         environment: "production".to_owned(),
         run: run.as_str(),

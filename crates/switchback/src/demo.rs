@@ -23,6 +23,7 @@ use switchback_core::report::{Conclusion, Report};
 use switchback_engine::engine::{Notice, RunEnd};
 use switchback_engine::gather::{Target, free_ports};
 use switchback_engine::home::Home;
+use switchback_engine::runtime::Stage;
 use switchback_engine::session::Session;
 
 /// Options of the demo.
@@ -148,20 +149,19 @@ impl Demo<'_> {
     /// The three upgrades; returns the writes that users were told are safe, and those found exported.
     fn tell(&mut self) -> Result<(Ids, Ids), Trouble> {
         self.heading("1/6  Start version 1.0.0, adopted as generation 1");
-        #[expect(
-            clippy::redundant_closure_for_method_calls,
-            reason = "the method path is not general enough over lifetimes"
-        )]
-        self.run("Version 1.0.0 starts", Conclusion::Pass, |session, config| session.plan_up(config))?;
+        self.run("Version 1.0.0 starts", Conclusion::Pass, |session, config| {
+            session.plan_up(config, &Stage::quiet())
+        })?;
 
         self.heading("2/6  Rehearse 2.0.0 on a clone: migration, checks, rollback for real");
         let good = self.target("2.0.0")?;
-        self.run("2.0.0 is rehearsed", Conclusion::Pass, |s, c| s.plan_rehearsal(c, &good))?;
+        self.run("2.0.0 is rehearsed", Conclusion::Pass, |s, c| s.plan_rehearsal(c, &good, &Stage::quiet()))?;
 
         self.heading("3/6  Promote 2.0.0; users are writing meanwhile");
         let users = Users::begin(self.port, &self.token);
-        let run =
-            self.run("2.0.0 is promoted", Conclusion::OnTrial, |s, c| s.plan_promotion(c, &good, None))?;
+        let run = self.run("2.0.0 is promoted", Conclusion::OnTrial, |s, c| {
+            s.plan_promotion(c, &good, None, &Stage::quiet())
+        })?;
         let passed = matches!(self.wait_for_trial(&run)?, Event::TrialConfirmed { .. });
         self.chapter(
             "2.0.0 passes its trial",
@@ -174,18 +174,19 @@ impl Demo<'_> {
         self.heading("4/6  Rehearse 2.1.0, whose migration quietly loses rows");
         let lossy = self.target("2.1.0")?;
         self.run("2.1.0 is refused by its rehearsal", Conclusion::Refused, |s, c| {
-            s.plan_rehearsal(c, &lossy)
+            s.plan_rehearsal(c, &lossy, &Stage::quiet())
         })?;
 
         self.heading("5/6  Rehearse 2.2.0, which leaks a database connection with every request");
         let leaky = self.target("2.2.0")?;
         self.run("2.2.0 passes: nothing shows in so short a time", Conclusion::Pass, |s, c| {
-            s.plan_rehearsal(c, &leaky)
+            s.plan_rehearsal(c, &leaky, &Stage::quiet())
         })?;
 
         self.heading("6/6  Promote 2.2.0; its users make it fail, and the watchdog rolls it back");
-        let run =
-            self.run("2.2.0 is promoted", Conclusion::OnTrial, |s, c| s.plan_promotion(c, &leaky, None))?;
+        let run = self.run("2.2.0 is promoted", Conclusion::OnTrial, |s, c| {
+            s.plan_promotion(c, &leaky, None, &Stage::quiet())
+        })?;
         let users = Users::begin(self.port, &self.token);
         let failed = matches!(self.wait_for_trial(&run)?, Event::TrialFailed { .. });
         let acknowledged = users.end();

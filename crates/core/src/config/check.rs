@@ -1,16 +1,18 @@
 //! Rules that the shape of the file cannot express.
 
-use super::{Config, ConfigError, Service, line_of, suggest, template};
+use super::located::has_key;
+use super::{Config, ConfigError, RuntimeKind, Service, line_of, suggest, template};
+use crate::data::StoreKind;
 use crate::ids::ServiceName;
 use std::collections::{BTreeMap, BTreeSet};
 
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     text: &'a str,
     file: &'a str,
 }
 
 impl Checker<'_> {
-    fn error(&self, path: &str, message: impl Into<String>, hint: Option<String>) -> ConfigError {
+    pub(super) fn error(&self, path: &str, message: impl Into<String>, hint: Option<String>) -> ConfigError {
         ConfigError {
             file: self.file.to_owned(),
             line: line_of(self.text, path).unwrap_or(0),
@@ -22,34 +24,10 @@ impl Checker<'_> {
 
 pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), ConfigError> {
     let checker = Checker { text, file };
-    if config.services.is_empty() {
-        return Err(checker.error(
-            "services",
-            "no service is configured",
-            Some("add one under `services:`".into()),
-        ));
+    match config.runtime {
+        RuntimeKind::Process => check_process(config, &checker)?,
+        RuntimeKind::Compose => super::check_compose::check(config, &checker)?,
     }
-    let mut used_ports: BTreeMap<u16, String> = BTreeMap::new();
-    for (name, service) in &config.services {
-        check_service(config, name, service, &checker)?;
-        for (port_name, port) in &service.ports {
-            let path = format!("services.{name}.ports.{port_name}");
-            if *port == 0 {
-                return Err(checker.error(&path, format!("{path}: port 0 is not a fixed port"), None));
-            }
-            if let Some(other) = used_ports.insert(*port, path.clone()) {
-                let line = line_of(text, &other).unwrap_or(0);
-                return Err(checker.error(
-                    &path,
-                    format!("{path}: port {port} is already used by {other} (line {line})"),
-                    Some("give each service its own port".into()),
-                ));
-            }
-        }
-    }
-    check_cycles(config, &checker)?;
-    check_stores(config, &checker)?;
-    check_used(config, &checker)?;
     for (index, invariant) in config.checks.invariants.iter().enumerate() {
         if !config.stores.contains_key(&invariant.store) {
             let hint =
@@ -77,6 +55,45 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
     Ok(())
 }
 
+fn check_process(config: &Config, checker: &Checker<'_>) -> Result<(), ConfigError> {
+    if config.services.is_empty() {
+        return Err(checker.error(
+            "services",
+            "no service is configured",
+            Some("add one under `services:`".into()),
+        ));
+    }
+    if config.compose.is_some() {
+        return Err(checker.error(
+            "compose",
+            "`compose` belongs to `runtime: compose`, and the runtime is `process`",
+            Some("write `runtime: compose`, or remove `compose`".into()),
+        ));
+    }
+    let mut used_ports: BTreeMap<u16, String> = BTreeMap::new();
+    for (name, service) in &config.services {
+        check_service(config, name, service, checker)?;
+        for (port_name, port) in &service.ports {
+            let path = format!("services.{name}.ports.{port_name}");
+            if *port == 0 {
+                return Err(checker.error(&path, format!("{path}: port 0 is not a fixed port"), None));
+            }
+            if let Some(other) = used_ports.insert(*port, path.clone()) {
+                let line = line_of(checker.text, &other).unwrap_or(0);
+                return Err(checker.error(
+                    &path,
+                    format!("{path}: port {port} is already used by {other} (line {line})"),
+                    Some("give each service its own port".into()),
+                ));
+            }
+        }
+    }
+    check_cycles(config, checker)?;
+    check_stores(config, checker)?;
+    check_used(config, checker)?;
+    Ok(())
+}
+
 fn check_service(
     config: &Config,
     name: &ServiceName,
@@ -84,6 +101,15 @@ fn check_service(
     checker: &Checker<'_>,
 ) -> Result<(), ConfigError> {
     let at = |key: &str| format!("services.{name}.{key}");
+    for key in ["version", "command", "health"] {
+        if !has_key(checker.text, &at(key)) {
+            return Err(checker.error(
+                &format!("services.{name}"),
+                format!("the key {key:?} is missing in services.{name}"),
+                Some(format!("add `{key}:`")),
+            ));
+        }
+    }
     if service.command.is_empty() {
         return Err(checker.error(&at("command"), format!("{}: the command is empty", at("command")), None));
     }
@@ -94,15 +120,51 @@ fn check_service(
             Some("a version may not be empty or contain '/' or '..'".into()),
         ));
     }
-    let health = &service.health;
-    let kinds = [health.http.is_some(), health.tcp.is_some(), health.command.is_some()];
-    if kinds.iter().filter(|k| **k).count() != 1 {
+    if health_kinds(service) != 1 {
         return Err(checker.error(
             &at("health"),
             format!("{}: exactly one of http, tcp and command must be given", at("health")),
             Some("for example  health: { http: /health }".into()),
         ));
     }
+    check_health(name, service, checker)?;
+    for needed in &service.needs {
+        if !config.services.contains_key(needed) {
+            let hint = suggest(needed.as_str(), config.services.keys().map(ServiceName::as_str));
+            return Err(checker.error(
+                &at("needs"),
+                format!("{}: there is no service {:?}", at("needs"), needed.as_str()),
+                hint.map(|h| format!("did you mean {h:?}?")),
+            ));
+        }
+    }
+    for path in service.config.iter().chain(&service.env_file) {
+        if !stays_inside(path) {
+            return Err(checker.error(
+                &at("config"),
+                format!("{}: {path:?} leaves the stack's folder", at("config")),
+                Some("only files below the stack's folder can belong to a generation".into()),
+            ));
+        }
+    }
+    check_templates(config, name, service, checker)
+}
+
+/// How many kinds of health check are given.
+pub(super) fn health_kinds(service: &Service) -> usize {
+    let health = &service.health;
+    let kinds = [health.http.is_some(), health.tcp.is_some(), health.command.is_some()];
+    kinds.iter().filter(|k| **k).count()
+}
+
+/// Confirms that the health check's path and ports make sense.
+pub(super) fn check_health(
+    name: &ServiceName,
+    service: &Service,
+    checker: &Checker<'_>,
+) -> Result<(), ConfigError> {
+    let at = |key: &str| format!("services.{name}.{key}");
+    let health = &service.health;
     if let Some(path) = &health.http
         && !path.starts_with('/')
     {
@@ -147,26 +209,7 @@ fn check_service(
             Some("add `port: NAME`".into()),
         ));
     }
-    for needed in &service.needs {
-        if !config.services.contains_key(needed) {
-            let hint = suggest(needed.as_str(), config.services.keys().map(ServiceName::as_str));
-            return Err(checker.error(
-                &at("needs"),
-                format!("{}: there is no service {:?}", at("needs"), needed.as_str()),
-                hint.map(|h| format!("did you mean {h:?}?")),
-            ));
-        }
-    }
-    for path in service.config.iter().chain(&service.env_file) {
-        if !stays_inside(path) {
-            return Err(checker.error(
-                &at("config"),
-                format!("{}: {path:?} leaves the stack's folder", at("config")),
-                Some("only files below the stack's folder can belong to a generation".into()),
-            ));
-        }
-    }
-    check_templates(config, name, service, checker)
+    Ok(())
 }
 
 /// The texts of a service that may hold placeholders, with the key they stand under.
@@ -278,6 +321,13 @@ fn check_stores(config: &Config, checker: &Checker<'_>) -> Result<(), ConfigErro
     let mut seen: Vec<(String, &str)> = Vec::new();
     for (name, store) in &config.stores {
         let at = format!("stores.{name}.path");
+        if store.kind == StoreKind::Postgres || store.volume.is_some() || store.service.is_some() {
+            return Err(checker.error(
+                &format!("stores.{name}"),
+                format!("stores.{name}: Postgres, `volume` and `service` need `runtime: compose`"),
+                Some("with `runtime: process` a store is `{ kind: sqlite | files, path: PATH }`".into()),
+            ));
+        }
         let path = std::path::Path::new(&store.path);
         let clean = path.components().collect::<std::path::PathBuf>().to_string_lossy().into_owned();
         if store.path.is_empty()

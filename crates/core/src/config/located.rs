@@ -81,6 +81,20 @@ fn line_of_key(text: &str, path: &str, key: &str) -> Option<usize> {
     line_of(text, &full)
 }
 
+/// Whether the text has a key at a dotted path (without list indexes).
+pub(super) fn has_key(text: &str, path: &str) -> bool {
+    let Ok(root) = marked_yaml::parse_yaml(0, text) else { return false };
+    let mut node = &root;
+    for part in path.split('.') {
+        let Some((_, next)) = node.as_mapping().and_then(|m| m.iter().find(|(k, _)| k.as_str() == part))
+        else {
+            return false;
+        };
+        node = next;
+    }
+    true
+}
+
 /// The line (from 1) of the key or list element that a dotted path names (`services.hub.ports.http`,
 /// `checks.invariants[0]`), or of its closest existing parent.
 pub fn line_of(text: &str, path: &str) -> Option<usize> {

@@ -3,6 +3,7 @@
 //! Owns what the file may say. Reading the file from disk and looking at the host is the engine's.
 
 mod check;
+mod check_compose;
 mod located;
 pub mod template;
 
@@ -24,7 +25,12 @@ pub struct Config {
     /// What runs the services.
     #[serde(default)]
     pub runtime: RuntimeKind,
-    /// The services, by name.
+    /// The Compose project; only with `runtime: compose`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compose: Option<Compose>,
+    /// The services, by name. With `runtime: compose` they come from the Compose files, and here stands only what these do
+    /// not say.
+    #[serde(default)]
     pub services: BTreeMap<ServiceName, Service>,
     /// The stores, by name.
     #[serde(default)]
@@ -59,18 +65,52 @@ pub enum RuntimeKind {
     /// Local processes, detached from the terminal.
     #[default]
     Process,
+    /// The containers of a Docker Compose project.
+    Compose,
 }
 
-/// One service: a local process.
+impl RuntimeKind {
+    /// As written in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Compose => "compose",
+        }
+    }
+}
+
+/// The Compose project of a stack.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Compose {
+    /// The Compose files, relative to the stack. By default what `docker compose` would take: COMPOSE_FILE in `.env`, else
+    /// `compose.yaml` (or `compose.yml`, `docker-compose.yaml`, `docker-compose.yml`) and its override file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// The project's name; by default what `docker compose` would take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// Profiles that are active.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<String>,
+    /// Volumes (their keys) and host paths that services may write to and that are no stores: every generation uses the
+    /// same ones, and a rollback does not bring them back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<String>,
+}
+
+/// One service: a local process, or what a Compose file does not say about a container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// The version to run; `{version}` in `release` is replaced by it.
+    /// The version to run; `{version}` in `release` is replaced by it. With Compose: the image's tag.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub version: String,
     /// Path of the release artefact (file or folder), relative to the stack; its hash is part of the release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
     /// Program and arguments. Templates: see `docs/upgrade-infrastructure/reference/configuration.md`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
     /// Program and arguments that migrate the data to this version; runs before the service starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -85,10 +125,12 @@ pub struct Service {
     /// A file with `NAME=value` lines, for secrets; it belongs to the generation like `config`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env_file: Option<String>,
-    /// Named ports the service listens on in production. Staging gets free ones.
+    /// Named ports the service listens on in production. Staging gets free ones. With Compose: the container's ports.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<String, u16>,
-    /// When the service counts as healthy.
+    /// When the service counts as healthy. With Compose, by default: when its container's own health check says so, or,
+    /// where it has none, when it runs.
+    #[serde(default)]
     pub health: Health,
     /// Files, relative to the stack, that belong to the generation; they are copied to the working folder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -104,7 +146,7 @@ pub struct Service {
     pub restart: Restart,
 }
 
-/// When a service counts as healthy. Exactly one of `http`, `tcp`, `command`.
+/// When a service counts as healthy. Exactly one of `http`, `tcp`, `command`; with Compose at most one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
@@ -129,6 +171,20 @@ pub struct Health {
     /// One probe may take this long.
     #[serde(default = "defaults::probe_timeout")]
     pub timeout: Span,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            http: None,
+            tcp: None,
+            command: None,
+            port: None,
+            stable: defaults::stable(),
+            start: defaults::start(),
+            timeout: defaults::probe_timeout(),
+        }
+    }
 }
 
 /// How a service is stopped.
@@ -178,8 +234,29 @@ pub enum Restart {
 pub struct Store {
     /// What kind of data it is.
     pub kind: StoreKind,
-    /// Where production's data lies before the first promotion, relative to the stack.
+    /// Where production's data lies before the first promotion, relative to the stack. With Compose: the host path of a bind
+    /// mount; or, beside `volume` or `target`, the path below it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub path: String,
+    /// Compose: the volume (its key in the Compose file) that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// Compose: the service that runs the Postgres server, or that mounts the `target`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// Compose: where the service mounts it; for volumes that have no name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Postgres: the role that reads everything; by default POSTGRES_USER of the service, else `postgres`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Postgres: the variable of the service's environment that holds the role's password, where the server wants one
+    /// on its own socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_env: Option<String>,
+    /// Postgres: the databases that are compared; by default all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<String>,
 }
 
 /// How staging environments differ from production.
@@ -397,6 +474,26 @@ impl Config {
             groups.push(group.into_iter().cloned().collect());
         }
         groups
+    }
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self {
+            version: String::new(),
+            release: None,
+            command: Vec::new(),
+            migrate: Vec::new(),
+            migrate_deadline: defaults::migrate_deadline(),
+            env: BTreeMap::new(),
+            env_file: None,
+            ports: BTreeMap::new(),
+            health: Health::default(),
+            config: Vec::new(),
+            stop: Stop::default(),
+            needs: Vec::new(),
+            restart: Restart::default(),
+        }
     }
 }
 

@@ -170,6 +170,13 @@ pub enum Op {
         /// The instance.
         instance: String,
     },
+    /// Copies ahead, while the source is in use, what the clone can then take over.
+    Precopy {
+        /// Source instance.
+        from: String,
+        /// Target instance.
+        to: String,
+    },
     /// Clones every store of one instance into another, cut at one moment.
     Clone {
         /// Source instance.

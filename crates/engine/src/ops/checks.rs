@@ -24,6 +24,7 @@ pub fn check(context: &Context<'_>, keys: &[String], phase: CheckPhase) -> Resul
     let list: Vec<checks::Target<'_>> = targets
         .iter()
         .map(|(instance, release)| checks::Target {
+            world: context.world,
             placement: context.placement(instance, release),
             environment: environment(&instance.environment),
             run: context.plan.run.as_str(),

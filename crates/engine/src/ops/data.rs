@@ -1,24 +1,18 @@
 //! Cloning, fingerprinting and exporting the stores of instances.
 
 use super::{Context, Failed};
+use crate::data::Work;
 use crate::engine::Notice;
 use crate::error::{EngineError, io};
 use crate::home::create_dir;
-use crate::runtime::process::instance_members;
 use crate::scratch::Scratch;
-use crate::store::{self, Progress, Source};
+use crate::store::Progress;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use switchback_core::duration::{human_bytes, human_ms};
+use std::path::PathBuf;
 use switchback_core::ids::{StepId, StoreName};
 use switchback_core::journal::{ErrorKind, Output, StepError};
 use switchback_core::plan::CloneMode;
-use switchback_core::release::{Instance, StorePlace};
-
-/// Where the clone that later writes are recognised by lies.
-pub fn base_dir(context: &Context<'_>, instance: &Instance) -> PathBuf {
-    context.home.instance_dir(instance).join("base")
-}
+use switchback_core::release::Instance;
 
 /// A folder for private copies while reading cold stores; emptied with the run.
 pub fn temp_dir(context: &Context<'_>) -> Result<PathBuf, EngineError> {
@@ -28,28 +22,45 @@ pub fn temp_dir(context: &Context<'_>) -> Result<PathBuf, EngineError> {
 }
 
 /// Calls with a progress that tells the observer and honours a cancellation.
-fn with_progress<T>(context: &Context<'_>, what: &str, work: impl FnOnce(&Progress<'_>) -> T) -> T {
+pub fn with_progress<T>(context: &Context<'_>, what: &str, work: impl FnOnce(&Progress<'_>) -> T) -> T {
     let cancelled = || context.cancel.requested();
     let report = |done, total| (context.observe)(&Notice::Doing { text: what, done, total });
     work(&Progress { cancel: &cancelled, report: &report })
 }
 
 fn must_be_cold(context: &Context<'_>, instance: &Instance) -> Result<(), EngineError> {
-    let members = instance_members(context.home, instance)?;
-    match members.first() {
+    match context.world.runtime.running(context.home, instance)?.first() {
         None => Ok(()),
-        Some(process) => Err(EngineError::Internal {
-            detail: format!(
-                "process {} still runs on {}, whose data must not change now",
-                process.pid,
-                instance.key()
-            ),
+        Some(found) => Err(EngineError::Internal {
+            detail: format!("{found} still runs on {}, whose data must not change now", instance.key()),
         }),
     }
 }
 
-fn places(instance: &Instance) -> impl Iterator<Item = (&StoreName, &StorePlace, &Path)> {
-    instance.stores.iter().map(|(name, place)| (name, place, Path::new(&place.path)))
+fn scratch_of(context: &Context<'_>, instance: &Instance) -> Result<Scratch, EngineError> {
+    Scratch::open(context.home, &instance.dir)?
+        .ok_or_else(|| EngineError::Internal { detail: format!("{} was not prepared", instance.key()) })
+}
+
+/// Calls with everything that work on data needs.
+pub fn working<T>(
+    context: &Context<'_>,
+    what: &str,
+    work: impl FnOnce(&Work<'_>) -> Result<T, EngineError>,
+) -> Result<T, EngineError> {
+    let temp = temp_dir(context)?;
+    with_progress(context, what, |progress| {
+        context.staged(|stage| work(&Work { stage: *stage, progress, temp: &temp }))
+    })
+}
+
+/// Copies ahead what a later clone can take over.
+pub fn precopy(context: &Context<'_>, from: &str, to: &str) -> Result<Output, Failed> {
+    let (source, target) = (context.instance(from)?, context.instance(to)?);
+    let (old, new) = (context.release(source)?, context.release(target)?);
+    let (from, to) = (context.placement(source, &old), context.placement(target, &new));
+    let scratch = scratch_of(context, target)?;
+    Ok(working(context, "copying ahead", |w| context.world.data.precopy(&from, &to, &scratch, w))?)
 }
 
 /// Clones all stores of one instance into another.
@@ -58,62 +69,21 @@ pub fn clone(context: &Context<'_>, from: &str, to: &str, mode: CloneMode) -> Re
     if mode == CloneMode::Cold {
         must_be_cold(context, source)?;
     }
-    let scratch = Scratch::open(context.home, &target.dir)?
-        .ok_or_else(|| EngineError::Internal { detail: format!("{} was not prepared", target.key()) })?;
-    let mut output = Output::default();
-    for (name, place, src) in places(source) {
-        let Some(dst) = target.stores.get(name).map(|p| PathBuf::from(&p.path)) else { continue };
-        // What an earlier attempt left may be incomplete or from another moment.
-        scratch.remove_part(&dst)?;
-        if let Some(parent) = dst.parent() {
-            create_dir(parent)?;
-        }
-        if !src.exists() {
-            output.notes.push(format!("{name}: {} does not exist yet; nothing to clone", src.display()));
-            continue;
-        }
-        let what = format!("cloning {name}");
-        let stats = with_progress(context, &what, |progress| match mode {
-            CloneMode::Live => store::clone_live(place.kind, src, &dst, progress),
-            CloneMode::Cold => store::clone_cold(place.kind, src, &dst, progress),
-        })?;
-        output.notes.push(format!(
-            "{name}: {} in {}{}",
-            human_bytes(stats.bytes),
-            human_ms(stats.took_ms),
-            if stats.reflinked > 0 && stats.bytes_written == 0 { ", blocks shared (reflink)" } else { "" }
-        ));
-        output.copies.insert(name.clone(), stats);
-        context.midway();
-    }
-    if source.stores.is_empty() {
-        context.midway();
-    }
-    Ok(output)
+    let (old, new) = (context.release(source)?, context.release(target)?);
+    let (from, to) = (context.placement(source, &old), context.placement(target, &new));
+    let scratch = scratch_of(context, target)?;
+    Ok(working(context, "cloning", |w| context.world.data.clone(&from, &to, mode, &scratch, w))?)
 }
 
 /// Keeps a clone of an instance's stores beside it.
 pub fn base(context: &Context<'_>, instance: &str, source: &str) -> Result<Output, Failed> {
     let (instance, source) = (context.instance(instance)?, context.instance(source)?);
     must_be_cold(context, source)?;
-    let scratch = Scratch::open(context.home, &instance.dir)?
-        .ok_or_else(|| EngineError::Internal { detail: format!("{} was not prepared", instance.key()) })?;
-    let base = base_dir(context, instance);
-    let mut output = Output::default();
-    scratch.remove_part(&base)?;
-    let partial = base.with_file_name("base.partial");
-    scratch.remove_part(&partial)?;
-    create_dir(&partial)?;
-    for (name, place, src) in places(source).filter(|(_, _, src)| src.exists()) {
-        let dst = partial.join(name.as_str());
-        let stats =
-            with_progress(context, "keeping a clone", |p| store::clone_cold(place.kind, src, &dst, p))?;
-        output.copies.insert(name.clone(), stats);
-    }
-    context.midway();
-    std::fs::rename(&partial, &base).map_err(io("rename", &partial))?;
-    crate::home::sync_dir(scratch.path())?;
-    Ok(output)
+    let (own, old) = (context.release(instance)?, context.release(source)?);
+    let (beside, from) = (context.placement(instance, &own), context.placement(source, &old));
+    let scratch = scratch_of(context, instance)?;
+    let what = "keeping a clone";
+    Ok(working(context, what, |w| context.world.data.keep_base(&from, &beside, &scratch, w))?)
 }
 
 /// Takes fingerprints, and compares them with earlier ones where asked.
@@ -127,14 +97,14 @@ pub fn fingerprint(
     if mode == CloneMode::Cold {
         must_be_cold(context, instance)?;
     }
-    let scratch = temp_dir(context)?;
+    let release = context.release(instance)?;
+    let at = context.placement(instance, &release);
     let mut output = Output::default();
-    for (name, place, path) in places(instance).filter(|(_, _, p)| p.exists()) {
-        let source = match mode {
-            CloneMode::Live => Source::live(path),
-            CloneMode::Cold => Source::cold(path, &scratch),
-        };
-        let found = with_progress(context, "reading", |p| store::fingerprint(place.kind, source, p))?;
+    for name in instance.stores.keys() {
+        if !context.world.data.exists(&at, name)? {
+            continue;
+        }
+        let found = working(context, "reading", |w| context.world.data.fingerprint(&at, name, mode, w))?;
         output.notes.push(format!("{name}: {} items, fingerprint {}", found.items, found.digest.short()));
         output.fingerprints.insert(name.clone(), found);
     }
@@ -202,8 +172,10 @@ pub fn export(context: &Context<'_>, abandoned: &str) -> Result<Output, Failed> 
 
 /// Exports the difference between an instance's stores and the clone kept beside it.
 pub fn export_writes(context: &Context<'_>, instance: &Instance) -> Result<Output, EngineError> {
-    let base = base_dir(context, instance);
-    if !base.is_dir() {
+    let release = context.release(instance)?;
+    let at = context.placement(instance, &release);
+    let data = &context.world.data;
+    if !data.has_base(&at)? {
         return Err(EngineError::refused(
             format!("generation {} has no clone to recognise later writes by", instance.generation),
             "the generation is kept as it is; `switchback gc` will not remove it",
@@ -211,30 +183,22 @@ pub fn export_writes(context: &Context<'_>, instance: &Instance) -> Result<Outpu
     }
     let out = context.home.export_dir(instance.generation);
     create_dir(&out)?;
-    let scratch = temp_dir(context)?;
     let mut output = Output::default();
-    for (name, place, after) in places(instance).filter(|(_, _, p)| p.exists()) {
-        let before = base.join(name.as_str());
+    for name in instance.stores.keys() {
+        if !data.exists(&at, name)? {
+            continue;
+        }
         let target = out.join(name.as_str());
         if target.exists() {
             std::fs::remove_dir_all(&target).map_err(io("remove", &target))?;
         }
-        if !before.exists() {
+        let Some(stats) = working(context, "exporting", |w| data.export(&at, name, &target, w))? else {
             output.notes.push(format!(
                 "{name}: it did not exist before generation {}; its data stays there",
                 instance.generation
             ));
             continue;
-        }
-        let stats = with_progress(context, "exporting", |p| {
-            store::export(
-                place.kind,
-                Source::cold(&before, &scratch),
-                Source::cold(after, &scratch),
-                &target,
-                p,
-            )
-        })?;
+        };
         output.notes.push(format!("{name}: {} writes exported to {}", stats.total(), target.display()));
         output.exports.insert(name.clone(), stats);
     }

@@ -1,15 +1,14 @@
 //! Judging what a migration did to the data.
 
-use super::data::temp_dir;
+use super::data::working;
 use super::{Context, Failed};
-use crate::store::{self, Progress, Source};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 use switchback_core::check::{CheckKind, CheckResult, CheckStep, Failure, Overall, Verdict, overall};
 use switchback_core::data::{PartChange, PartDiff, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::{ErrorKind, Output, StepError};
+use switchback_core::plan::CloneMode;
 use switchback_core::release::Instance;
 
 /// Tables in which migration tools keep their own books; a migration is expected to change them.
@@ -39,24 +38,23 @@ pub fn is_bookkeeping(table: &str) -> bool {
 /// Compares two instances' data and judges the difference.
 pub fn diff(context: &Context<'_>, before: &str, after: &str) -> Result<Output, Failed> {
     let (before, after) = (context.instance(before)?, context.instance(after)?);
-    let scratch = temp_dir(context)?;
+    let (old, new) = (context.release(before)?, context.release(after)?);
+    let (was, is) = (context.placement(before, &old), context.placement(after, &new));
+    let data = &context.world.data;
     let mut output = Output::default();
     for (name, place) in &after.stores {
         let began = Instant::now();
-        let Some(old) = before.stores.get(name).filter(|p| Path::new(&p.path).exists()) else { continue };
-        let path = Path::new(&place.path);
+        if !before.stores.contains_key(name) || !data.exists(&was, name)? {
+            continue;
+        }
         context.say(&format!("comparing {name}"));
         let mut failures = Vec::new();
-        if path.exists() {
-            let found = store::diff(
-                place.kind,
-                Source::cold(Path::new(&old.path), &scratch),
-                Source::live(path),
-                &Progress::none(),
-            )?;
+        if data.exists(&is, name)? {
+            let found = working(context, "comparing", |w| data.diff(&was, &is, name, w))?;
             failures.extend(judge(name, place.kind, &found, &context.config.checks.expected_changes));
-            let sound = store::integrity(place.kind, Source::cold(Path::new(&old.path), &scratch))?;
-            for problem in store::integrity(place.kind, Source::live(path))? {
+            let sound = working(context, "checking", |w| data.integrity(&was, name, CloneMode::Cold, w))?;
+            let problems = working(context, "checking", |w| data.integrity(&is, name, CloneMode::Live, w))?;
+            for problem in problems {
                 if !sound.contains(&problem) {
                     failures.push(Failure { at: name.to_string(), what: problem, ..Failure::default() });
                 }

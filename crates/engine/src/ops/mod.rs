@@ -18,7 +18,8 @@ use crate::engine::{Cancel, Notice, Observer};
 use crate::error::EngineError;
 use crate::fault::{self, At, Way};
 use crate::home::Home;
-use crate::runtime::process::Placement;
+use crate::runtime::{Placement, Stage};
+use crate::world::World;
 use std::path::PathBuf;
 use switchback_core::config::Config;
 use switchback_core::journal::{Output, Record, RunState, StepError};
@@ -29,6 +30,8 @@ use switchback_core::release::{Instance, Release};
 pub struct Context<'a> {
     /// The stack.
     pub home: &'a Home,
+    /// What it runs on.
+    pub world: &'a World,
     /// The plan.
     pub plan: &'a Plan,
     /// The configuration as of the plan.
@@ -94,6 +97,13 @@ impl Context<'_> {
     fn say(&self, text: &str) {
         (self.observe)(&Notice::Doing { text, done: 0, total: 0 });
     }
+    /// Calls with a stage that tells the observer, honours a cancellation and knows the crash points.
+    fn staged<T>(&self, work: impl FnOnce(&Stage<'_>) -> T) -> T {
+        let say = |text: &str| self.say(text);
+        let cancelled = || self.cancel.requested();
+        let midway = || self.midway();
+        work(&Stage { say: &say, cancelled: &cancelled, midway: &midway })
+    }
     /// The middle of an operation's effect, for the crash matrix.
     fn midway(&self) {
         fault::point(self.way, self.step.id.as_str(), At::During);
@@ -105,6 +115,7 @@ pub fn perform(context: &Context<'_>) -> Result<Output, Failed> {
     match &context.step.op {
         Op::Preflight { target, need_bytes } => preflight::preflight(context, target, *need_bytes),
         Op::Prepare { instance } => services::prepare(context, instance),
+        Op::Precopy { from, to } => data::precopy(context, from, to),
         Op::Clone { from, to, mode } => data::clone(context, from, to, *mode),
         Op::Base { instance, source } => data::base(context, instance, source),
         Op::Migrate { instance, service, source } => services::migrate(context, instance, service, source),
@@ -134,6 +145,7 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Flip { from, from_previous, to, .. } => pointer::unflip(context, *from, *from_previous, *to),
         Op::EditVersions { from, to } => versions::edit(context, to, from),
         Op::Preflight { .. }
+        | Op::Precopy { .. }
         | Op::Clone { .. }
         | Op::Base { .. }
         | Op::Migrate { .. }

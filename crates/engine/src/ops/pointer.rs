@@ -31,11 +31,21 @@ pub fn flip(
     if let Some(instance) = context.plan.instances.values().find(|i| i.is_production() && i.generation == to)
         && let Ok(Some(scratch)) = Scratch::open(context.home, &instance.dir)
     {
+        context.world.data.keep(instance)?;
         scratch.keep()?;
     }
     context.midway();
     context.home.set_pointer(Some(&Pointer { format: FORMAT, current: to, previous: to_previous }))?;
+    activated(context, to)?;
     Ok(Output::default())
+}
+
+/// Tells the runtime which generation is production's now.
+fn activated(context: &Context<'_>, current: GenerationId) -> Result<(), EngineError> {
+    let instance = context.plan.instances.values().find(|i| i.is_production() && i.generation == current);
+    let Some(instance) = instance else { return Ok(()) };
+    let release = context.release(instance)?;
+    context.world.runtime.activated(&context.placement(instance, &release))
 }
 
 /// Points production back.
@@ -47,12 +57,16 @@ pub fn unflip(
 ) -> Result<Output, Failed> {
     let pointer = from.map(|current| Pointer { format: FORMAT, current, previous: from_previous });
     context.home.set_pointer(pointer.as_ref())?;
+    if let Some(from) = from {
+        activated(context, from)?;
+    }
     context.midway();
     // The generation was made by this run and is left again: `prepare` may remove it.
     if let Some(instance) = context.plan.instances.values().find(|i| i.is_production() && i.generation == to)
         && context.home.generation(to).is_ok_and(|g| g.created_by == context.plan.run)
     {
         crate::scratch::retire(context.home, &instance.dir)?;
+        context.world.data.retire(instance)?;
     }
     Ok(Output::default())
 }

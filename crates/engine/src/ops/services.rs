@@ -2,44 +2,26 @@
 
 use super::{Context, Failed};
 use crate::error::{EngineError, io};
-use crate::exec::{self, Exec, Inherit, Leftovers};
 use crate::home::create_dir;
-use crate::runtime::process::{self, health, start as starter, table};
+use crate::runtime::migration_log;
 use crate::scratch::Scratch;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use switchback_core::check::Artefact;
-use switchback_core::config::{Config, Service};
 use switchback_core::duration::human_ms;
 use switchback_core::ids::{Digest, ServiceName};
 use switchback_core::journal::{ErrorKind, Output, StepError};
 use switchback_core::plan::{CloneMode, Procedure};
-use switchback_core::release::{FORMAT, Generation, Instance, Release};
-use switchback_core::workflow::Redactor;
-
-fn definitions(release: &Release) -> BTreeMap<ServiceName, Service> {
-    release.services.iter().map(|(n, s)| (n.clone(), s.definition.clone())).collect()
-}
+use switchback_core::release::{FORMAT, Generation, Instance};
 
 /// Makes an instance's folder with its configuration files; records a production generation.
 pub fn prepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
     let instance = context.instance(key)?;
     let scratch = Scratch::create(context.home, &instance.dir)?;
-    let work = scratch.path().join("work");
-    create_dir(&work)?;
-    context.midway();
     let release = context.release(instance)?;
-    let kept = context.home.release_dir(&instance.release).join("config");
-    for relative in release.config.keys() {
-        let (from, to) = (kept.join(relative), work.join(relative));
-        if let Some(parent) = to.parent() {
-            create_dir(parent)?;
-        }
-        scratch.remove_part(&to)?;
-        fs::copy(&from, &to).map_err(io("copy", &from))?;
-    }
+    let at = context.placement(instance, &release);
+    context.staged(|stage| context.world.runtime.prepare(&at, &scratch, stage))?;
     if instance.is_production() {
         let generation = Generation {
             format: FORMAT,
@@ -88,7 +70,7 @@ pub fn unprepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
     }
     keep_logs(context, instance, &mut output)?;
     context.midway();
-    scratch.remove()?;
+    remove(context, instance, scratch)?;
     Ok(output)
 }
 
@@ -99,32 +81,10 @@ const STARTED: &str = "started";
 pub fn start(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
     let instance = context.instance(key)?;
     let release = context.release(instance)?;
-    let placement = context.placement(instance, &release);
-    let services = definitions(&release);
-    let mut output = Output::default();
+    let at = context.placement(instance, &release);
     fs::write(context.home.instance_dir(instance).join(STARTED), b"")
         .map_err(io("write in", &context.home.instance_dir(instance)))?;
-    for group in Config::start_order(&services) {
-        let began = Instant::now();
-        for name in &group {
-            starter::start(&placement, name, &services[name])?;
-        }
-        context.midway();
-        for name in &group {
-            let service = &services[name];
-            context.say(&format!("waiting until {name} is healthy"));
-            let cancelled = || context.cancel.requested();
-            let times = health::wait_healthy(&placement, name, service, began, &cancelled)
-                .map_err(|error| Failed { error, output: Box::new(output.clone()) })?;
-            output.notes.push(format!(
-                "{name} {}: healthy after {}",
-                service.version,
-                human_ms(times.healthy_after_ms.unwrap_or(0))
-            ));
-            output.services.insert(name.clone(), times);
-        }
-    }
-    Ok(output)
+    context.staged(|stage| context.world.runtime.start(&at, stage))
 }
 
 /// Stops all services in reverse order.
@@ -134,22 +94,9 @@ pub fn stop(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
 }
 
 fn stop_instance(context: &Context<'_>, instance: &Instance) -> Result<Output, EngineError> {
-    let services = definitions(&context.release(instance)?);
-    let mut output = Output::default();
-    for group in Config::start_order(&services).iter().rev() {
-        for name in group {
-            context.say(&format!("stopping {name}"));
-            let times = process::stop(context.home, instance, name, &services[name])?;
-            if times.killed {
-                output
-                    .notes
-                    .push(format!("{name} did not end within {} and was killed", services[name].stop.grace));
-            }
-            output.services.insert(name.clone(), times);
-            context.midway();
-        }
-    }
-    Ok(output)
+    let release = context.release(instance)?;
+    let at = context.placement(instance, &release);
+    context.staged(|stage| context.world.runtime.stop(&at, stage))
 }
 
 /// Runs a service's migration command.
@@ -162,55 +109,31 @@ pub fn migrate(context: &Context<'_>, key: &str, name: &ServiceName, source: &st
     let Some(service) = release.services.get(name).map(|s| &s.definition) else {
         return Err(EngineError::Internal { detail: format!("the release has no service {name}") }.into());
     };
-    // A migration that an earlier attempt left running must not go on beside this one.
-    process::stop(context.home, instance, name, service)?;
     if context.attempt > 1 {
+        // A migration that an earlier attempt left running must not go on beside this one.
+        stop_instance(context, instance)?;
         super::data::clone(context, source, key, CloneMode::Cold)?;
     }
     context.say(&format!("migrating {name} to {}", service.version));
-    let mut environment = starter::service_environment(&placement, name, service)?;
-    let wanted = process::marker(context.home, instance, name.as_str())?;
-    environment.insert(table::MARKER.to_owned(), format!("{wanted}#migrate"));
-    let log = context.run_dir().join(format!("migrate-{}-{name}.log", instance.environment));
-    let argv = starter::resolve(&placement, name, service, &service.migrate)?;
-    let cancelled = || context.cancel.requested();
-    let exec = Exec {
-        cwd: Some(placement.work_dir()),
-        env: environment.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
-        inherit: Inherit::Nothing,
-        leftovers: Leftovers::Kill,
-        redactor: Redactor::from_values(placement.secrets()),
-        cancel: Some(&cancelled),
-        ..Exec::new(argv, service.migrate_deadline.0)
-    };
-    let result = exec::run(&exec);
-    context.midway();
-    // Whatever happened, nothing of it may go on.
-    process::stop(context.home, instance, name, service)?;
+    let log = migration_log(&context.run_dir(), instance, name);
+    let ran = context.staged(|stage| context.world.runtime.migrate(&placement, name, stage))?;
     let failed = |message: String, hint: &str, details: Vec<String>| {
         Failed::from(StepError { kind: ErrorKind::Refused, message, hint: Some(hint.to_owned()), details })
     };
-    let ran = result.map_err(|e| {
-        failed(
-            format!("the migration of {name} could not be run: {e}"),
-            "check `migrate` in switchback.yaml",
-            Vec::new(),
-        )
-    })?;
-    let text = format!("{}{}", ran.stdout_tail, ran.stderr_tail);
+    let text = ran.text;
     fs::write(&log, &text).map_err(io("write", &log))?;
     let last =
         || text.lines().rev().take(12).map(str::to_owned).collect::<Vec<_>>().into_iter().rev().collect();
-    if ran.timed_out() {
+    if ran.timed_out {
         return Err(failed(
             format!("the migration of {name} did not end within {}", service.migrate_deadline),
             "raise `migrate_deadline` if it only needs longer; its last output is below",
             last(),
         ));
     }
-    if !ran.success() {
+    if !ran.success {
         return Err(failed(
-            format!("the migration of {name} failed: {}", ran.how()),
+            format!("the migration of {name} failed: {}", ran.how),
             "its last output is below",
             last(),
         ));
@@ -236,10 +159,11 @@ pub fn artefact(context: &Context<'_>, path: &Path, title: String) -> Option<Art
 /// Confirms that exactly this instance runs. Ports and processes may need a moment to settle.
 pub fn read_back(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
     let instance = context.instance(key)?;
-    let services = definitions(&context.release(instance)?);
+    let release = context.release(instance)?;
+    let at = context.placement(instance, &release);
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
-        match process::read_back(context.home, instance, &services)? {
+        match context.world.runtime.read_back(&at)? {
             Ok(read_back) => {
                 context.midway();
                 return Ok(Output { read_back, ..Output::default() });
@@ -265,9 +189,8 @@ fn keep_logs(context: &Context<'_>, instance: &Instance, output: &mut Output) ->
     let dir = context.run_dir().join("logs");
     create_dir(&dir)?;
     for name in release.services.keys() {
-        let log = placement.log_file(name);
         // The end of a log tells why; 256 KiB of it is enough and bounded.
-        let lines = placement.redact(tail_bytes(&log, 256 << 10));
+        let lines = context.world.runtime.log(&placement, name, 256 << 10);
         if lines.is_empty() {
             continue;
         }
@@ -282,17 +205,11 @@ fn keep_logs(context: &Context<'_>, instance: &Instance, output: &mut Output) ->
     Ok(())
 }
 
-fn tail_bytes(path: &Path, bytes: u64) -> Vec<String> {
-    use std::io::{Read as _, Seek as _, SeekFrom};
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = fs::File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
-        let mut data = Vec::new();
-        file.take(bytes).read_to_end(&mut data)?;
-        Ok(data)
-    };
-    String::from_utf8_lossy(&read().unwrap_or_default()).lines().map(str::to_owned).collect()
+/// Removes a scratch instance: what the runtime keeps of it, its data, its folder.
+fn remove(context: &Context<'_>, instance: &Instance, scratch: Scratch) -> Result<(), EngineError> {
+    context.world.runtime.discard(context.home, instance)?;
+    context.world.data.discard(instance, &scratch)?;
+    scratch.remove()
 }
 
 /// Stops and removes staging instances, and confirms that nothing is left of them.
@@ -306,12 +223,12 @@ pub fn dispose(context: &Context<'_>, keys: &[String]) -> Result<Output, Failed>
         stop_instance(context, instance)?;
         keep_logs(context, instance, &mut output)?;
         if let Some(scratch) = Scratch::open(context.home, &instance.dir)? {
-            scratch.remove()?;
+            remove(context, instance, scratch)?;
         }
         context.midway();
     }
     let below = format!("staging/{}", context.plan.run);
-    let left = process::members_below(context.home, &below)?;
+    let left = context.world.runtime.left_below(context.home, &below)?;
     let folder = context.home.state().join(&below);
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(io("remove", &folder))?;
@@ -321,12 +238,13 @@ pub fn dispose(context: &Context<'_>, keys: &[String]) -> Result<Output, Failed>
         fs::remove_dir_all(&temp).map_err(io("remove", &temp))?;
     }
     if !left.is_empty() {
-        let pids: Vec<String> = left.iter().map(|p| p.pid.to_string()).collect();
         return Err(EngineError::Internal {
-            detail: format!("processes of staging are left: {}", pids.join(", ")),
+            detail: format!("of the staging environments is left: {}", left.join(", ")),
         }
         .into());
     }
-    output.read_back.push("no process, port or folder of the staging environments is left".to_owned());
+    output
+        .read_back
+        .push("nothing of the staging environments is left: no service, port, data or folder".to_owned());
     Ok(output)
 }

@@ -1,4 +1,4 @@
-//! Writing versions into `switchback.yaml` without touching anything else of it.
+//! Writing versions into the user's files without touching anything else of them.
 
 use super::{Context, Failed};
 use crate::error::{EngineError, io};
@@ -16,30 +16,36 @@ pub fn edit(
     from: &BTreeMap<ServiceName, String>,
     to: &BTreeMap<ServiceName, String>,
 ) -> Result<Output, Failed> {
-    let path = context.home.config_file();
-    let text = fs::read_to_string(&path).map_err(io("read", &path))?;
+    let runtime = &context.world.runtime;
     let mut output = Output::default();
     let mut wanted = BTreeMap::new();
-    // A file that somebody is editing right now is left alone, and that is said.
-    let Ok(config) = Config::parse(&text, "switchback.yaml") else {
-        output.notes.push("switchback.yaml has mistakes in it just now and was left alone".to_owned());
+    // Files that somebody is editing right now are left alone, and that is said.
+    let Some(desired) = runtime.desired(context.home, context.config)? else {
+        output.notes.push("the configuration has mistakes in it just now and was left alone".to_owned());
         return Ok(output);
     };
     for (name, version) in to {
-        let now = config.services.get(name).map(|s| &s.version);
+        let now = desired.get(name);
         if now == from.get(name) {
             wanted.insert(name.clone(), version.clone());
         } else if now != Some(version) {
-            output.notes.push(format!("services.{name}.version was changed meanwhile and is left alone"));
+            output.notes.push(format!("the version of {name} was changed meanwhile and is left alone"));
         }
     }
     context.midway();
-    if !wanted.is_empty() {
-        let mode = fs::metadata(&path).map_err(io("look at", &path))?.permissions();
-        write_atomic(&path, edit_versions(&text, &wanted)?.as_bytes())?;
+    if wanted.is_empty() {
+        return Ok(output);
+    }
+    for (file, text) in runtime.edits(context.home, context.config, &wanted)? {
+        let path = context.home.root().join(&file);
+        let mode = fs::metadata(&path).map(|m| m.permissions());
+        write_atomic(&path, text.as_bytes())?;
         // The user's file stays as readable as it was.
-        fs::set_permissions(&path, mode).map_err(io("set the mode of", &path))?;
-        output.notes.extend(wanted.iter().map(|(n, v)| format!("services.{n}.version: {v}")));
+        if let Ok(mode) = mode {
+            fs::set_permissions(&path, mode).map_err(io("set the mode of", &path))?;
+        }
+        let names: Vec<String> = wanted.iter().map(|(n, v)| format!("{n} {v}")).collect();
+        output.notes.push(format!("{file}: {}", names.join(", ")));
     }
     Ok(output)
 }

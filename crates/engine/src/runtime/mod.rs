@@ -1,3 +1,203 @@
 //! Runtimes: what starts, stops and looks at the services of an instance.
+//!
+//! The operations know only [`Runtime`]. A runtime owns services; it must never read or copy stores.
 
 pub mod process;
+
+use crate::check::workflow::Endpoint;
+use crate::error::EngineError;
+use crate::home::Home;
+use crate::ops::Failed;
+use crate::scratch::Scratch;
+use std::collections::BTreeMap;
+use std::path::Path;
+use switchback_core::config::{Config, Service};
+use switchback_core::ids::{Digest, ServiceName, StoreName};
+use switchback_core::journal::Output;
+use switchback_core::plan::Procedure;
+use switchback_core::release::{Instance, Release, StorePlace};
+
+/// An instance together with what is needed to place its services.
+#[derive(Clone, Copy)]
+pub struct Placement<'a> {
+    /// The stack.
+    pub home: &'a Home,
+    /// The configuration as of the run (staging overrides, log limits).
+    pub config: &'a Config,
+    /// The instance.
+    pub instance: &'a Instance,
+    /// Its release.
+    pub release: &'a Release,
+}
+
+impl Placement<'_> {
+    /// The services' definitions.
+    pub fn services(&self) -> BTreeMap<ServiceName, Service> {
+        self.release.services.iter().map(|(n, s)| (n.clone(), s.definition.clone())).collect()
+    }
+}
+
+/// How a long operation talks to the run that it belongs to.
+#[derive(Clone, Copy)]
+pub struct Stage<'a> {
+    /// Told what is being done.
+    pub say: &'a dyn Fn(&str),
+    /// Asked whether to stop.
+    pub cancelled: &'a dyn Fn() -> bool,
+    /// The middle of an effect, for the crash matrix.
+    pub midway: &'a dyn Fn(),
+}
+
+impl Stage<'_> {
+    /// Tells nobody and is never cancelled.
+    pub fn quiet() -> Self {
+        Stage { say: &|_| {}, cancelled: &|| false, midway: &|| {} }
+    }
+}
+
+/// What one probe saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeResult {
+    /// Whether the service is healthy.
+    pub ok: bool,
+    /// What was seen, in words.
+    pub seen: String,
+}
+
+/// How a migration command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Migrated {
+    /// Whether it exited with 0.
+    pub success: bool,
+    /// Whether it was stopped at its deadline.
+    pub timed_out: bool,
+    /// How it ended, in words.
+    pub how: String,
+    /// Wall time in milliseconds.
+    pub took_ms: u64,
+    /// The end of its output, without secrets.
+    pub text: String,
+}
+
+/// What a preflight is for.
+#[derive(Debug, Clone, Copy)]
+pub struct PreflightFor {
+    /// What the run does.
+    pub procedure: Procedure,
+    /// Bytes that its clones need.
+    pub need_bytes: u64,
+}
+
+/// What runs the services of a stack.
+pub trait Runtime: Send + Sync {
+    /// Makes the release that the configuration describes, with some versions replaced, and stores it.
+    fn release(
+        &self,
+        home: &Home,
+        config: &Config,
+        versions: &BTreeMap<ServiceName, String>,
+        stage: &Stage<'_>,
+    ) -> Result<(Digest, Release), EngineError>;
+
+    /// The release that runs (or would run) before Switchback has made a generation.
+    fn adopted(&self, home: &Home, config: &Config, stage: &Stage<'_>) -> Result<Adopted, EngineError>;
+
+    /// Where the configuration says that production's data lies before the first promotion.
+    fn stores(&self, home: &Home, config: &Config) -> Result<BTreeMap<StoreName, StorePlace>, EngineError>;
+
+    /// The ports by which production's services are reached.
+    fn ports(
+        &self,
+        home: &Home,
+        release: &(Digest, Release),
+    ) -> Result<BTreeMap<ServiceName, BTreeMap<String, u16>>, EngineError>;
+
+    /// The versions that the user's files ask for now; `None` where they have mistakes in them.
+    fn desired(
+        &self,
+        home: &Home,
+        config: &Config,
+    ) -> Result<Option<BTreeMap<ServiceName, String>>, EngineError>;
+
+    /// The user's files (relative to the stack) with other versions in them.
+    fn edits(
+        &self,
+        home: &Home,
+        config: &Config,
+        versions: &BTreeMap<ServiceName, String>,
+    ) -> Result<BTreeMap<String, String>, EngineError>;
+
+    /// Confirms that an instance could be started: artefacts, programs, images, ports.
+    fn preflight(&self, at: &Placement<'_>, wanted: PreflightFor) -> Result<Vec<String>, EngineError>;
+
+    /// Puts what the services need besides data into the instance's folder.
+    fn prepare(&self, at: &Placement<'_>, scratch: &Scratch, stage: &Stage<'_>) -> Result<(), EngineError>;
+
+    /// Starts all services and waits until each is healthy and stable.
+    fn start(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, Failed>;
+
+    /// Stops all services; what does not stop in its grace time is killed.
+    fn stop(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, EngineError>;
+
+    /// Runs a service's migration command; whatever it leaves running is ended.
+    fn migrate(
+        &self,
+        at: &Placement<'_>,
+        name: &ServiceName,
+        stage: &Stage<'_>,
+    ) -> Result<Migrated, EngineError>;
+
+    /// What runs of an instance, in words; empty if nothing does.
+    fn running(&self, home: &Home, instance: &Instance) -> Result<Vec<String>, EngineError>;
+
+    /// Confirms that exactly this instance runs: what was compared, or the differences.
+    fn read_back(&self, at: &Placement<'_>) -> Result<Result<Vec<String>, Vec<String>>, EngineError>;
+
+    /// Probes a service once.
+    fn probe(&self, at: &Placement<'_>, name: &ServiceName) -> ProbeResult;
+
+    /// Services that are restarted again and again, in words.
+    fn restarting(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError>;
+
+    /// Where checks reach the services.
+    fn endpoints(&self, at: &Placement<'_>) -> BTreeMap<ServiceName, Endpoint>;
+
+    /// The end of a service's log, at most so many bytes, without secrets.
+    fn log(&self, at: &Placement<'_>, name: &ServiceName, bytes: u64) -> Vec<String>;
+
+    /// Values that must be removed from anything shown.
+    fn secrets(&self, at: &Placement<'_>) -> Vec<String>;
+
+    /// The value that a variable has for the services, where a workflow asks for it.
+    fn variable(&self, at: &Placement<'_>, name: &str) -> Option<String>;
+
+    /// Removes what the runtime keeps of a scratch instance outside its folder.
+    fn discard(&self, home: &Home, instance: &Instance) -> Result<(), EngineError>;
+
+    /// Ends whatever a crashed run left running below a folder of the state (`staging/RUN`; "" for the whole stack).
+    fn kill_below(&self, home: &Home, dir: &str) -> Result<(), EngineError>;
+
+    /// What runs or is left below a folder of the state, in words.
+    fn left_below(&self, home: &Home, dir: &str) -> Result<Vec<String>, EngineError>;
+
+    /// Told after production's pointer was moved to this generation.
+    fn activated(&self, at: &Placement<'_>) -> Result<(), EngineError>;
+}
+
+/// A stack as Switchback finds it.
+#[derive(Debug, Clone)]
+pub struct Adopted {
+    /// What runs.
+    pub release: (Digest, Release),
+    /// Where its data lies.
+    pub stores: BTreeMap<StoreName, StorePlace>,
+    /// Name of the Compose project.
+    pub project: Option<String>,
+    /// Whether it runs already.
+    pub running: bool,
+}
+
+/// Where a run keeps the output of a migration.
+pub fn migration_log(run_dir: &Path, instance: &Instance, name: &ServiceName) -> std::path::PathBuf {
+    run_dir.join(format!("migrate-{}-{name}.log", instance.environment))
+}

@@ -3,6 +3,7 @@
 use super::lab::Lab;
 use super::production::promotions;
 use super::proof::{Proof, Stop};
+use crate::runtime::Stage;
 use switchback_core::config::Config;
 use switchback_core::duration::Span;
 
@@ -54,7 +55,7 @@ fn expired(lab: &Lab<'_>, mut config: Config, proof: &mut Proof) -> Result<(), S
     config.rehearsal.valid = Span::millis(1);
     config.rehearsal.code_only_rollback = false;
     let target = lab.sandbox()?.target.clone();
-    let ran = lab.carry_out(&config, |s| s.plan_rehearsal(&config, &target))?;
+    let ran = lab.carry_out(&config, |s| s.plan_rehearsal(&config, &target, &Stage::quiet()))?;
     proof.runs.push(ran.plan.run.clone());
     if ran.report.certificate.is_none() {
         proof.doubt(format!("the rehearsal for the expired certificate issued none: {}", ran.why()));
@@ -69,7 +70,7 @@ fn expired(lab: &Lab<'_>, mut config: Config, proof: &mut Proof) -> Result<(), S
 fn attempt(lab: &Lab<'_>, config: &Config) -> Result<Result<(), String>, Stop> {
     let target = lab.sandbox()?.target.clone();
     let session = lab.session()?;
-    Ok(session.plan_promotion(config, &target, None).map(drop).map_err(|e| e.to_string()))
+    Ok(session.plan_promotion(config, &target, None, &Stage::quiet()).map(drop).map_err(|e| e.to_string()))
 }
 
 fn refused(proof: &mut Proof, case: &str, answer: Result<(), String>, wanted: &str) {

@@ -9,6 +9,7 @@ use crate::error::EngineError;
 use crate::gather;
 use crate::home::Home;
 use crate::journal::Journal;
+use crate::runtime::Stage;
 use crate::session::Session;
 use crate::store::{self, Progress, Source};
 use std::collections::BTreeMap;
@@ -161,7 +162,7 @@ impl<'a> Lab<'a> {
     /// Starts the copy and rehearses the upgrade on it.
     pub fn set_up(&mut self) -> Result<(), Stop> {
         let current = self.sandbox()?.current.clone();
-        let up = self.carry_out(&current, |s| s.plan_up(&current))?;
+        let up = self.carry_out(&current, |s| s.plan_up(&current, &Stage::quiet()))?;
         if !up.done() {
             return Err(EngineError::refused(
                 format!("the stack does not start in a sandbox: {}", up.why()),
@@ -171,7 +172,7 @@ impl<'a> Lab<'a> {
         }
         self.choose_upgrade(&up)?;
         let (config, target) = (self.sandbox()?.desired.clone(), self.sandbox()?.target.clone());
-        let answer = self.session()?.plan_promotion(&config, &target, None).map(drop);
+        let answer = self.session()?.plan_promotion(&config, &target, None, &Stage::quiet()).map(drop);
         self.uncertified = Some(answer.map_err(|e| e.to_string()));
         let home = self.sandbox()?.home.clone();
         let mut forbidden: Vec<PathBuf> =
@@ -192,7 +193,8 @@ impl<'a> Lab<'a> {
             }
             (self.request.observe)(notice);
         };
-        let ran = self.carry_out_seen(&config, |s| s.plan_rehearsal(&config, &target), &observe)?;
+        let ran =
+            self.carry_out_seen(&config, |s| s.plan_rehearsal(&config, &target, &Stage::quiet()), &observe)?;
         self.cloned_from = Some([before, self.live_fingerprints(&up)?]);
         self.sight = sight.into_inner().unwrap_or_default();
         self.rehearsal = Some(ran);
@@ -283,7 +285,7 @@ impl<'a> Lab<'a> {
     /// Promotes on the sandbox.
     pub fn promote(&self, config: &Config) -> Result<Ran, Stop> {
         let target = self.sandbox()?.target.clone();
-        self.carry_out(config, |s| s.plan_promotion(config, &target, None))
+        self.carry_out(config, |s| s.plan_promotion(config, &target, None, &Stage::quiet()))
     }
 
     /// Rolls back on the sandbox, as a person would.

@@ -5,6 +5,7 @@ use super::mutate::{MUTATE_VERB, Mutation};
 use super::proof::{Proof, Stop};
 use crate::gather::Target;
 use crate::home::read_json;
+use crate::runtime::Stage;
 use crate::runtime::process::start::own_program;
 use std::path::{Path, PathBuf};
 use switchback_core::check::{CheckKind, Verdict};
@@ -46,7 +47,7 @@ fn rehearse(lab: &Lab<'_>, mutated: &Config, target: &Target, proof: &mut Proof)
     let mut config = mutated.clone();
     // It would be tried on data that is known to be wrong.
     config.rehearsal.code_only_rollback = false;
-    let ran = lab.carry_out(&config, |s| s.plan_rehearsal(&config, target))?;
+    let ran = lab.carry_out(&config, |s| s.plan_rehearsal(&config, target, &Stage::quiet()))?;
     proof.runs.push(ran.plan.run.clone());
     Ok(ran)
 }

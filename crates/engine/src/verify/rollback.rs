@@ -8,6 +8,7 @@ use crate::error::EngineError;
 use crate::home::{Home, create_dir};
 use crate::runtime::process::{Placement, health, read_back};
 use crate::store::{self, Progress, Source};
+use crate::world::World;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -173,7 +174,9 @@ fn use_it(
     let release = home.release(&instance.release)?;
     let suite = Suite::load(home, run, config)?;
     let (run_dir, scratch) = (home.run_dir(run), folder(lab, "scratch")?);
+    let world = World::open(config)?;
     let target = Target {
+        world: &world,
         placement: Placement { home, config, instance, release: &release },
         environment: "promoted".to_owned(),
         run: run.as_str(),

@@ -13,11 +13,12 @@ use crate::runtime::process::{instance_members, kill_below, members_below};
 use crate::session::Session;
 use crate::store::{self, Progress};
 use crate::watch;
+use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
-use switchback_core::config::{Config, Service, Store};
+use switchback_core::config::{Config, Service};
 use switchback_core::data::CopyStats;
 use switchback_core::duration::Span;
 use switchback_core::ids::{ServiceName, StoreName};
@@ -165,7 +166,7 @@ impl Sandbox {
         let (production, release) = match home.pointer()? {
             None => (None, None),
             Some(_) => {
-                let (_, instance) = gather::production(home, config)?;
+                let (_, instance) = gather::production(home, config, &World::open(config)?)?;
                 let release = home.release(&instance.release)?;
                 (Some(instance), Some(release))
             }
@@ -310,7 +311,7 @@ fn sandboxed(home: &Home, config: &Config, ports: &Ports) -> Config {
     rewrite(&mut copy.services, home.root(), ports);
     for (name, store) in &mut copy.stores {
         let file = store.path.rsplit('/').find(|p| !p.is_empty()).unwrap_or("data");
-        *store = Store { kind: store.kind, path: format!("{DATA}/{name}/{file}") };
+        store.path = format!("{DATA}/{name}/{file}");
     }
     let root = home.root().to_string_lossy().into_owned();
     for value in copy.staging.env.values_mut() {

@@ -14,6 +14,7 @@ use switchback_core::release::describe_change;
 use switchback_engine::engine::{Cancel, Notice, RunEnd};
 use switchback_engine::gather::Target;
 use switchback_engine::home::Home;
+use switchback_engine::runtime::Stage;
 use switchback_engine::session::Session;
 use switchback_engine::watch as watchdog;
 
@@ -182,7 +183,7 @@ pub fn up(global: &Global) -> Result<Exit, Trouble> {
     let (home, config) = open(global)?;
     let mut session = session(global, &home, "up")?;
     session.require_settled()?;
-    let plan = session.plan_up(&config)?;
+    let plan = session.plan_up(&config, &Stage::quiet())?;
     let exit = carry_out(global, &home, &mut session, &plan, &config)?.0;
     // After a reboot a trial has no watchdog any more.
     if watchdog::current(&session.journal)?.is_some() {
@@ -210,12 +211,12 @@ pub fn plan(global: &Global, args: &PlanArgs) -> Result<Exit, Trouble> {
     let session = session(global, &home, "plan")?;
     let target = target(&config, &args.versions)?;
     let mut plan = match args.procedure.as_str() {
-        "rehearse" => session.plan_rehearsal(&config, &target)?,
+        "rehearse" => session.plan_rehearsal(&config, &target, &Stage::quiet())?,
         "rollback" => session.plan_rollback(&config, args.to.map(GenerationId), "plan", OnFailure::Undo)?,
-        "up" => session.plan_up(&config)?,
+        "up" => session.plan_up(&config, &Stage::quiet())?,
         "down" => session.plan_down(&config)?,
         // Without its certificate: a plan shows what would be done, not whether it is permitted.
-        _ => session.plan_promotion(&config, &target, Some("plan".to_owned()))?,
+        _ => session.plan_promotion(&config, &target, Some("plan".to_owned()), &Stage::quiet())?,
     };
     plan.reason = None;
     show_plan(global, &plan)
@@ -227,7 +228,7 @@ pub fn rehearse(global: &Global, args: &TargetArgs) -> Result<Exit, Trouble> {
     let target = target(&config, &args.versions)?;
     let mut session = session(global, &home, "rehearse")?;
     session.require_settled()?;
-    let plan = session.plan_rehearsal(&config, &target)?;
+    let plan = session.plan_rehearsal(&config, &target, &Stage::quiet())?;
     if args.dry_run {
         return show_plan(global, &plan);
     }
@@ -246,7 +247,7 @@ pub fn promote(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
     let mut session = session(global, &home, "promote")?;
     session.require_settled()?;
     session.require_no_trial()?;
-    let plan = session.plan_promotion(&config, &target, waiver(args))?;
+    let plan = session.plan_promotion(&config, &target, waiver(args), &Stage::quiet())?;
     if args.target.dry_run {
         return show_plan(global, &plan);
     }
@@ -290,7 +291,7 @@ pub fn upgrade(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
     session.require_settled()?;
     session.require_no_trial()?;
     if !args.without_certificate {
-        let plan = session.plan_rehearsal(&config, &target)?;
+        let plan = session.plan_rehearsal(&config, &target, &Stage::quiet())?;
         if args.target.dry_run {
             return show_plan(global, &plan);
         }

@@ -2,26 +2,18 @@
 
 use super::elapsed_ms;
 use super::shim::{STATE_FILE, State};
-use super::start::{Placement, resolve};
+use super::start::resolve;
 use super::table;
 use crate::check::http::{probe_http, probe_tcp};
 use crate::error::EngineError;
 use crate::exec::{self, Exec, Inherit, Leftovers};
 use crate::home::read_json;
+use crate::runtime::{Placement, ProbeResult};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use switchback_core::config::Service;
 use switchback_core::ids::ServiceName;
 use switchback_core::journal::{ErrorKind, ServiceTimes, StepError};
-
-/// What one probe saw.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProbeResult {
-    /// Whether the service is healthy.
-    pub ok: bool,
-    /// What was seen, in words.
-    pub seen: String,
-}
 
 /// Probes a service once, within its probe time-out.
 pub fn probe(placement: &Placement<'_>, name: &ServiceName, service: &Service) -> ProbeResult {

@@ -3,13 +3,17 @@
 //! Exit codes mislead (a failed start can exit 0, a clean stop 143), so nothing here judges by them: a
 //! service is up when its health check says so and stays so, and down when no process of it is left.
 
+mod driver;
 pub mod health;
+mod preflight;
 pub mod shim;
 pub mod start;
 pub mod table;
 
-pub use health::{ProbeResult, probe};
-pub use start::{Placement, resolve_program, service_environment};
+pub use crate::runtime::{Placement, ProbeResult};
+pub use driver::ProcessRuntime;
+pub use health::probe;
+pub use start::{resolve_program, service_environment};
 
 use crate::error::{EngineError, io};
 use crate::home::Home;

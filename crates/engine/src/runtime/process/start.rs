@@ -4,31 +4,18 @@ use super::shim::{LOG_FILE, SPEC_FILE, STATE_FILE, Spec};
 use super::table::MARKER;
 use super::{marker, service_members};
 use crate::error::{EngineError, io};
-use crate::home::{Home, create_dir, write_json_volatile};
+use crate::home::{create_dir, write_json_volatile};
+use crate::runtime::Placement;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use switchback_core::config::Service;
 use switchback_core::config::template::{Placeholder, expand};
-use switchback_core::config::{Config, Service};
 use switchback_core::ids::ServiceName;
-use switchback_core::release::{Instance, Release};
 use switchback_core::workflow::is_secret_name;
-
-/// An instance together with what is needed to place its services.
-#[derive(Clone, Copy)]
-pub struct Placement<'a> {
-    /// The stack.
-    pub home: &'a Home,
-    /// The configuration as of the run (staging overrides, log limits).
-    pub config: &'a Config,
-    /// The instance.
-    pub instance: &'a Instance,
-    /// Its release.
-    pub release: &'a Release,
-}
 
 impl Placement<'_> {
     /// The folder with the spec, state and log of a service.

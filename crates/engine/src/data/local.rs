@@ -1,0 +1,223 @@
+//! Stores as files of this host.
+
+use super::{Cost, Data, Work};
+use crate::check::sql::sqlite_value;
+use crate::error::{EngineError, io};
+use crate::home::create_dir;
+use crate::runtime::Placement;
+use crate::scratch::Scratch;
+use crate::store::{self, Source};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
+use switchback_core::duration::{human_bytes, human_ms};
+use switchback_core::ids::StoreName;
+use switchback_core::journal::Output;
+use switchback_core::plan::CloneMode;
+use switchback_core::release::{Instance, StorePlace};
+
+/// Stores that this process can open itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalData;
+
+/// Where the clone that later writes are recognised by lies.
+fn base_dir(at: &Placement<'_>) -> PathBuf {
+    at.home.instance_dir(at.instance).join("base")
+}
+
+fn place<'i>(at: &Placement<'i>, store: &StoreName) -> Result<(&'i StorePlace, &'i Path), EngineError> {
+    let place = at.instance.stores.get(store).ok_or_else(|| EngineError::Internal {
+        detail: format!("{} has no store {store}", at.instance.key()),
+    })?;
+    Ok((place, Path::new(&place.path)))
+}
+
+fn source<'a>(path: &'a Path, mode: CloneMode, temp: &'a Path) -> Source<'a> {
+    match mode {
+        CloneMode::Live => Source::live(path),
+        CloneMode::Cold => Source::cold(path, temp),
+    }
+}
+
+impl Data for LocalData {
+    fn exists(&self, at: &Placement<'_>, store: &StoreName) -> Result<bool, EngineError> {
+        Ok(at.instance.stores.get(store).is_some_and(|p| Path::new(&p.path).exists()))
+    }
+
+    fn cost(&self, instance: &Instance, state: &Path) -> Result<Cost, EngineError> {
+        let mut cost = Cost { bytes: 0, shared: true };
+        for place in instance.stores.values() {
+            let path = Path::new(&place.path);
+            if !path.exists() {
+                continue;
+            }
+            if !path.parent().is_some_and(|p| store::can_reflink(p, state)) {
+                cost.shared = false;
+                cost.bytes += store::size_bytes(place.kind, path)?;
+            }
+        }
+        Ok(cost)
+    }
+
+    fn precopy(
+        &self,
+        _: &Placement<'_>,
+        _: &Placement<'_>,
+        _: &Scratch,
+        _: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        Ok(Output::default())
+    }
+
+    fn clone(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        scratch: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        let mut output = Output::default();
+        for (name, place) in &from.instance.stores {
+            let src = Path::new(&place.path);
+            let Some(dst) = to.instance.stores.get(name).map(|p| PathBuf::from(&p.path)) else { continue };
+            // What an earlier attempt left may be incomplete or from another moment.
+            scratch.remove_part(&dst)?;
+            if let Some(parent) = dst.parent() {
+                create_dir(parent)?;
+            }
+            if !src.exists() {
+                output.notes.push(format!("{name}: {} does not exist yet; nothing to clone", src.display()));
+                continue;
+            }
+            (work.stage.say)(&format!("cloning {name}"));
+            let stats = match mode {
+                CloneMode::Live => store::clone_live(place.kind, src, &dst, work.progress),
+                CloneMode::Cold => store::clone_cold(place.kind, src, &dst, work.progress),
+            }?;
+            output.notes.push(format!(
+                "{name}: {} in {}{}",
+                human_bytes(stats.bytes),
+                human_ms(stats.took_ms),
+                if stats.reflinked > 0 && stats.bytes_written == 0 {
+                    ", blocks shared (reflink)"
+                } else {
+                    ""
+                }
+            ));
+            output.copies.insert(name.clone(), stats);
+            (work.stage.midway)();
+        }
+        if from.instance.stores.is_empty() {
+            (work.stage.midway)();
+        }
+        Ok(output)
+    }
+
+    fn keep_base(
+        &self,
+        from: &Placement<'_>,
+        beside: &Placement<'_>,
+        scratch: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        let base = base_dir(beside);
+        let mut output = Output::default();
+        scratch.remove_part(&base)?;
+        let partial = base.with_file_name("base.partial");
+        scratch.remove_part(&partial)?;
+        create_dir(&partial)?;
+        for (name, place) in &from.instance.stores {
+            let src = Path::new(&place.path);
+            if src.exists() {
+                (work.stage.say)("keeping a clone");
+                let dst = partial.join(name.as_str());
+                let stats = store::clone_cold(place.kind, src, &dst, work.progress)?;
+                output.copies.insert(name.clone(), stats);
+            }
+        }
+        (work.stage.midway)();
+        std::fs::rename(&partial, &base).map_err(io("rename", &partial))?;
+        crate::home::sync_dir(scratch.path())?;
+        Ok(output)
+    }
+
+    fn has_base(&self, at: &Placement<'_>) -> Result<bool, EngineError> {
+        Ok(base_dir(at).is_dir())
+    }
+
+    fn fingerprint(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Fingerprint, EngineError> {
+        let (place, path) = place(at, store)?;
+        Ok(store::fingerprint(place.kind, source(path, mode, work.temp), work.progress)?)
+    }
+
+    fn integrity(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Vec<String>, EngineError> {
+        let (place, path) = place(at, store)?;
+        Ok(store::integrity(place.kind, source(path, mode, work.temp))?)
+    }
+
+    fn diff(
+        &self,
+        before: &Placement<'_>,
+        after: &Placement<'_>,
+        store: &StoreName,
+        work: &Work<'_>,
+    ) -> Result<StoreDiff, EngineError> {
+        let ((_, old), (place, path)) = (place(before, store)?, place(after, store)?);
+        Ok(store::diff(place.kind, Source::cold(old, work.temp), Source::live(path), work.progress)?)
+    }
+
+    fn export(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        out: &Path,
+        work: &Work<'_>,
+    ) -> Result<Option<ExportStats>, EngineError> {
+        let (place, after) = place(at, store)?;
+        let before = base_dir(at).join(store.as_str());
+        if !before.exists() {
+            return Ok(None);
+        }
+        let (old, new) = (Source::cold(&before, work.temp), Source::cold(after, work.temp));
+        Ok(Some(store::export(place.kind, old, new, out, work.progress)?))
+    }
+
+    fn sql(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        sql: &str,
+        values: &[Value],
+    ) -> Result<Value, String> {
+        let place = at.instance.stores.get(store).ok_or_else(|| format!("there is no store {store}"))?;
+        if place.kind != StoreKind::Sqlite {
+            return Err(format!("the store {store} is not a database"));
+        }
+        sqlite_value(Path::new(&place.path), sql, values)
+    }
+
+    fn discard(&self, _: &Instance, _: &Scratch) -> Result<(), EngineError> {
+        Ok(()) // it lies in the instance's folder
+    }
+
+    fn keep(&self, _: &Instance) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn retire(&self, _: &Instance) -> Result<(), EngineError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! The data of instances: cloning, fingerprinting, comparing and exporting every store of one.
+//!
+//! Owns the way to a store: as files of this host, or on the mounts of containers. It must never start or stop a
+//! service, and never write to data that is not scratch.
+
+mod local;
+
+pub use local::LocalData;
+
+use crate::error::EngineError;
+use crate::runtime::{Placement, Stage};
+use crate::scratch::Scratch;
+use crate::store::Progress;
+use serde_json::Value;
+use std::path::Path;
+use switchback_core::data::{ExportStats, Fingerprint, StoreDiff};
+use switchback_core::ids::StoreName;
+use switchback_core::journal::Output;
+use switchback_core::plan::CloneMode;
+use switchback_core::release::Instance;
+
+/// How a long operation on data talks to the run.
+#[derive(Clone, Copy)]
+pub struct Work<'a> {
+    /// Told what is done, asked whether to stop.
+    pub stage: Stage<'a>,
+    /// Told how far it is.
+    pub progress: &'a Progress<'a>,
+    /// A folder for private copies, on the file system of the state; removed with the run.
+    pub temp: &'a Path,
+}
+
+/// What can be done with the stores of instances.
+pub trait Data: Send + Sync {
+    /// Whether a store is there.
+    fn exists(&self, at: &Placement<'_>, store: &StoreName) -> Result<bool, EngineError>;
+
+    /// What one clone of all stores takes, and whether blocks can be shared instead.
+    fn cost(&self, instance: &Instance, state: &Path) -> Result<Cost, EngineError>;
+
+    /// Copies ahead, while the source is in use, what the clone can then take over.
+    fn precopy(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        scratch: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError>;
+
+    /// Clones all stores of one instance into another, cut at one moment.
+    fn clone(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        scratch: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError>;
+
+    /// Keeps a clone of an instance's stores beside another instance.
+    fn keep_base(
+        &self,
+        from: &Placement<'_>,
+        beside: &Placement<'_>,
+        scratch: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError>;
+
+    /// Whether a base was kept beside an instance.
+    fn has_base(&self, at: &Placement<'_>) -> Result<bool, EngineError>;
+
+    /// The exact content of a store.
+    fn fingerprint(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Fingerprint, EngineError>;
+
+    /// What is wrong inside a store; empty means sound.
+    fn integrity(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Vec<String>, EngineError>;
+
+    /// The exact difference between a store on which nothing runs and one that is in use.
+    fn diff(
+        &self,
+        before: &Placement<'_>,
+        after: &Placement<'_>,
+        store: &StoreName,
+        work: &Work<'_>,
+    ) -> Result<StoreDiff, EngineError>;
+
+    /// Writes what was written to a store since its base was kept to a new folder; `None` if there was no such
+    /// store then. Nothing runs on the instance.
+    fn export(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        out: &Path,
+        work: &Work<'_>,
+    ) -> Result<Option<ExportStats>, EngineError>;
+
+    /// The first value that a query yields.
+    fn sql(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        sql: &str,
+        values: &[Value],
+    ) -> Result<Value, String>;
+
+    /// Removes the data of a scratch instance that lies outside its folder. The caller holds its [`Scratch`].
+    fn discard(&self, instance: &Instance, scratch: &Scratch) -> Result<(), EngineError>;
+
+    /// From now on an instance's data is production's: nothing may remove it as scratch.
+    fn keep(&self, instance: &Instance) -> Result<(), EngineError>;
+
+    /// A generation that is no longer needed: its data may be removed as scratch.
+    fn retire(&self, instance: &Instance) -> Result<(), EngineError>;
+}
+
+/// What a clone takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Bytes that must be copied; 0 where blocks can be shared.
+    pub bytes: u64,
+    /// Whether every store can share its blocks.
+    pub shared: bool,
+}

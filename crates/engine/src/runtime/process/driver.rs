@@ -1,0 +1,276 @@
+//! The process runtime behind the [`Runtime`] seam.
+
+use super::{health, instance_members, kill_below, marker, members_below, shim, start, table};
+use crate::check::workflow::Endpoint;
+use crate::error::{EngineError, io};
+use crate::exec::{self, Exec, Inherit, Leftovers};
+use crate::gather;
+use crate::home::{CONFIG_FILE, Home, create_dir, read_json};
+use crate::ops::{Failed, edit_versions};
+use crate::runtime::{Adopted, Migrated, Placement, PreflightFor, ProbeResult, Runtime, Stage};
+use crate::scratch::Scratch;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+use switchback_core::config::Config;
+use switchback_core::duration::human_ms;
+use switchback_core::ids::{Digest, ServiceName, StoreName};
+use switchback_core::journal::Output;
+use switchback_core::release::{Instance, Release, StorePlace};
+use switchback_core::workflow::Redactor;
+
+/// Services as local processes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProcessRuntime;
+
+impl Runtime for ProcessRuntime {
+    fn release(
+        &self,
+        home: &Home,
+        config: &Config,
+        versions: &BTreeMap<ServiceName, String>,
+        _: &Stage<'_>,
+    ) -> Result<(Digest, Release), EngineError> {
+        gather::release(home, config, versions)
+    }
+
+    fn adopted(&self, home: &Home, config: &Config, stage: &Stage<'_>) -> Result<Adopted, EngineError> {
+        let release = self.release(home, config, &BTreeMap::new(), stage)?;
+        for (name, ports) in self.ports(home, &release)? {
+            for (port_name, port) in ports {
+                if table::port_taken(port) {
+                    return Err(EngineError::refused(
+                        format!("port {port} ({name}.{port_name}) is already in use"),
+                        format!(
+                            "if {name} is running by itself, stop it first: Switchback starts it from now on"
+                        ),
+                    ));
+                }
+            }
+        }
+        let stores = gather::configured_stores(home, config);
+        Ok(Adopted { release, stores, project: None, running: false })
+    }
+
+    fn stores(&self, home: &Home, config: &Config) -> Result<BTreeMap<StoreName, StorePlace>, EngineError> {
+        Ok(gather::configured_stores(home, config))
+    }
+
+    fn ports(
+        &self,
+        _: &Home,
+        release: &(Digest, Release),
+    ) -> Result<BTreeMap<ServiceName, BTreeMap<String, u16>>, EngineError> {
+        Ok(release.1.services.iter().map(|(n, s)| (n.clone(), s.definition.ports.clone())).collect())
+    }
+
+    fn desired(&self, home: &Home, _: &Config) -> Result<Option<BTreeMap<ServiceName, String>>, EngineError> {
+        let path = home.config_file();
+        let text = fs::read_to_string(&path).map_err(io("read", &path))?;
+        let config = Config::parse(&text, CONFIG_FILE).ok();
+        Ok(config.map(|c| c.services.into_iter().map(|(n, s)| (n, s.version)).collect()))
+    }
+
+    fn edits(
+        &self,
+        home: &Home,
+        _: &Config,
+        versions: &BTreeMap<ServiceName, String>,
+    ) -> Result<BTreeMap<String, String>, EngineError> {
+        let path = home.config_file();
+        let text = fs::read_to_string(&path).map_err(io("read", &path))?;
+        Ok(BTreeMap::from([(CONFIG_FILE.to_owned(), edit_versions(&text, versions)?)]))
+    }
+
+    fn preflight(&self, at: &Placement<'_>, wanted: PreflightFor) -> Result<Vec<String>, EngineError> {
+        super::preflight::preflight(at, wanted)
+    }
+
+    fn prepare(&self, at: &Placement<'_>, scratch: &Scratch, stage: &Stage<'_>) -> Result<(), EngineError> {
+        let work = scratch.path().join("work");
+        create_dir(&work)?;
+        (stage.midway)();
+        let kept = at.home.release_dir(&at.instance.release).join("config");
+        for relative in at.release.config.keys() {
+            let (from, to) = (kept.join(relative), work.join(relative));
+            if let Some(parent) = to.parent() {
+                create_dir(parent)?;
+            }
+            scratch.remove_part(&to)?;
+            fs::copy(&from, &to).map_err(io("copy", &from))?;
+        }
+        Ok(())
+    }
+
+    fn start(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, Failed> {
+        let services = at.services();
+        let mut output = Output::default();
+        for group in Config::start_order(&services) {
+            let began = Instant::now();
+            for name in &group {
+                start::start(at, name, &services[name])?;
+            }
+            (stage.midway)();
+            for name in &group {
+                let service = &services[name];
+                (stage.say)(&format!("waiting until {name} is healthy"));
+                let times = health::wait_healthy(at, name, service, began, stage.cancelled)
+                    .map_err(|error| Failed { error, output: Box::new(output.clone()) })?;
+                output.notes.push(format!(
+                    "{name} {}: healthy after {}",
+                    service.version,
+                    human_ms(times.healthy_after_ms.unwrap_or(0))
+                ));
+                output.services.insert(name.clone(), times);
+            }
+        }
+        Ok(output)
+    }
+
+    fn stop(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, EngineError> {
+        let services = at.services();
+        let mut output = Output::default();
+        for group in Config::start_order(&services).iter().rev() {
+            for name in group {
+                (stage.say)(&format!("stopping {name}"));
+                let times = super::stop(at.home, at.instance, name, &services[name])?;
+                if times.killed {
+                    let grace = services[name].stop.grace;
+                    output.notes.push(format!("{name} did not end within {grace} and was killed"));
+                }
+                output.services.insert(name.clone(), times);
+                (stage.midway)();
+            }
+        }
+        Ok(output)
+    }
+
+    fn migrate(
+        &self,
+        at: &Placement<'_>,
+        name: &ServiceName,
+        stage: &Stage<'_>,
+    ) -> Result<Migrated, EngineError> {
+        let Some(service) = at.release.services.get(name).map(|s| &s.definition) else {
+            return Err(EngineError::Internal { detail: format!("the release has no service {name}") });
+        };
+        // A migration that an earlier attempt left running must not go on beside this one.
+        super::stop(at.home, at.instance, name, service)?;
+        let mut environment = start::service_environment(at, name, service)?;
+        let wanted = marker(at.home, at.instance, name.as_str())?;
+        environment.insert(table::MARKER.to_owned(), format!("{wanted}#migrate"));
+        let argv = start::resolve(at, name, service, &service.migrate)?;
+        let exec = Exec {
+            cwd: Some(at.work_dir()),
+            env: environment.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
+            inherit: Inherit::Nothing,
+            leftovers: Leftovers::Kill,
+            redactor: Redactor::from_values(at.secrets()),
+            cancel: Some(stage.cancelled),
+            ..Exec::new(argv, service.migrate_deadline.0)
+        };
+        let result = exec::run(&exec);
+        (stage.midway)();
+        // Whatever happened, nothing of it may go on.
+        super::stop(at.home, at.instance, name, service)?;
+        let ran = result.map_err(|e| {
+            EngineError::refused(
+                format!("the migration of {name} could not be run: {e}"),
+                "check `migrate` in switchback.yaml",
+            )
+        })?;
+        Ok(Migrated {
+            success: ran.success(),
+            timed_out: ran.timed_out(),
+            how: ran.how(),
+            took_ms: ran.took_ms,
+            text: format!("{}{}", ran.stdout_tail, ran.stderr_tail),
+        })
+    }
+
+    fn running(&self, home: &Home, instance: &Instance) -> Result<Vec<String>, EngineError> {
+        Ok(instance_members(home, instance)?.iter().map(|p| format!("process {}", p.pid)).collect())
+    }
+
+    fn read_back(&self, at: &Placement<'_>) -> Result<Result<Vec<String>, Vec<String>>, EngineError> {
+        super::read_back(at.home, at.instance, &at.services())
+    }
+
+    fn probe(&self, at: &Placement<'_>, name: &ServiceName) -> ProbeResult {
+        match at.release.services.get(name) {
+            Some(service) => health::probe(at, name, &service.definition),
+            None => ProbeResult { ok: false, seen: format!("there is no service {name}") },
+        }
+    }
+
+    fn restarting(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
+        let mut found = Vec::new();
+        for name in at.release.services.keys() {
+            let state: shim::State = read_json(&at.service_dir(name).join(shim::STATE_FILE))?;
+            if state.quick_exits > 1 {
+                found.push(format!(
+                    "{name} restarts again and again: it {}",
+                    state.last_exit.as_deref().unwrap_or("ended")
+                ));
+            }
+        }
+        Ok(found)
+    }
+
+    fn endpoints(&self, at: &Placement<'_>) -> BTreeMap<ServiceName, Endpoint> {
+        let services = &at.release.services;
+        services
+            .iter()
+            .map(|(name, service)| {
+                let ports = at.instance.ports.get(name).cloned().unwrap_or_default();
+                let main = service.definition.main_port().and_then(|p| ports.get(p)).copied().unwrap_or(0);
+                (name.clone(), Endpoint { host: "127.0.0.1".to_owned(), ports, default_port: main })
+            })
+            .collect()
+    }
+
+    fn log(&self, at: &Placement<'_>, name: &ServiceName, bytes: u64) -> Vec<String> {
+        at.redact(tail_bytes(&at.log_file(name), bytes))
+    }
+
+    fn secrets(&self, at: &Placement<'_>) -> Vec<String> {
+        at.secrets()
+    }
+
+    fn variable(&self, at: &Placement<'_>, name: &str) -> Option<String> {
+        at.release.services.values().find_map(|service| {
+            let file = service.definition.env_file.as_ref()?;
+            start::read_env_file(&at.work_dir().join(file)).ok()?.remove(name)
+        })
+    }
+
+    fn discard(&self, _: &Home, _: &Instance) -> Result<(), EngineError> {
+        Ok(()) // everything lies in the instance's folder
+    }
+
+    fn kill_below(&self, home: &Home, dir: &str) -> Result<(), EngineError> {
+        kill_below(home, dir)
+    }
+
+    fn left_below(&self, home: &Home, dir: &str) -> Result<Vec<String>, EngineError> {
+        Ok(members_below(home, dir)?.iter().map(|p| format!("process {}", p.pid)).collect())
+    }
+
+    fn activated(&self, _: &Placement<'_>) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+fn tail_bytes(path: &Path, bytes: u64) -> Vec<String> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+        let mut data = Vec::new();
+        file.take(bytes).read_to_end(&mut data)?;
+        Ok(data)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).lines().map(str::to_owned).collect()
+}

@@ -1,0 +1,25 @@
+//! What a stack runs on and where its data is: the runtime and the data behind it, chosen by the configuration.
+
+use crate::data::{Data, LocalData};
+use crate::error::EngineError;
+use crate::runtime::Runtime;
+use crate::runtime::process::ProcessRuntime;
+use switchback_core::config::{Config, RuntimeKind};
+
+/// The runtime of a stack and its data.
+pub struct World {
+    /// What runs the services.
+    pub runtime: Box<dyn Runtime>,
+    /// The stores.
+    pub data: Box<dyn Data>,
+}
+
+impl World {
+    /// Opens what the configuration names.
+    pub fn open(config: &Config) -> Result<Self, EngineError> {
+        match config.runtime {
+            RuntimeKind::Process => Ok(Self { runtime: Box::new(ProcessRuntime), data: Box::new(LocalData) }),
+            RuntimeKind::Compose => Err(EngineError::refused("not yet", "not yet")),
+        }
+    }
+}

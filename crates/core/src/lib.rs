@@ -5,6 +5,7 @@
 //! network, processes, the clock or randomness; `switchback-engine` passes those results in.
 
 pub mod check;
+pub mod compose;
 pub mod config;
 pub mod criteria;
 pub mod data;

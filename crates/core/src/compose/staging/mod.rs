@@ -1,0 +1,209 @@
+//! The staging copy of a model: the same services beside production, without reaching it.
+//!
+//! What would collide with production, reach the host or draw production's traffic is taken away or replaced, and every
+//! such change is told. What is not named here stays as it is, so that the copy behaves like production.
+
+mod mounts;
+mod service;
+
+use super::model::{mapping, section};
+use super::pins::{pin_images, place};
+use super::{Model, ModelError, Pins};
+use crate::ids::ServiceName;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a staging copy is made with.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct StagingFacts {
+    /// The name of its project.
+    pub project: String,
+    /// Its images, its data, its copies of configuration.
+    pub pins: Pins,
+    /// The folder of the stack, absolute: read-only mounts below it stay.
+    pub stack_dir: String,
+    /// Sources of bind mounts that are files: an empty volume cannot replace them.
+    pub files: BTreeSet<String>,
+    /// Per service: port of the container, and the port of 127.0.0.1 that it is reached by.
+    pub ports: BTreeMap<ServiceName, BTreeMap<u16, u16>>,
+    /// Variables that are set or replaced for every service.
+    pub env: BTreeMap<String, String>,
+    /// Labels of everything that the copy consists of.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for StagingFacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let env: Vec<&String> = self.env.keys().collect();
+        f.debug_struct("StagingFacts")
+            .field("project", &self.project)
+            .field("ports", &self.ports)
+            .field("env", &env)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Something in which the copy differs from production.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Difference {
+    /// The service; none for what belongs to the whole stack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// What was done.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+/// The changes so far.
+#[derive(Default)]
+struct Told(Vec<Difference>);
+
+impl Told {
+    fn say(&mut self, service: Option<&ServiceName>, what: impl Into<String>, why: &str) {
+        let difference = Difference { service: service.cloned(), what: what.into(), why: why.to_owned() };
+        if !self.0.contains(&difference) {
+            self.0.push(difference);
+        }
+    }
+}
+
+/// The model of a staging copy, and how it differs from production.
+///
+/// Pinned images and data are not listed: they are what a copy is made of.
+pub fn staging(model: &Model, facts: &StagingFacts) -> Result<(Model, Vec<Difference>), ModelError> {
+    let refuse = |text: String| Err(ModelError::Staging(text));
+    if facts.project == model.project() {
+        return refuse(format!("its project must not be production's, {}", model.project()));
+    }
+    for service in model.services() {
+        if service.has_provider() {
+            return refuse(format!(
+                "a plugin of Compose provides {}, and what it does cannot be kept apart from production",
+                service.name()
+            ));
+        }
+    }
+    for (name, ports) in &facts.ports {
+        let Some(service) = model.service(name) else {
+            return refuse(format!("there is no service {name} to reach"));
+        };
+        let shared = service.network_mode().filter(|m| *m == "none" || m.starts_with("service:"));
+        if let Some(mode) = shared.filter(|_| !ports.is_empty()) {
+            return refuse(format!("the ports of {name} cannot be published: its network_mode is {mode}"));
+        }
+    }
+    let placement = place(model, &facts.pins)?;
+    let mut root = model.root().clone();
+    placement.apply(&mut root);
+    pin_images(&mut root, model, &facts.pins)?;
+    root.insert("name".to_owned(), Value::from(facts.project.as_str()));
+
+    let mut told = Told::default();
+    let mut added = BTreeSet::new();
+    let names: Vec<ServiceName> = model.services().map(|s| s.name().clone()).collect();
+    for name in &names {
+        mounts::isolate(model, &mut root, facts, &placement, name, &mut added, &mut told);
+        let body = mapping(section(&mut root, "services").entry(name.as_str()).or_insert(Value::Null));
+        service::isolate(body, name, facts, &mut told);
+    }
+    volumes(&mut root, facts, &placement, &added, &mut told);
+    networks(&mut root, facts, &mut told);
+    if root.get("volumes").and_then(Value::as_object).is_some_and(Map::is_empty) {
+        root.remove("volumes");
+    }
+    told.0.sort();
+    Ok((Model::try_from(root)?, told.0))
+}
+
+fn labels(facts: &StagingFacts) -> Value {
+    let labels = facts.labels.iter().map(|(k, v)| (k.clone(), Value::from(super::escape(v))));
+    Value::Object(labels.collect())
+}
+
+/// Volumes that are not pinned become the copy's own, and empty.
+fn volumes(
+    root: &mut Map<String, Value>,
+    facts: &StagingFacts,
+    placement: &super::pins::Placement,
+    added: &BTreeSet<String>,
+    told: &mut Told,
+) {
+    for (key, definition) in section(root, "volumes") {
+        if placement.volumes.contains_key(key) || added.contains(key) {
+            continue;
+        }
+        told.say(None, format!("the volume {key} is its own and starts empty"), "its data is not cloned");
+        *definition = json!({ "name": format!("{}_{key}", facts.project), "labels": labels(facts) });
+    }
+}
+
+/// Every network becomes the copy's own bridge without a way out.
+fn networks(root: &mut Map<String, Value>, facts: &StagingFacts, told: &mut Told) {
+    let mut used: BTreeSet<String> = BTreeSet::new();
+    // Networks whose every user could not be reached on its port, were they internal.
+    let mut open: BTreeSet<String> = BTreeSet::new();
+    let mut internal: BTreeSet<String> = BTreeSet::new();
+    for (key, body) in section(root, "networks") {
+        if body.get("internal").and_then(Value::as_bool) == Some(true) {
+            internal.insert(key.clone());
+        }
+    }
+    for (_, body) in section(root, "services") {
+        let keys: Vec<String> = body
+            .get("networks")
+            .and_then(Value::as_object)
+            .map(|n| n.keys().cloned().collect())
+            .unwrap_or_default();
+        if body.get("ports").is_some() && !keys.is_empty() && keys.iter().all(|k| internal.contains(k)) {
+            open.extend(keys.iter().take(1).cloned());
+        }
+        used.extend(keys);
+    }
+    let networks = section(root, "networks");
+    for key in &used {
+        networks.entry(key.as_str()).or_insert(Value::Null);
+    }
+    for (key, body) in networks {
+        let text = |k: &str| body.get(k).and_then(Value::as_str).unwrap_or_default().to_owned();
+        if body.get("external").and_then(Value::as_bool) == Some(true) {
+            told.say(
+                None,
+                format!("the network {key} is its own instead of {}", super::unescape(&text("name"))),
+                "others are on that network",
+            );
+        } else if !matches!(text("driver").as_str(), "" | "bridge" | "default") {
+            told.say(
+                None,
+                format!("the network {key} is a bridge instead of {}", text("driver")),
+                "only a bridge stays on this host",
+            );
+        }
+        let ipam = body.get("ipam").and_then(Value::as_object).is_some_and(|i| !i.is_empty());
+        if ipam || body.get("driver_opts").is_some_and(|o| !o.is_null()) {
+            told.say(
+                None,
+                format!("the network {key} has no addresses or options of its own"),
+                "production has them",
+            );
+        }
+        if open.contains(key) {
+            told.say(
+                None,
+                format!("the network {key} is not internal"),
+                "an internal network publishes no ports to be checked through",
+            );
+        }
+        let mut own = json!({
+            "name": format!("{}_{key}", facts.project),
+            "driver": "bridge",
+            "driver_opts": { "com.docker.network.bridge.enable_ip_masquerade": "false" },
+            "labels": labels(facts),
+        });
+        if internal.contains(key) && !open.contains(key) {
+            mapping(&mut own).insert("internal".to_owned(), Value::Bool(true));
+        }
+        *body = own;
+    }
+    told.say(None, "no network has a way out", "a copy must not act on the world");
+}

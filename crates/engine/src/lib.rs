@@ -6,6 +6,7 @@
 pub mod check;
 pub mod checks;
 pub mod detect;
+pub mod docker;
 pub mod engine;
 pub mod error;
 pub mod exec;

@@ -7,6 +7,7 @@ pub mod check;
 pub mod checks;
 pub mod data;
 pub mod detect;
+pub mod docker;
 pub mod engine;
 pub mod error;
 pub mod exec;

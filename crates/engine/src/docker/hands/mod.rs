@@ -1,0 +1,14 @@
+//! Hands: store operations in a helper container, where the volumes are.
+//!
+//! Owns the way there and back. The helper is this same program in an image of itself: without network, without
+//! capabilities but those that copying needs, on a read-only root, with the wanted places mounted and nothing
+//! else. A source is mounted read-only, unless SQLite has to take part in its locks.
+
+mod client;
+mod export;
+mod serve;
+mod wire;
+
+pub use client::{Hands, HandsError, Scratch, ScratchDir};
+pub use serve::{STORE_VERB, serve};
+pub use wire::Entry;

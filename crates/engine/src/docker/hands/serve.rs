@@ -1,0 +1,410 @@
+//! The helper's side: does what it is asked, on what is mounted.
+//!
+//! Owns the hidden command of the program. It must never remove anything but below a scratch volume or a marked
+//! folder.
+
+use super::wire::{Entry, Failure, Line, MARK, Request, SCRATCH, VOLUMES};
+use crate::check::sql::sqlite_value;
+use crate::store::{self, Progress, StoreError};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
+use serde::Serialize;
+use serde_json::Value;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use switchback_core::data::{CopyStats, StoreKind};
+
+/// The hidden command.
+pub const STORE_VERB: &str = "__store";
+
+/// A request is a few paths and a query.
+const LONGEST_REQUEST: u64 = 1 << 20;
+/// A folder with more entries is not listed.
+const MOST_ENTRIES: usize = 100_000;
+/// How many entries are looked at, and files tried, to find out whether blocks can be shared.
+const REFLINK_LOOK: usize = 10_000;
+const REFLINK_TRIES: usize = 8;
+/// The name of an unfinished clone in the root of a volume.
+const UNFINISHED: &str = ".switchback-clone";
+
+/// Reads one request, does it, and answers. Returns the exit code: 0 if there was an answer, good or bad.
+pub fn serve(stdin: impl Read, stdout: impl Write + Send) -> u8 {
+    let mut text = String::new();
+    let request = match stdin.take(LONGEST_REQUEST).read_to_string(&mut text) {
+        Ok(_) => serde_json::from_str::<Request>(&text),
+        Err(_) => return 2,
+    };
+    let Ok(request) = request else { return 2 };
+    let export = matches!(request, Request::Export { .. });
+    let out = Mutex::new(BufWriter::new(stdout));
+    let broken = AtomicBool::new(false);
+    let say = |line: &Line| {
+        let mut out = out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let said = serde_json::to_writer(&mut *out, line).map_err(io::Error::from);
+        if said.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).is_err() {
+            broken.store(true, Ordering::Relaxed);
+        }
+    };
+    // Nobody listens any more: stop.
+    let cancel = || broken.load(Ordering::Relaxed);
+    let report = |done, total| say(&Line::Progress(done, total));
+    let answer = perform(request, &Progress { cancel: &cancel, report: &report });
+    let good = answer.is_ok();
+    say(&answer.map_or_else(|e| Line::Failed(Failure::from(e)), Line::Done));
+    if broken.load(Ordering::Relaxed) {
+        return 3;
+    }
+    if export && good {
+        let mut out = out.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if archive(&mut out).is_err() {
+            return 4;
+        }
+    }
+    0
+}
+
+fn exported() -> PathBuf {
+    Path::new(SCRATCH).join("export")
+}
+
+fn archive(out: &mut impl Write) -> io::Result<()> {
+    let mut archive = tar::Builder::new(out);
+    archive.follow_symlinks(false);
+    archive.append_dir_all(".", exported())?;
+    archive.into_inner()?.flush()
+}
+
+fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| match source.kind() {
+        io::ErrorKind::NotFound => StoreError::NotFound { path },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StoreError::NoSpace { path, detail: format!("{doing}: {source}") }
+        }
+        _ => StoreError::Io { doing, path, source },
+    }
+}
+
+fn refused(path: &Path, why: impl Into<String>) -> StoreError {
+    StoreError::Unsupported { path: path.to_owned(), why: why.into() }
+}
+
+/// What is asked for, as JSON.
+fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
+    match request {
+        Request::SizeBytes { kind, path } => json(store::size_bytes(kind, Path::new(&path))?),
+        Request::CloneLive { kind, from, to } => {
+            clone(store::clone_live, kind, Path::new(&from), Path::new(&to), progress)
+        }
+        Request::CloneCold { kind, from, to } => {
+            clone(store::clone_cold, kind, Path::new(&from), Path::new(&to), progress)
+        }
+        Request::Fingerprint { kind, at } => json(store::fingerprint(kind, at.source(), progress)?),
+        Request::Integrity { kind, at } => json(store::integrity(kind, at.source())?),
+        Request::Diff { kind, before, after } => {
+            json(store::diff(kind, before.source(), after.source(), progress)?)
+        }
+        Request::Export { kind, before, after } => {
+            json(store::export(kind, before.source(), after.source(), &exported(), progress)?)
+        }
+        Request::CanReflink { from, to } => can_reflink(Path::new(&from), Path::new(&to)),
+        Request::Sql { path, query, values } => {
+            sqlite_value(Path::new(&path), &query, &values).map_err(|why| refused(Path::new(&path), why))
+        }
+        Request::Exists { path } => json(Path::new(&path).symlink_metadata().is_ok()),
+        Request::MakeDir { path, mode, uid, gid } => make_dir(Path::new(&path), mode, uid, gid),
+        Request::List { path } => list(Path::new(&path)),
+        Request::ReadFile { path, limit } => read_file(Path::new(&path), limit),
+        Request::Remove { root, path, stack } => remove(Path::new(&root), Path::new(&path), stack.as_deref()),
+        Request::Mark { path, stack } => mark(Path::new(&path), &stack),
+        Request::Marked { path, stack } => {
+            let path = Path::new(&path);
+            json(path.symlink_metadata().is_ok() && check_mark(path, &stack).map(|()| true)?)
+        }
+        Request::Unmark { path, stack } => {
+            let path = Path::new(&path);
+            check_mark(path, &stack)?;
+            fs::remove_file(path.join(MARK)).map_err(io_error("remove the mark of", path))?;
+            sync_dir(path)?;
+            json(true)
+        }
+        Request::RemoveMarked { path, stack } => remove_marked(Path::new(&path), &stack),
+    }
+}
+
+fn json(value: impl Serialize) -> store::Result<Value> {
+    serde_json::to_value(value).map_err(|e| refused(Path::new(""), e.to_string()))
+}
+
+fn sync_dir(path: &Path) -> store::Result<()> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error("fsync", path))
+}
+
+type Clone = fn(StoreKind, &Path, &Path, &Progress<'_>) -> store::Result<CopyStats>;
+
+/// Clones to a new path, or a tree into the empty root of a volume.
+fn clone(
+    how: Clone,
+    kind: StoreKind,
+    from: &Path,
+    to: &Path,
+    progress: &Progress<'_>,
+) -> store::Result<Value> {
+    let root = kind == StoreKind::Files && from.is_dir() && is_volume_root(to);
+    if !root {
+        return json(how(kind, from, to, progress)?);
+    }
+    let unfinished = to.join(UNFINISHED);
+    for entry in fs::read_dir(to).map_err(io_error("list", to))? {
+        let entry = entry.map_err(io_error("list", to))?;
+        if entry.path() != unfinished {
+            return Err(StoreError::DstExists { path: entry.path() });
+        }
+        fs::remove_dir_all(&unfinished).map_err(io_error("remove", &unfinished))?;
+    }
+    let stats = how(kind, from, &unfinished, progress)?;
+    raise(&unfinished, to)?;
+    json(stats)
+}
+
+/// Whether a path is the root of a volume: it was made before and cannot be renamed.
+fn is_volume_root(path: &Path) -> bool {
+    path.parent() == Some(Path::new(VOLUMES))
+}
+
+/// Moves everything in a folder to the folder above it, which gets its attributes.
+fn raise(from: &Path, to: &Path) -> store::Result<()> {
+    let meta = from.metadata().map_err(io_error("stat", from))?;
+    let mut attributes = Vec::new();
+    for name in xattr::list(from).into_iter().flatten() {
+        if let Some(value) = xattr::get(from, &name).map_err(io_error("read attributes of", from))? {
+            attributes.push((name, value));
+        }
+    }
+    for entry in fs::read_dir(from).map_err(io_error("list", from))? {
+        let entry = entry.map_err(io_error("list", from))?;
+        let dst = to.join(entry.file_name());
+        fs::rename(entry.path(), &dst).map_err(io_error("rename", &entry.path()))?;
+    }
+    fs::remove_dir(from).map_err(io_error("remove", from))?;
+    let dir = File::open(to).map_err(io_error("open", to))?;
+    let doing = "set the attributes of";
+    let apply = || -> io::Result<()> {
+        rustix::fs::fchown(&dir, Some(Uid::from_raw(meta.uid())), Some(Gid::from_raw(meta.gid())))?;
+        rustix::fs::fchmod(&dir, Mode::from_raw_mode(meta.mode() & 0o7777))?;
+        for (name, value) in &attributes {
+            xattr::set(to, name, value)?;
+        }
+        let at = |tv_sec, nsec| Timespec { tv_sec, tv_nsec: nsec };
+        rustix::fs::futimens(
+            &dir,
+            &Timestamps {
+                last_access: at(meta.atime(), meta.atime_nsec()),
+                last_modification: at(meta.mtime(), meta.mtime_nsec()),
+            },
+        )?;
+        dir.sync_all()
+    };
+    apply().map_err(io_error(doing, to))
+}
+
+/// Whether files below `from` can share their blocks with files in `to`, found out by doing it once.
+///
+/// Unlike [`store::can_reflink`] this needs no file of its own in the source, which is mounted read-only.
+fn can_reflink(from: &Path, to: &Path) -> store::Result<Value> {
+    let probe = to.join(format!(".switchback-reflink-{}", ulid::Ulid::generate()));
+    let attempt = |source: &Path| -> io::Result<()> {
+        let source = File::open(source)?;
+        rustix::fs::ioctl_ficlone(&File::create(&probe)?, &source)?;
+        Ok(())
+    };
+    // A file may refuse by itself (`nodatacow`): several are tried.
+    let some = walkdir::WalkDir::new(from).into_iter().take(REFLINK_LOOK).flatten();
+    let mut files = some.filter(|e| e.file_type().is_file() && e.metadata().is_ok_and(|m| m.len() > 0));
+    let found = files.by_ref().take(REFLINK_TRIES).any(|e| attempt(e.path()).is_ok());
+    let _ = fs::remove_file(&probe);
+    json(found)
+}
+
+fn make_dir(path: &Path, mode: u32, uid: u32, gid: u32) -> store::Result<Value> {
+    let made = match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => true,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => false,
+        Err(e) => return Err(io_error("create", path)(e)),
+    };
+    if made {
+        let own = || -> io::Result<()> {
+            let dir = File::open(path)?;
+            rustix::fs::fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o7777))?;
+            dir.sync_all()
+        };
+        own().map_err(io_error("create", path))?;
+        path.parent().map(sync_dir).transpose()?;
+    }
+    json(made)
+}
+
+fn list(path: &Path) -> store::Result<Value> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(path).map_err(io_error("list", path))? {
+        let entry = entry.map_err(io_error("list", path))?;
+        if all.len() == MOST_ENTRIES {
+            return Err(refused(path, format!("it has more than {MOST_ENTRIES} entries")));
+        }
+        // Gone meanwhile is as good as never there.
+        let Ok(meta) = entry.metadata() else { continue };
+        let kind = match meta.file_type() {
+            t if t.is_file() => "file",
+            t if t.is_dir() => "folder",
+            t if t.is_symlink() => "link",
+            _ => "other",
+        };
+        all.push(Entry {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            kind: kind.to_owned(),
+            size_bytes: meta.len(),
+            mode: meta.mode() & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+        });
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    json(all)
+}
+
+fn read_file(path: &Path, limit: u64) -> store::Result<Value> {
+    let meta = path.metadata().map_err(io_error("stat", path))?;
+    if !meta.is_file() || meta.len() > limit {
+        return Err(refused(path, format!("it is no file of at most {limit} bytes")));
+    }
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|f| f.take(limit).read_to_end(&mut bytes)).map_err(io_error("read", path))?;
+    json(BASE64_STANDARD.encode(bytes))
+}
+
+fn mark(path: &Path, stack: &str) -> store::Result<Value> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        // Interrupted between making and marking it.
+        Err(_) if fs::read_dir(path).is_ok_and(|mut all| all.next().is_none()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            check_mark(path, stack)?;
+            return json(false);
+        }
+        Err(e) => return Err(io_error("create", path)(e)),
+    }
+    let file = path.join(MARK);
+    let write = || -> io::Result<()> {
+        let mut mark = File::create_new(&file)?;
+        mark.write_all(stack.as_bytes())?;
+        mark.sync_all()
+    };
+    write().map_err(io_error("mark", path))?;
+    sync_dir(path)?;
+    path.parent().map(sync_dir).transpose()?;
+    json(true)
+}
+
+/// Refuses a folder that this stack did not make, or that became live.
+fn check_mark(path: &Path, stack: &str) -> store::Result<()> {
+    let folder = path.symlink_metadata().is_ok_and(|m| m.is_dir());
+    match fs::read_to_string(path.join(MARK)) {
+        Ok(text) if folder && text == stack => Ok(()),
+        _ => Err(refused(path, "it does not carry the mark of this stack: look what it is and move it away")),
+    }
+}
+
+fn remove_any(path: &Path) -> store::Result<()> {
+    let removed = match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    };
+    removed.map_err(io_error("remove", path))
+}
+
+fn remove(root: &Path, path: &Path, stack: Option<&str>) -> store::Result<Value> {
+    if let Some(stack) = stack {
+        check_mark(root, stack)?;
+    }
+    // A link in the middle must not lead out of the root.
+    let real = root.canonicalize().map_err(io_error("resolve", root))?;
+    let parent = path.parent().unwrap_or(path);
+    let parent = match parent.canonicalize() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return json(false),
+        other => other.map_err(io_error("resolve", parent))?,
+    };
+    let named = path.file_name().filter(|n| *n != MARK);
+    let (true, Some(name)) = (parent.starts_with(&real), named) else {
+        return Err(refused(path, format!("it is not part of {}", root.display())));
+    };
+    remove_any(&parent.join(name))?;
+    sync_dir(&parent)?;
+    json(true)
+}
+
+fn remove_marked(path: &Path, stack: &str) -> store::Result<Value> {
+    if path.symlink_metadata().is_err() {
+        return json(false);
+    }
+    check_mark(path, stack)?;
+    for entry in fs::read_dir(path).map_err(io_error("list", path))? {
+        let entry = entry.map_err(io_error("list", path))?;
+        if entry.file_name() != MARK {
+            remove_any(&entry.path())?;
+        }
+    }
+    fs::remove_dir_all(path).map_err(io_error("remove", path))?;
+    path.parent().map(sync_dir).transpose()?;
+    json(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_parts_of_a_marked_folder_can_be_removed() {
+        let dir = tempfile::tempdir().expect("folder");
+        let root = dir.path().join("g7");
+        let outside = dir.path().join("live");
+        fs::create_dir(&outside).expect("folder");
+        fs::write(outside.join("precious"), "x").expect("writes");
+        assert_eq!(mark(&root, "s").expect("marks"), Value::Bool(true));
+        assert_eq!(mark(&root, "s").expect("marks again"), Value::Bool(false));
+        assert!(mark(&outside, "s").is_err(), "a folder of somebody else became scratch");
+        fs::write(root.join("a"), "x").expect("writes");
+        std::os::unix::fs::symlink(&outside, root.join("way out")).expect("links");
+        let gone = |path: &Path| remove(&root, path, Some("s"));
+        assert!(gone(&root.join("way out/precious")).is_err());
+        assert!(gone(&root.join("../live/precious")).is_err());
+        assert!(gone(&root.join(MARK)).is_err());
+        assert!(gone(&root).is_err());
+        assert!(remove(&root, &root.join("a"), Some("another")).is_err());
+        gone(&root.join("a")).expect("removes");
+        assert!(!root.join("a").exists());
+        assert!(remove_marked(&root, "another").is_err());
+        remove_marked(&root, "s").expect("removes");
+        assert!(!root.exists() && outside.join("precious").exists());
+    }
+
+    #[test]
+    fn a_request_that_is_none_is_refused_and_failures_are_answers() {
+        let ask = |text: &str| {
+            let mut out = Vec::new();
+            let code = serve(text.as_bytes(), &mut out);
+            (code, String::from_utf8(out).expect("text"))
+        };
+        assert_eq!(ask("rm -rf /"), (2, String::new()));
+        let (code, answer) = ask(r#"{"size_bytes":{"kind":"files","path":"/nonexistent"}}"#);
+        assert_eq!(code, 0);
+        assert!(answer.starts_with(r#"{"failed":{"kind":"not_found""#), "{answer}");
+    }
+}

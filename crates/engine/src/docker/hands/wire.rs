@@ -1,0 +1,295 @@
+//! What is said between the program and its helper: one request, lines of progress, one answer.
+//!
+//! Owns the form of both, and the way of a [`StoreError`] through it: kind and text arrive as they were. Both
+//! ends are the same build of the same program, so the form needs no version.
+
+use crate::store::{Access, Source, StoreError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use switchback_core::data::StoreKind;
+
+/// The folder for private copies and results in a helper: a volume that goes with it.
+pub(super) const SCRATCH: &str = "/scratch";
+/// Where volumes are mounted in a helper, by name.
+pub(super) const VOLUMES: &str = "/volume";
+/// Where directories of the engine's host are mounted in a helper, by path.
+pub(super) const DIRS: &str = "/dir";
+/// The file that marks a folder as removable; its content is the id of the stack.
+pub(super) const MARK: &str = ".switchback-scratch";
+
+/// A store in a helper, and whether it is in use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct At {
+    pub path: String,
+    pub live: bool,
+}
+
+impl At {
+    pub(super) fn source(&self) -> Source<'_> {
+        let access = if self.live { Access::Live } else { Access::Cold { scratch: Path::new(SCRATCH) } };
+        Source { path: Path::new(&self.path), access }
+    }
+}
+
+/// What a helper is asked to do. All paths are absolute paths in the helper. Further operations on stores
+/// (incremental copies, cloning a tree by sharing blocks only) belong here, and in `serve.rs` and `client.rs`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Request {
+    SizeBytes {
+        kind: StoreKind,
+        path: String,
+    },
+    CloneLive {
+        kind: StoreKind,
+        from: String,
+        to: String,
+    },
+    CloneCold {
+        kind: StoreKind,
+        from: String,
+        to: String,
+    },
+    Fingerprint {
+        kind: StoreKind,
+        at: At,
+    },
+    Integrity {
+        kind: StoreKind,
+        at: At,
+    },
+    Diff {
+        kind: StoreKind,
+        before: At,
+        after: At,
+    },
+    /// The result follows as a tar archive after the answer.
+    Export {
+        kind: StoreKind,
+        before: At,
+        after: At,
+    },
+    CanReflink {
+        from: String,
+        to: String,
+    },
+    Sql {
+        path: String,
+        query: String,
+        values: Vec<serde_json::Value>,
+    },
+    Exists {
+        path: String,
+    },
+    MakeDir {
+        path: String,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    List {
+        path: String,
+    },
+    ReadFile {
+        path: String,
+        limit: u64,
+    },
+    /// Removes what is at `path`, strictly below `root`. `stack` is the content of the mark that the root must
+    /// carry, or absent for a volume, whose label was looked at.
+    Remove {
+        root: String,
+        path: String,
+        stack: Option<String>,
+    },
+    /// Makes a folder with a mark.
+    Mark {
+        path: String,
+        stack: String,
+    },
+    /// Whether a folder is there; without the right mark this fails.
+    Marked {
+        path: String,
+        stack: String,
+    },
+    /// Takes the mark off.
+    Unmark {
+        path: String,
+        stack: String,
+    },
+    /// Removes a marked folder, the mark last.
+    RemoveMarked {
+        path: String,
+        stack: String,
+    },
+}
+
+/// A line of a helper.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Line {
+    /// Bytes done and in total.
+    Progress(u64, u64),
+    /// The answer.
+    Done(serde_json::Value),
+    /// Why there is none.
+    Failed(Failure),
+}
+
+/// An entry of a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its name; bytes that are no UTF-8 are replaced.
+    pub name: String,
+    /// `file`, `folder`, `link` or `other`.
+    pub kind: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// A [`StoreError`] on its way.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub(super) enum Failure {
+    NoSpace { path: Vec<u8>, detail: String },
+    Damaged { path: Vec<u8>, detail: String },
+    Cancelled,
+    Io { doing: String, path: Vec<u8>, errno: Option<i32>, text: String },
+    Sqlite { doing: String, path: Vec<u8>, code: i32, text: String },
+    Busy { doing: String, path: Vec<u8> },
+    NotFound { path: Vec<u8> },
+    DstExists { path: Vec<u8> },
+    Nested { src: Vec<u8>, dst: Vec<u8> },
+    Changed { path: Vec<u8> },
+    Unsupported { path: Vec<u8>, why: String },
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
+}
+
+/// A path of the helper as a path that means something outside: of the engine's host, or `/volume/NAME/...`.
+fn outside(path: Vec<u8>) -> PathBuf {
+    let path = PathBuf::from(OsString::from_vec(path));
+    match path.strip_prefix(DIRS) {
+        Ok(below) => Path::new("/").join(below),
+        Err(_) => path,
+    }
+}
+
+/// The actions that errors speak of are constants of this program; a second copy of each is kept here.
+fn constant(word: String) -> &'static str {
+    static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = known.get(word.as_str()) {
+        return found;
+    }
+    let kept: &'static str = Box::leak(word.into_boxed_str());
+    known.insert(kept);
+    kept
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoSpace { path, detail } => Self::NoSpace { path: bytes(&path), detail },
+            StoreError::Damaged { path, detail } => Self::Damaged { path: bytes(&path), detail },
+            StoreError::Cancelled => Self::Cancelled,
+            StoreError::Io { doing, path, source } => Self::Io {
+                doing: doing.to_owned(),
+                path: bytes(&path),
+                errno: source.raw_os_error(),
+                text: source.to_string(),
+            },
+            StoreError::Sqlite { doing, path, source } => Self::Sqlite {
+                doing: doing.to_owned(),
+                path: bytes(&path),
+                code: source.sqlite_error().map_or(rusqlite::ffi::SQLITE_ERROR, |e| e.extended_code),
+                text: source.to_string(),
+            },
+            StoreError::Busy { doing, path } => Self::Busy { doing: doing.to_owned(), path: bytes(&path) },
+            StoreError::NotFound { path } => Self::NotFound { path: bytes(&path) },
+            StoreError::DstExists { path } => Self::DstExists { path: bytes(&path) },
+            StoreError::Nested { src, dst } => Self::Nested { src: bytes(&src), dst: bytes(&dst) },
+            StoreError::Changed { path } => Self::Changed { path: bytes(&path) },
+            StoreError::Unsupported { path, why } => Self::Unsupported { path: bytes(&path), why },
+        }
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NoSpace { path, detail } => Self::NoSpace { path: outside(path), detail },
+            Failure::Damaged { path, detail } => Self::Damaged { path: outside(path), detail },
+            Failure::Cancelled => Self::Cancelled,
+            Failure::Io { doing, path, errno, text } => Self::Io {
+                doing: constant(doing),
+                path: outside(path),
+                source: errno.map_or_else(|| io::Error::other(text), io::Error::from_raw_os_error),
+            },
+            Failure::Sqlite { doing, path, code, text } => Self::Sqlite {
+                doing: constant(doing),
+                path: outside(path),
+                source: rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(text)),
+            },
+            Failure::Busy { doing, path } => Self::Busy { doing: constant(doing), path: outside(path) },
+            Failure::NotFound { path } => Self::NotFound { path: outside(path) },
+            Failure::DstExists { path } => Self::DstExists { path: outside(path) },
+            Failure::Nested { src, dst } => Self::Nested { src: outside(src), dst: outside(dst) },
+            Failure::Changed { path } => Self::Changed { path: outside(path) },
+            Failure::Unsupported { path, why } => Self::Unsupported { path: outside(path), why },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn travelled(error: StoreError) -> StoreError {
+        let text = serde_json::to_string(&Failure::from(error)).expect("goes");
+        serde_json::from_str::<Failure>(&text).expect("arrives").into()
+    }
+
+    #[test]
+    fn an_error_arrives_with_its_kind_its_text_and_the_path_outside() {
+        let at = |p: &str| PathBuf::from(p);
+        let sqlite =
+            rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(2570), Some("gone wrong".into()));
+        let all = [
+            StoreError::NoSpace { path: at("/volume/a/x"), detail: "needs 5".into() },
+            StoreError::Damaged { path: at("/volume/a/x"), detail: "torn".into() },
+            StoreError::Cancelled,
+            StoreError::Io { doing: "open", path: at("/volume/a"), source: io::Error::from_raw_os_error(13) },
+            StoreError::Io { doing: "encode", path: at("/volume/a"), source: io::Error::other("odd") },
+            StoreError::Sqlite { doing: "read", path: at("/volume/a"), source: sqlite },
+            StoreError::Busy { doing: "copy", path: at("/volume/a") },
+            StoreError::NotFound { path: at("/volume/a") },
+            StoreError::DstExists { path: at("/volume/a") },
+            StoreError::Nested { src: at("/volume/a"), dst: at("/volume/a/b") },
+            StoreError::Changed { path: at("/volume/a") },
+            StoreError::Unsupported { path: at("/volume/a"), why: "odd".into() },
+        ];
+        for error in all {
+            let (text, kind) = (error.to_string(), std::mem::discriminant(&error));
+            let arrived = travelled(error);
+            assert_eq!((arrived.to_string(), std::mem::discriminant(&arrived)), (text, kind));
+        }
+        let arrived = travelled(StoreError::NotFound { path: at("/dir/srv/data") });
+        assert_eq!(arrived.to_string(), "/srv/data does not exist");
+        let odd = PathBuf::from(OsString::from_vec(b"/dir/\xff".to_vec()));
+        assert!(matches!(travelled(StoreError::Changed { path: odd }),
+            StoreError::Changed { path } if path.as_os_str().as_bytes() == b"/\xff"));
+    }
+}

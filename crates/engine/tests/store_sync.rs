@@ -9,7 +9,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use switchback_core::data::StoreKind::Files;
 use switchback_engine::store::{self, Progress, Source, StoreError, SyncStats, Writers};
@@ -223,7 +223,7 @@ fn mutate(dice: &mut Dice, root: &Path) {
 fn passes_over_a_random_tree_with_random_changes_end_on_the_same_tree() {
     let one = |seed: u64| {
         let copy = Copy::new();
-        let mut dice = Dice(seed * 0x9E37_79B9_7F4A_7C15 + 1);
+        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         for _ in 0..60 {
             mutate(&mut dice, &copy.src());
         }
@@ -595,15 +595,17 @@ fn a_change_while_writers_should_be_stopped_is_an_error() {
     let copy = Copy::new();
     let file = copy.src().join("file");
     fs::write(&file, vec![1; 64 << 20]).unwrap();
-    let touched = AtomicBool::new(false);
-    let report = |done: u64, _: u64| {
-        if done > 0 && !touched.swap(true, Ordering::Relaxed) {
+    let asked = AtomicU32::new(0);
+    // It is asked once per folder that is listed, and then while the file is copied.
+    let cancel = || {
+        if asked.fetch_add(1, Ordering::Relaxed) == 3 {
             File::options().write(true).open(&file).unwrap().write_all_at(b"x", 0).unwrap();
         }
+        false
     };
-    let progress = Progress { cancel: &|| false, report: &report };
+    let progress = Progress { cancel: &cancel, report: &|_, _| () };
     let result = store::sync_pass(&copy.src(), &copy.dst(), &copy.state(), Writers::Stopped, None, &progress);
-    assert!(touched.load(Ordering::Relaxed));
+    assert!(asked.load(Ordering::Relaxed) > 4);
     assert!(matches!(result, Err(StoreError::Changed { .. })), "{result:?}");
     copy.pass(Writers::Stopped);
     copy.assert_same("after a change");

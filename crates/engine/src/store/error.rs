@@ -82,6 +82,24 @@ pub enum StoreError {
         /// The file that changed.
         path: PathBuf,
     },
+    /// A file cannot share its blocks with a copy, and copying was not allowed.
+    #[error("{} cannot share its blocks with a copy: {why}", path.display())]
+    CannotShare {
+        /// The file.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// A pass took longer than its writers may wait; the copy is a valid base for the next pass.
+    #[error("the pass over {} did not end within {budget_ms} ms: {done_bytes} bytes were compared", path.display())]
+    OverBudget {
+        /// The source.
+        path: PathBuf,
+        /// The time it was given.
+        budget_ms: u64,
+        /// What was done by then.
+        done_bytes: u64,
+    },
     /// Something that cannot be cloned or compared faithfully.
     #[error("{}: {why}", path.display())]
     Unsupported {

@@ -13,6 +13,7 @@ mod progress;
 mod sqlite;
 
 pub use error::StoreError;
+pub use files::{SyncStats, Writers, sync_pass};
 pub use place::can_reflink;
 pub use progress::Progress;
 
@@ -76,7 +77,7 @@ pub fn size_bytes(kind: StoreKind, path: &Path) -> Result<u64> {
 pub fn clone_live(kind: StoreKind, src: &Path, dst: &Path, progress: &Progress<'_>) -> Result<CopyStats> {
     match kind {
         StoreKind::Sqlite => sqlite::clone_live(src, dst, progress),
-        StoreKind::Files => files::clone(src, dst, files::Writers::Running, progress),
+        StoreKind::Files => files::clone(src, dst, Writers::Running, progress),
         StoreKind::Postgres => Err(needs_server()),
     }
 }
@@ -88,9 +89,33 @@ pub fn clone_live(kind: StoreKind, src: &Path, dst: &Path, progress: &Progress<'
 pub fn clone_cold(kind: StoreKind, src: &Path, dst: &Path, progress: &Progress<'_>) -> Result<CopyStats> {
     match kind {
         StoreKind::Sqlite => sqlite::clone_cold(src, dst, progress),
-        StoreKind::Files => files::clone(src, dst, files::Writers::Stopped, progress),
+        StoreKind::Files => files::clone(src, dst, Writers::Stopped, progress),
         StoreKind::Postgres => Err(needs_server()),
     }
+}
+
+/// Clones a whole mount, whatever is in it, by sharing blocks; never by copying.
+///
+/// The caller has paused all writers, and may let them go on as soon as this returns. A file that
+/// cannot share its blocks (another file system, nodatacow, no support) is [`StoreError::CannotShare`];
+/// after any error nothing is left. `dst` must not exist, its parent must. Kept are owner, mode, times,
+/// extended attributes, hard links, symlinks, fifos and holes; sockets are left out. Durable only after
+/// [`make_durable`]. Sharing writes out the dirty pages of each file, so call [`make_durable`] on the
+/// source as well, and [`clear_unfinished`], just before pausing.
+pub fn reflink_tree(src: &Path, dst: &Path, progress: &Progress<'_>) -> Result<CopyStats> {
+    files::reflink_tree(src, dst, progress)
+}
+
+/// Removes what a crashed clone to `dst` left under its temporary name.
+///
+/// Every clone does so itself; before a pause it saves the time while writers wait.
+pub fn clear_unfinished(dst: &Path) -> Result<()> {
+    place::clear(dst)
+}
+
+/// Writes everything of the file system that holds `path`, and the name of `path`, to the disk.
+pub fn make_durable(path: &Path) -> Result<()> {
+    place::make_durable(path)
 }
 
 /// Computes the exact content of a store in a comparable form.

@@ -4,7 +4,7 @@
 //! exists, and never remove anything but its own unfinished results.
 
 use super::{Result, StoreError, files};
-use rustix::fs::{CWD, RenameFlags, fsync, ioctl_ficlone, renameat_with, statvfs};
+use rustix::fs::{CWD, RenameFlags, fsync, ioctl_ficlone, renameat_with, statvfs, syncfs};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write as _;
@@ -26,6 +26,16 @@ pub(super) struct Place {
 impl Place {
     /// Checks the destination and removes what a crashed run left under the temporary name.
     pub(super) fn prepare(dst: &Path) -> Result<Self> {
+        let place = Self::of(dst)?;
+        files::remove(&place.temp)?;
+        if place.dst.symlink_metadata().is_ok() {
+            return Err(StoreError::DstExists { path: place.dst.clone() });
+        }
+        Ok(place)
+    }
+
+    /// The names of a destination, without touching anything.
+    fn of(dst: &Path) -> Result<Self> {
         let dst = std::path::absolute(dst).map_err(|e| StoreError::io("resolve", dst, e))?;
         let (Some(name), Some(parent)) = (dst.file_name(), dst.parent()) else {
             return Err(StoreError::Unsupported {
@@ -46,10 +56,6 @@ impl Place {
         }
         temp.push(".switchback-partial");
         let temp = parent.join(temp);
-        files::remove(&temp)?;
-        if dst.symlink_metadata().is_ok() {
-            return Err(StoreError::DstExists { path: dst });
-        }
         Ok(Self { dst, parent, temp, committed: false })
     }
 
@@ -70,7 +76,14 @@ impl Place {
     }
 
     /// Gives the finished and synced result its name and makes the name durable.
-    pub(super) fn commit(mut self, made: &Path) -> Result<()> {
+    pub(super) fn commit(self, made: &Path) -> Result<()> {
+        let parent = self.parent.clone();
+        self.name(made)?;
+        sync_dir(&parent)
+    }
+
+    /// Gives the finished result its name, which is not durable yet.
+    pub(super) fn name(mut self, made: &Path) -> Result<()> {
         match renameat_with(CWD, made, CWD, &self.dst, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(rustix::io::Errno::EXIST) => return Err(StoreError::DstExists { path: self.dst.clone() }),
@@ -80,7 +93,6 @@ impl Place {
             }
             Err(e) => return Err(StoreError::io("rename", made, e)),
         }
-        sync_dir(&self.parent)?;
         self.committed = true;
         if made != self.temp {
             files::remove(&self.temp)?;
@@ -96,6 +108,24 @@ impl Drop for Place {
             let _ = files::remove(&self.temp);
         }
     }
+}
+
+/// Removes what a crashed run left beside `dst`.
+pub(super) fn clear(dst: &Path) -> Result<()> {
+    files::remove(&Place::of(dst)?.temp)
+}
+
+/// Syncs the file system of `path` and the folder that names it.
+pub(super) fn make_durable(path: &Path) -> Result<()> {
+    let path = std::fs::canonicalize(path).map_err(|e| StoreError::read("resolve", path, e))?;
+    let file = match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() || meta.is_file() => File::open(&path),
+        _ => File::open(path.parent().unwrap_or(Path::new("/"))),
+    };
+    let file = file.map_err(|e| StoreError::io("open", &path, e))?;
+    syncfs(&file).map_err(|e| StoreError::io("sync", &path, e))?;
+    // The parent is on another file system where `path` is a mount point.
+    sync_dir(path.parent().unwrap_or(Path::new("/")))
 }
 
 /// Makes the names in a folder durable.

@@ -91,12 +91,7 @@ pub(in super::super) fn clone(
     progress: &Progress<'_>,
 ) -> Result<CopyStats> {
     let started = Instant::now();
-    let real = std::fs::canonicalize(src).map_err(|e| StoreError::read("resolve", src, e))?;
-    if let Some(parent) = std::path::absolute(dst).ok().and_then(|d| d.parent()?.canonicalize().ok())
-        && parent.starts_with(&real)
-    {
-        return Err(StoreError::Nested { src: src.to_owned(), dst: dst.to_owned() });
-    }
+    refuse_nested(src, dst)?;
     let place = Place::prepare(dst)?;
     let scan = Scan::run(src)?;
     let parent = place.dst().parent().unwrap_or(Path::new("/"));
@@ -110,6 +105,35 @@ pub(in super::super) fn clone(
     place.commit(&made)?;
     stats.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(stats)
+}
+
+/// Clones `src` to `dst` by sharing blocks, or not at all. Nothing is durable yet.
+pub(in super::super) fn reflink_tree(src: &Path, dst: &Path, progress: &Progress<'_>) -> Result<CopyStats> {
+    let started = Instant::now();
+    refuse_nested(src, dst)?;
+    let place = Place::prepare(dst)?;
+    // The tree is not added up first, as writers are waiting: the total stays unknown.
+    let mut cloner = Cloner::new(src, place.temp(), Writers::Stopped, Meter::new(progress, 0))?;
+    cloner.copier = Copier::only_sharing();
+    walk(src, &mut cloner)?;
+    cloner.meter.finish();
+    let mut stats = cloner.finish();
+    let made = place.temp().to_owned();
+    place.name(&made)?;
+    stats.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    stats.writers_waited_ms = stats.took_ms;
+    Ok(stats)
+}
+
+/// A copy inside its source would contain itself.
+pub(super) fn refuse_nested(src: &Path, dst: &Path) -> Result<()> {
+    let real = std::fs::canonicalize(src).map_err(|e| StoreError::read("resolve", src, e))?;
+    if let Some(parent) = std::path::absolute(dst).ok().and_then(|d| d.parent()?.canonicalize().ok())
+        && parent.starts_with(&real)
+    {
+        return Err(StoreError::Nested { src: src.to_owned(), dst: dst.to_owned() });
+    }
+    Ok(())
 }
 
 /// Copies entries into a folder of its own.
@@ -336,10 +360,15 @@ impl Visit for Cloner<'_> {
 /// Opens a regular file for reading, without touching its access time where allowed.
 /// `None` if it vanished or is no regular file any more.
 pub(super) fn open_file(found: &Found<'_>) -> rustix::io::Result<Option<OwnedFd>> {
+    open_file_at(found.dir, found.name)
+}
+
+/// Like [`open_file`], by folder and name.
+pub(super) fn open_file_at(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Option<OwnedFd>> {
     // NONBLOCK: if it became a fifo meanwhile, opening must not wait for a writer.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = match openat(found.dir, found.name, flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => openat(found.dir, found.name, flags, Mode::empty()),
+    let opened = match openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => openat(dir, name, flags, Mode::empty()),
         other => other,
     };
     match opened {

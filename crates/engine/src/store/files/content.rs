@@ -19,6 +19,8 @@ const BUFFER: usize = 1 << 20;
 /// Copies files between two file systems and remembers what these can do.
 pub(crate) struct Copier {
     reflink: bool,
+    /// Whether a file that cannot share its blocks is an error.
+    only_share: bool,
     kernel_copy: bool,
     buffer: Vec<u8>,
     /// Bytes that must be free in a folder once blocks turn out not to be shared.
@@ -35,7 +37,46 @@ pub(crate) struct Copied {
 
 impl Copier {
     pub(crate) fn new() -> Self {
-        Self { reflink: true, kernel_copy: true, buffer: Vec::new(), require: None }
+        Self { reflink: true, only_share: false, kernel_copy: true, buffer: Vec::new(), require: None }
+    }
+
+    /// One that never copies: a file that cannot share its blocks is [`StoreError::CannotShare`].
+    pub(super) fn only_sharing() -> Self {
+        Self { only_share: true, ..Self::new() }
+    }
+
+    /// Lets `to` share all blocks of `from`, where the file systems can. Says whether it does.
+    pub(super) fn share(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &Path) -> Result<bool> {
+        if !self.reflink {
+            return Ok(false);
+        }
+        let why = match ioctl_ficlone(to, from) {
+            Ok(()) => return Ok(true),
+            // About this file only; the rest is about the pair of file systems.
+            Err(Errno::INVAL) => "it is marked nodatacow, or the block sizes differ",
+            Err(Errno::XDEV) => {
+                self.reflink = false;
+                "the copy would be on another file system or mount"
+            }
+            Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS | Errno::PERM) => {
+                self.reflink = false;
+                "its file system has no shared blocks"
+            }
+            Err(e) => return Err(StoreError::io("share the blocks of", path, e)),
+        };
+        if self.only_share {
+            let why = format!("{why}; copy this mount in passes instead");
+            return Err(StoreError::CannotShare { path: path.to_owned(), why });
+        }
+        Ok(false)
+    }
+
+    /// Refuses what would not fit, before the first byte is copied.
+    pub(super) fn require_space(&mut self) -> Result<()> {
+        match self.require.take() {
+            Some((dir, needed)) => require_space(&dir, needed),
+            None => Ok(()),
+        }
     }
 
     /// Copies the content of `from` into the empty file `to`.
@@ -53,24 +94,11 @@ impl Copier {
             meter.add(0)?;
             return Ok(Copied { reflinked: false, written: 0 });
         }
-        if self.reflink {
-            match ioctl_ficlone(to, from) {
-                Ok(()) => {
-                    meter.add(size)?;
-                    return Ok(Copied { reflinked: true, written: 0 });
-                }
-                // EINVAL is about this file only (nodatacow, other block size); the rest about the pair
-                // of file systems.
-                Err(Errno::INVAL) => {}
-                Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS | Errno::PERM) => {
-                    self.reflink = false;
-                }
-                Err(e) => return Err(err(e)),
-            }
+        if self.share(from, to, path)? {
+            meter.add(size)?;
+            return Ok(Copied { reflinked: true, written: 0 });
         }
-        if let Some((dir, needed)) = self.require.take() {
-            require_space(&dir, needed)?;
-        }
+        self.require_space()?;
         let mut written = 0;
         if u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) >= size {
             written = self.range(from, to, 0, size, path, meter)?;
@@ -102,7 +130,7 @@ impl Copier {
     }
 
     /// Copies the bytes `at..end` to the same place; stops early where the source ends.
-    fn range(
+    pub(super) fn range(
         &mut self,
         from: BorrowedFd<'_>,
         to: BorrowedFd<'_>,

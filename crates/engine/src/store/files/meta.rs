@@ -4,7 +4,7 @@
 
 use super::super::{Result, StoreError};
 use rustix::fs::{Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
-use rustix::fs::{fchmod, fchown, fgetxattr, flistxattr, fsetxattr, futimens};
+use rustix::fs::{fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, futimens};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -24,28 +24,33 @@ pub(super) fn may_chown() -> bool {
 /// Reads all extended attributes; none where the file system has none.
 pub(super) fn xattrs(fd: BorrowedFd<'_>, path: &Path) -> Result<Xattrs> {
     let mut found = Xattrs::new();
-    // Most files have none: ask with a small buffer first.
-    let mut list: Vec<u8> = vec![0; 256];
-    let len = loop {
-        match flistxattr(fd, &mut list[..]) {
-            Ok(len) => break len,
-            Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(found),
-            Err(Errno::RANGE) if list.len() < XATTR_MAX => list.resize(XATTR_MAX, 0),
-            Err(e) => return Err(StoreError::io("list attributes of", path, e)),
-        }
-    };
-    for name in list[..len].split(|b| *b == 0).filter(|n| !n.is_empty()) {
+    for name in names(fd, path)? {
         let mut value: Vec<u8> = vec![0; XATTR_MAX];
-        match fgetxattr(fd, name, &mut value[..]) {
+        match fgetxattr(fd, &name[..], &mut value[..]) {
             Ok(len) => {
                 value.truncate(len);
-                found.insert(name.to_vec(), value);
+                found.insert(name, value);
             }
             Err(Errno::NODATA | Errno::NOTSUP) => {}
             Err(e) => return Err(StoreError::io("read attributes of", path, e)),
         }
     }
     Ok(found)
+}
+
+/// The names of all extended attributes.
+fn names(fd: BorrowedFd<'_>, path: &Path) -> Result<Vec<Vec<u8>>> {
+    // Most files have none: ask with a small buffer first.
+    let mut list: Vec<u8> = vec![0; 256];
+    let len = loop {
+        match flistxattr(fd, &mut list[..]) {
+            Ok(len) => break len,
+            Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(Vec::new()),
+            Err(Errno::RANGE) if list.len() < XATTR_MAX => list.resize(XATTR_MAX, 0),
+            Err(e) => return Err(StoreError::io("list attributes of", path, e)),
+        }
+    };
+    Ok(list[..len].split(|b| *b == 0).filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect())
 }
 
 /// The times of a file with nanoseconds.
@@ -77,8 +82,21 @@ pub(crate) fn carry(
         fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
             .map_err(|e| StoreError::io("set the owner of", path, e))?;
     }
+    let wanted = xattrs(from, path)?;
+    // An earlier pass may have left some, and a folder's default access list is inherited.
+    for name in names(to, path)? {
+        if !wanted.contains_key(&name) {
+            match fremovexattr(to, &name[..]) {
+                Ok(()) | Err(Errno::NODATA) => {}
+                // Such as a security label, which the system gives to every file.
+                Err(Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => {}
+                Err(e) => return Err(StoreError::io("remove attributes of", path, e)),
+            }
+        }
+    }
+    // After an inherited access list is gone, which would take part of the mode.
     fchmod(to, mode(stat)).map_err(|e| StoreError::io("set the mode of", path, e))?;
-    for (name, value) in xattrs(from, path)? {
+    for (name, value) in wanted {
         match fsetxattr(to, &name[..], &value, XattrFlags::empty()) {
             Ok(()) => {}
             Err(Errno::NOTSUP | Errno::PERM) => refused.push(String::from_utf8_lossy(&name).into_owned()),

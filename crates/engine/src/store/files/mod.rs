@@ -10,15 +10,17 @@ mod diff;
 mod export;
 mod meta;
 mod remove;
+mod sync;
 mod walk;
 
 pub(super) use census::{fingerprint, integrity};
-pub(super) use clone::clone;
+pub(super) use clone::{clone, reflink_tree};
 pub(super) use content::Copier;
 pub(super) use diff::diff;
 pub(super) use export::export;
 pub(super) use meta::carry;
 pub(super) use remove::remove;
+pub use sync::{SyncStats, sync_pass};
 
 use super::{Access, Result};
 use std::fmt::Write as _;
@@ -26,10 +28,10 @@ use std::path::Path;
 
 /// Whether somebody may change the tree while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Writers {
+pub enum Writers {
     /// Changes are expected and dealt with.
     Running,
-    /// A change is an error.
+    /// They are stopped, or paused: a change is an error.
     Stopped,
 }
 

@@ -1,10 +1,12 @@
 //! Removing an unfinished copy.
 //!
-//! Owns deleting; only [`super::super::place`] may call it, with a name that it made up itself.
+//! Owns deleting; only [`super::super::place`] may call it, with a name that it made up itself, and the
+//! incremental copy, inside its own destination.
 
 use super::super::{Result, StoreError};
-use super::walk::{Found, Visit, shown, walk};
-use rustix::fs::{AtFlags, Mode, Stat, fchmod, unlinkat};
+use super::walk::{Found, Visit, shown, walk, walk_at};
+use rustix::fs::{AtFlags, FileType, Mode, Stat, fchmod, statat, unlinkat};
+use rustix::io::Errno;
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -47,4 +49,21 @@ pub(in super::super) fn remove(path: &Path) -> Result<()> {
         }
         Ok(_) => std::fs::remove_file(path).map_err(err),
     }
+}
+
+/// Removes the entry `name` of the folder `dir`, with all that is in it. Says whether there was one.
+pub(super) fn remove_at(dir: BorrowedFd<'_>, name: &CStr, path: &Path) -> Result<bool> {
+    let err = |e| StoreError::io("remove", path, e);
+    let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(false),
+        Err(e) => return Err(err(e)),
+    };
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        walk_at(dir, name, path, &mut Remover { root: path.to_owned() })?;
+        unlinkat(dir, name, AtFlags::REMOVEDIR).map_err(err)?;
+    } else {
+        unlinkat(dir, name, AtFlags::empty()).map_err(err)?;
+    }
+    Ok(true)
 }

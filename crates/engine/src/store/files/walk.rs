@@ -78,39 +78,66 @@ pub(super) fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<O
 }
 
 /// The names in a folder, in byte order so that results do not depend on the file system.
-fn names(dir: BorrowedFd<'_>, root: &Path, rel: &[u8]) -> Result<std::vec::IntoIter<CString>> {
-    let err = |e| StoreError::io("list", &shown(root, rel), e);
+fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<CString>> {
     let mut names = Vec::new();
-    for entry in Dir::read_from(dir).map_err(err)? {
-        let entry = entry.map_err(err)?;
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
             names.push(name.to_owned());
         }
     }
     names.sort_unstable();
-    Ok(names.into_iter())
+    Ok(names)
+}
+
+/// The names in a folder that was opened; a folder that was removed since has none.
+fn list(
+    dir: BorrowedFd<'_>,
+    root: &Path,
+    rel: &[u8],
+    visitor: &mut impl Visit,
+) -> Result<std::vec::IntoIter<CString>> {
+    match names(dir) {
+        Ok(names) => Ok(names.into_iter()),
+        Err(Errno::NOENT) => {
+            visitor.vanished(rel)?;
+            Ok(Vec::new().into_iter())
+        }
+        Err(e) => Err(StoreError::io("list", &shown(root, rel), e)),
+    }
 }
 
 /// Visits the tree (or the single file) at `root`, which may itself be a symlink to it.
 pub(super) fn walk(root: &Path, visitor: &mut impl Visit) -> Result<()> {
-    let err = |e| StoreError::read("open", root, e);
     let real = std::fs::canonicalize(root).map_err(|e| StoreError::read("resolve", root, e))?;
     let name = CString::new(real.file_name().unwrap_or(OsStr::new(".")).as_bytes())
         .map_err(|_| StoreError::NotFound { path: root.to_owned() })?;
     let parent_path = real.parent().unwrap_or(Path::new("/"));
     let parent = openat(CWD, parent_path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| StoreError::read("open", parent_path, e))?;
-    let stat = statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(err)?;
-    let found = Found { dir: parent.as_fd(), name: &name, rel: ROOT, stat: &stat };
+    walk_at(parent.as_fd(), &name, root, visitor)
+}
+
+/// Visits the tree (or the single file) `name` in the folder `parent`; `root` is its path in messages.
+pub(super) fn walk_at(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    root: &Path,
+    visitor: &mut impl Visit,
+) -> Result<()> {
+    let err = |e| StoreError::read("open", root, e);
+    let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(err)?;
+    let found = Found { dir: parent, name, rel: ROOT, stat: &stat };
     if found.kind() != FileType::Directory {
         return visitor.leaf(&found);
     }
-    let mut current = open_dir(parent.as_fd(), &name).map_err(err)?;
-    visitor.enter(&found, current.as_fd())?;
+    let mut current = open_dir(parent, name).map_err(err)?;
+    let stat = fstat(&current).map_err(err)?;
+    visitor.enter(&Found { dir: parent, name, rel: ROOT, stat: &stat }, current.as_fd())?;
     let mut rel: Vec<u8> = Vec::new();
-    let mut frames =
-        vec![Frame { names: names(current.as_fd(), root, ROOT)?, stat, name: name.clone(), rel_len: 0 }];
+    let inside = list(current.as_fd(), root, ROOT, visitor)?;
+    let mut frames = vec![Frame { names: inside, stat, name: name.to_owned(), rel_len: 0 }];
     while let Some(frame) = frames.last_mut() {
         let Some(child) = frame.names.next() else {
             let rel_now: &[u8] = if rel.is_empty() { ROOT } else { &rel };
@@ -159,7 +186,7 @@ pub(super) fn walk(root: &Path, visitor: &mut impl Visit) -> Result<()> {
         let stat = fstat(&opened).map_err(|e| StoreError::io("stat", &shown(root, &rel), e))?;
         let found = Found { dir: current.as_fd(), name: &child, rel: &rel, stat: &stat };
         visitor.enter(&found, opened.as_fd())?;
-        let inside = names(opened.as_fd(), root, &rel)?;
+        let inside = list(opened.as_fd(), root, &rel, visitor)?;
         let rel_len = rel.len();
         current = opened;
         frames.push(Frame { names: inside, stat, name: child, rel_len });

@@ -1,5 +1,7 @@
 //! What can go wrong in the engine.
 
+use crate::docker::DockerError;
+use crate::docker::hands::HandsError;
 use crate::store::StoreError;
 use std::path::{Path, PathBuf};
 use switchback_core::config::ConfigError;
@@ -77,6 +79,9 @@ pub enum EngineError {
     /// A store operation failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The Docker engine did not do its part.
+    #[error(transparent)]
+    Docker(#[from] DockerError),
     /// The request cannot be carried out as things stand.
     #[error("{message}")]
     Refused {
@@ -100,6 +105,19 @@ pub enum EngineError {
 pub fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> EngineError + use<> {
     let path = path.to_owned();
     move |source| EngineError::Io { doing, path, source }
+}
+
+impl From<HandsError> for EngineError {
+    fn from(error: HandsError) -> Self {
+        match error {
+            HandsError::Docker(e) => Self::Docker(e),
+            HandsError::Store(e) => Self::Store(e),
+            broken @ HandsError::Broken { .. } => Self::refused(
+                broken.to_string(),
+                "was it killed, or is memory short? `dmesg` and the engine's log tell",
+            ),
+        }
+    }
 }
 
 impl EngineError {
@@ -141,6 +159,12 @@ impl EngineError {
                 StoreError::Damaged { .. } => Some("the data itself is damaged: no copy of it can be trusted; restore it from a backup".into()),
                 _ => None,
             },
+            Self::Docker(e) => match e {
+                DockerError::EngineUnreachable { .. } => {
+                    Some("start the Docker engine; then `switchback resume` goes on where a run stopped".into())
+                }
+                _ => None,
+            },
             Self::Journal { .. } | Self::Internal { .. } => None,
         }
     }
@@ -155,7 +179,7 @@ impl EngineError {
             Self::Refused { .. } => ErrorKind::Refused,
             Self::Step(e) => e.kind,
             Self::Store(StoreError::Damaged { .. }) => ErrorKind::Refused,
-            Self::Io { .. } | Self::Store(_) | Self::Journal { .. } => ErrorKind::Host,
+            Self::Io { .. } | Self::Docker(_) | Self::Store(_) | Self::Journal { .. } => ErrorKind::Host,
             _ => ErrorKind::Internal,
         }
     }

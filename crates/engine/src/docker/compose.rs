@@ -323,6 +323,20 @@ impl ComposeCli {
         self.on_model("create", arguments, options.limit, cancel)
     }
 
+    /// Builds the images of services from source, as their Compose file says.
+    pub fn build(
+        &self,
+        model: &ModelFile,
+        services: &[String],
+        limit: Duration,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<(), DockerError> {
+        let mut arguments = self.of_model(model)?;
+        arguments.extend(["build", "--quiet"].map(OsString::from));
+        Self::services(&mut arguments, services)?;
+        self.on_model("build", arguments, limit, cancel)
+    }
+
     /// Stops services in the order of their dependencies; empty means all. Containers stay.
     pub fn stop(
         &self,

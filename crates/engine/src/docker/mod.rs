@@ -16,6 +16,7 @@ mod image;
 mod name;
 mod network;
 pub mod permissions;
+pub mod thaw;
 mod run;
 mod stream;
 mod volume;

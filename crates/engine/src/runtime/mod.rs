@@ -2,6 +2,7 @@
 //!
 //! The operations know only [`Runtime`]. A runtime owns services; it must never read or copy stores.
 
+pub mod compose;
 pub mod process;
 
 use crate::check::workflow::Endpoint;

@@ -87,7 +87,7 @@ pub enum Scratch<'a> {
 /// Does store operations in helper containers.
 #[derive(Debug, Clone)]
 pub struct Hands<'a> {
-    docker: &'a Docker,
+    pub(super) docker: &'a Docker,
     image: String,
     stack: String,
 }
@@ -128,7 +128,7 @@ impl Mounts {
     }
 
     /// Mounts where something is made that does not exist: for a directory of its own, the one above it.
-    fn makes(&mut self, (place, below): Below<'_>) -> Result<String> {
+    pub(super) fn makes(&mut self, (place, below): Below<'_>) -> Result<String> {
         match place {
             MountPlace::Dir(path) if below.is_empty() => match path.trim_end_matches('/').rsplit_once('/') {
                 Some((up, last)) if !up.is_empty() => self.add((&MountPlace::Dir(up.to_owned()), last), true),
@@ -172,6 +172,7 @@ impl Lines<'_, '_, '_> {
     fn take(&mut self, line: &[u8]) -> io::Result<()> {
         match serde_json::from_slice(line)? {
             Line::Progress(done, total) => (self.progress.report)(done, total),
+            Line::Turn(_) => return Err(io::Error::other("the helper waits for a word")),
             Line::Done(value) => self.answer = Some(Ok(value)),
             Line::Failed(failure) => self.answer = Some(Err(failure.into())),
         }
@@ -211,15 +212,9 @@ impl<'a> Hands<'a> {
         Self { docker, image: image.into(), stack: stack.into() }
     }
 
-    /// Runs one operation.
-    pub(super) fn call(
-        &self,
-        mounts: Mounts,
-        request: &Request,
-        progress: &Progress<'_>,
-        rest: Option<&mut dyn Write>,
-    ) -> Result<Value> {
-        let spec = RunSpec {
+    /// The helper's container.
+    pub(super) fn spec(&self, mounts: Mounts, scratch: bool) -> RunSpec {
+        RunSpec {
             image: self.image.clone(),
             entrypoint: Some(vec![helper::PROGRAM.to_owned(), STORE_VERB.to_owned()]),
             user: Some("0:0".to_owned()),
@@ -228,7 +223,7 @@ impl<'a> Hands<'a> {
                 .into_iter()
                 .map(|(place, write)| BoundMount { target: target(&place), place, read_only: !write })
                 .collect(),
-            scratch: if uses_scratch(request) { vec![SCRATCH.to_owned()] } else { Vec::new() },
+            scratch: if scratch { vec![SCRATCH.to_owned()] } else { Vec::new() },
             network: NetworkMode::None,
             cap_drop_all: true,
             cap_add: CAPABILITIES.map(str::to_owned).to_vec(),
@@ -237,7 +232,18 @@ impl<'a> Hands<'a> {
             labels: BTreeMap::from([(STACK_LABEL.to_owned(), self.stack.clone())]),
             pids: Some(PIDS),
             ..RunSpec::default()
-        };
+        }
+    }
+
+    /// Runs one operation.
+    pub(super) fn call(
+        &self,
+        mounts: Mounts,
+        request: &Request,
+        progress: &Progress<'_>,
+        rest: Option<&mut dyn Write>,
+    ) -> Result<Value> {
+        let spec = self.spec(mounts, uses_scratch(request));
         let text =
             serde_json::to_vec(request).map_err(|e| HandsError::Broken { code: -1, why: e.to_string() })?;
         let mut lines = Lines { line: Vec::new(), answer: None, rest, progress };

@@ -5,10 +5,13 @@
 //! else. A source is mounted read-only, unless SQLite has to take part in its locks.
 
 mod client;
+mod cut;
 mod export;
 mod serve;
+mod talk;
 mod wire;
 
 pub use client::{Hands, HandsError, Scratch, ScratchDir};
+pub use cut::{CutMode, CutPair, CutStats};
 pub use serve::{STORE_VERB, serve};
 pub use wire::Entry;

@@ -12,7 +12,7 @@ use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
 use serde::Serialize;
 use serde_json::Value;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -34,8 +34,9 @@ const UNFINISHED: &str = ".switchback-clone";
 
 /// Reads one request, does it, and answers. Returns the exit code: 0 if there was an answer, good or bad.
 pub fn serve(stdin: impl Read, stdout: impl Write + Send) -> u8 {
+    let mut input = BufReader::new(stdin);
     let mut text = String::new();
-    let request = match stdin.take(LONGEST_REQUEST).read_to_string(&mut text) {
+    let request = match input.by_ref().take(LONGEST_REQUEST).read_line(&mut text) {
         Ok(_) => serde_json::from_str::<Request>(&text),
         Err(_) => return 2,
     };
@@ -53,7 +54,21 @@ pub fn serve(stdin: impl Read, stdout: impl Write + Send) -> u8 {
     // Nobody listens any more: stop.
     let cancel = || broken.load(Ordering::Relaxed);
     let report = |done, total| say(&Line::Progress(done, total));
-    let answer = perform(request, &Progress { cancel: &cancel, report: &report });
+    let progress = Progress { cancel: &cancel, report: &report };
+    let answer = match request {
+        Request::Cut { jobs, share, mode } => {
+            super::cut::perform(&jobs, share, mode, &progress, &mut |turn| {
+                say(&Line::Turn(turn));
+                let mut word = String::new();
+                match input.by_ref().take(16).read_line(&mut word) {
+                    Ok(n) if n > 0 => Ok(()),
+                    // Nobody is there any more.
+                    _ => Err(StoreError::Cancelled),
+                }
+            })
+        }
+        other => perform(other, &progress),
+    };
     let good = answer.is_ok();
     say(&answer.map_or_else(|e| Line::Failed(Failure::from(e)), Line::Done));
     if broken.load(Ordering::Relaxed) {
@@ -116,6 +131,7 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
         Request::Sql { path, query, values } => {
             sqlite_value(Path::new(&path), &query, &values).map_err(|why| refused(Path::new(&path), why))
         }
+        Request::Cut { .. } => Err(refused(Path::new(VOLUMES), "a cut is a conversation")),
         Request::Exists { path } => json(Path::new(&path).symlink_metadata().is_ok()),
         Request::MakeDir { path, mode, uid, gid } => make_dir(Path::new(&path), mode, uid, gid),
         Request::List { path } => list(Path::new(&path)),
@@ -173,12 +189,12 @@ fn clone(
 }
 
 /// Whether a path is the root of a volume: it was made before and cannot be renamed.
-fn is_volume_root(path: &Path) -> bool {
+pub(super) fn is_volume_root(path: &Path) -> bool {
     path.parent() == Some(Path::new(VOLUMES))
 }
 
 /// Moves everything in a folder to the folder above it, which gets its attributes.
-fn raise(from: &Path, to: &Path) -> store::Result<()> {
+pub(super) fn raise(from: &Path, to: &Path) -> store::Result<()> {
     let meta = from.metadata().map_err(io_error("stat", from))?;
     let mut attributes = Vec::new();
     for name in xattr::list(from).into_iter().flatten() {

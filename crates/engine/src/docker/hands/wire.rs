@@ -106,6 +106,12 @@ pub(super) enum Request {
         path: String,
         stack: Option<String>,
     },
+    /// Clones mounts at one moment; see [`super::cut`]. A conversation: the helper takes turns.
+    Cut {
+        jobs: Vec<CutJob>,
+        share: bool,
+        mode: super::cut::CutMode,
+    },
     /// Makes a folder with a mark.
     Mark {
         path: String,
@@ -128,12 +134,31 @@ pub(super) enum Request {
     },
 }
 
+/// A mount to be cloned: paths in the helper.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct CutJob {
+    pub from: String,
+    pub to: String,
+}
+
+/// What a helper says before it waits for a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Turn {
+    /// The writers must stop now.
+    Ready,
+    /// The writers may go on.
+    Cut,
+}
+
 /// A line of a helper.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line {
     /// Bytes done and in total.
     Progress(u64, u64),
+    /// It waits for a line.
+    Turn(Turn),
     /// The answer.
     Done(serde_json::Value),
     /// Why there is none.
@@ -172,6 +197,8 @@ pub(super) enum Failure {
     Nested { src: Vec<u8>, dst: Vec<u8> },
     Changed { path: Vec<u8> },
     Unsupported { path: Vec<u8>, why: String },
+    CannotShare { path: Vec<u8>, why: String },
+    OverBudget { path: Vec<u8>, budget_ms: u64, done_bytes: u64 },
 }
 
 fn bytes(path: &Path) -> Vec<u8> {
@@ -223,6 +250,10 @@ impl From<StoreError> for Failure {
             StoreError::Nested { src, dst } => Self::Nested { src: bytes(&src), dst: bytes(&dst) },
             StoreError::Changed { path } => Self::Changed { path: bytes(&path) },
             StoreError::Unsupported { path, why } => Self::Unsupported { path: bytes(&path), why },
+            StoreError::CannotShare { path, why } => Self::CannotShare { path: bytes(&path), why },
+            StoreError::OverBudget { path, budget_ms, done_bytes } => {
+                Self::OverBudget { path: bytes(&path), budget_ms, done_bytes }
+            }
         }
     }
 }
@@ -249,6 +280,10 @@ impl From<Failure> for StoreError {
             Failure::Nested { src, dst } => Self::Nested { src: outside(src), dst: outside(dst) },
             Failure::Changed { path } => Self::Changed { path: outside(path) },
             Failure::Unsupported { path, why } => Self::Unsupported { path: outside(path), why },
+            Failure::CannotShare { path, why } => Self::CannotShare { path: outside(path), why },
+            Failure::OverBudget { path, budget_ms, done_bytes } => {
+                Self::OverBudget { path: outside(path), budget_ms, done_bytes }
+            }
         }
     }
 }

@@ -1,0 +1,237 @@
+//! Stores on the mounts of containers: volumes and directories of the engine's host, and the databases in them.
+//!
+//! Mounts are cloned as a whole, several at one moment; stores are looked at one by one. Files and SQLite are
+//! read by helper containers, Postgres through its own server. It must never start a server on production's pristine
+//! data, and never write to a mount that is not scratch.
+
+mod mounts;
+mod pause;
+mod server;
+mod throwaway;
+
+use super::{Cost, Data, Work};
+use crate::docker::hands::Hands;
+use crate::docker::{Docker, helper};
+use crate::error::EngineError;
+use crate::home::Home;
+use crate::runtime::Placement;
+use crate::scratch::Scratch;
+use crate::store::postgres::{self, Amcheck};
+use serde_json::Value;
+use server::Server;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
+use switchback_core::ids::StoreName;
+use switchback_core::journal::Output;
+use switchback_core::plan::CloneMode;
+use switchback_core::release::{Instance, MountPlace, StorePlace};
+
+/// Data that the engine's containers can reach.
+pub struct ComposeData {
+    docker: Arc<Docker>,
+    helper: OnceLock<String>,
+}
+
+impl ComposeData {
+    /// The data on an engine.
+    pub fn new(docker: Arc<Docker>) -> Self {
+        Self { docker, helper: OnceLock::new() }
+    }
+
+    /// Helper containers for a stack.
+    fn hands(&self, home: &Home) -> Result<Hands<'_>, EngineError> {
+        let image = match self.helper.get() {
+            Some(image) => image,
+            None => {
+                let image = helper::ensure(&self.docker, &helper::this_program())?;
+                self.helper.get_or_init(|| image)
+            }
+        };
+        Ok(Hands::new(&self.docker, image.as_str(), home.id()?))
+    }
+}
+
+/// The place of a store and the mount it lies on.
+fn place<'i>(at: &Placement<'i>, store: &StoreName) -> Result<(&'i StorePlace, &'i MountPlace), EngineError> {
+    let missing = || EngineError::Internal { detail: format!("{} has no store {store}", at.instance.key()) };
+    let place = at.instance.stores.get(store).ok_or_else(missing)?;
+    let mount = place.mount.as_ref().ok_or_else(missing)?;
+    Ok((place, &mount.at))
+}
+
+impl Data for ComposeData {
+    fn exists(&self, at: &Placement<'_>, store: &StoreName) -> Result<bool, EngineError> {
+        let (place, mount) = place(at, store)?;
+        match mount {
+            MountPlace::Volume(name) if place.path.is_empty() || place.kind == StoreKind::Postgres => {
+                Ok(self.docker.volume(name)?.is_some())
+            }
+            // The engine would make a volume that is mounted and does not exist.
+            MountPlace::Volume(name) if self.docker.volume(name)?.is_none() => Ok(false),
+            _ => Ok(self.hands(at.home)?.exists((mount, &place.path))?),
+        }
+    }
+
+    fn cost(&self, home: &Home, instance: &Instance) -> Result<Cost, EngineError> {
+        self.measure(home, instance)
+    }
+
+    fn precopy(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        _: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        self.copy_ahead(from, to, work)
+    }
+
+    fn clone(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        _: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        self.clone_mounts(from, to, mode, work)
+    }
+
+    fn keep_base(
+        &self,
+        from: &Placement<'_>,
+        beside: &Placement<'_>,
+        scratch: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        self.clone_base(from, beside, scratch, work)
+    }
+
+    fn has_base(&self, at: &Placement<'_>) -> Result<bool, EngineError> {
+        Ok(mounts::base_mark(at).exists())
+    }
+
+    fn fingerprint(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Fingerprint, EngineError> {
+        let (place, mount) = place(at, store)?;
+        if place.kind == StoreKind::Postgres {
+            let server = Server::open(self, at, store, mount, mode)?;
+            let found = postgres::fingerprint(&server, server.databases(), work.progress);
+            return server.close(found);
+        }
+        let live = mode == CloneMode::Live;
+        Ok(self.hands(at.home)?.fingerprint(place.kind, (mount, &place.path), live, work.progress)?)
+    }
+
+    fn integrity(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Vec<String>, EngineError> {
+        let (place, mount) = place(at, store)?;
+        if place.kind == StoreKind::Postgres {
+            let server = Server::open(self, at, store, mount, mode)?;
+            let amcheck = if at.instance.is_production() { Amcheck::IfInstalled } else { Amcheck::MayCreate };
+            let found = postgres::integrity(&server, server.databases(), amcheck, work.progress);
+            return server.close(found);
+        }
+        let live = mode == CloneMode::Live;
+        Ok(self.hands(at.home)?.integrity(place.kind, (mount, &place.path), live, work.progress)?)
+    }
+
+    fn diff(
+        &self,
+        before: &Placement<'_>,
+        after: &Placement<'_>,
+        store: &StoreName,
+        work: &Work<'_>,
+    ) -> Result<StoreDiff, EngineError> {
+        let ((old, old_mount), (new, new_mount)) = (place(before, store)?, place(after, store)?);
+        if new.kind == StoreKind::Postgres {
+            let was = Server::open(self, before, store, old_mount, CloneMode::Cold)?;
+            let is = match Server::open(self, after, store, new_mount, CloneMode::Live) {
+                Ok(is) => is,
+                Err(e) => return was.close(Ok(())).and(Err(e)),
+            };
+            let found = postgres::diff(&was, &is, is.databases(), work.progress);
+            let found = is.close(found);
+            return was.close(Ok(())).and(found);
+        }
+        let hands = self.hands(after.home)?;
+        Ok(hands.diff_live(
+            new.kind,
+            (old_mount, &old.path),
+            (new_mount, &new.path),
+            work.progress,
+        )?)
+    }
+
+    fn export(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        out: &Path,
+        work: &Work<'_>,
+    ) -> Result<Option<ExportStats>, EngineError> {
+        let (place, mount) = place(at, store)?;
+        let base = mounts::base_of(mount);
+        if !self.mount_exists(at.home, &base)? {
+            return Ok(None);
+        }
+        if place.kind == StoreKind::Postgres {
+            let was = Server::open(self, at, store, &base, CloneMode::Cold)?;
+            let is = match Server::open(self, at, store, mount, CloneMode::Cold) {
+                Ok(is) => is,
+                Err(e) => return was.close(Ok(())).and(Err(e)),
+            };
+            let found = postgres::export(&was, &is, is.databases(), out, work.progress);
+            let found = is.close(found);
+            return was.close(Ok(())).and(found.map(Some));
+        }
+        let hands = self.hands(at.home)?;
+        let stats = hands.export(place.kind, (&base, &place.path), (mount, &place.path), out, work.progress)?;
+        Ok(Some(stats))
+    }
+
+    fn sql(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        sql: &str,
+        values: &[Value],
+    ) -> Result<Value, String> {
+        let (place, mount) = place(at, store).map_err(|e| e.to_string())?;
+        match place.kind {
+            StoreKind::Postgres => {
+                let server =
+                    Server::open(self, at, store, mount, CloneMode::Live).map_err(|e| e.to_string())?;
+                server.value(sql, values)
+            }
+            StoreKind::Sqlite => {
+                let hands = self.hands(at.home).map_err(|e| e.to_string())?;
+                hands.sql((mount, &place.path), sql, values).map_err(|e| e.to_string())
+            }
+            StoreKind::Files => Err(format!("the store {store} is not a database")),
+        }
+    }
+
+    fn discard(&self, home: &Home, instance: &Instance, _: &Scratch) -> Result<(), EngineError> {
+        self.remove_mounts(home, instance)
+    }
+
+    fn keep(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
+        self.mark_mounts(home, instance, false)
+    }
+
+    fn retire(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
+        self.mark_mounts(home, instance, true)
+    }
+}

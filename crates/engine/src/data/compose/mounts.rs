@@ -1,0 +1,410 @@
+//! Cloning, keeping and removing whole mounts.
+
+use super::pause::Writers;
+use super::{ComposeData, Cost, Work};
+use crate::docker::hands::{CutMode, CutPair, CutStats, HandsError};
+use crate::docker::DockerError;
+use crate::error::EngineError;
+use crate::home::{Home, write_atomic};
+use crate::runtime::Placement;
+use crate::scratch::Scratch;
+use crate::store::StoreError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use switchback_core::data::StoreKind;
+use switchback_core::duration::{human_bytes, human_ms};
+use switchback_core::ids::StoreName;
+use switchback_core::journal::Output;
+use switchback_core::plan::CloneMode;
+use switchback_core::release::{Instance, Mount, MountPlace};
+
+/// The longest that writers of production wait for a clone that must copy; with shared blocks it is far less.
+const PAUSE_MS: u64 = 2000;
+/// The label with the instance that a volume belongs to.
+const DIR_LABEL: &str = crate::runtime::compose::DIR_LABEL;
+
+/// The mark that an instance has a base.
+pub fn base_mark(at: &Placement<'_>) -> PathBuf {
+    at.home.instance_dir(at.instance).join("base.complete")
+}
+
+/// The mark that an instance's mounts were copied ahead.
+fn ahead_mark(at: &Placement<'_>) -> PathBuf {
+    at.home.instance_dir(at.instance).join("copied-ahead")
+}
+
+/// Where the clone that later writes are recognised by lies.
+pub fn base_of(mount: &MountPlace) -> MountPlace {
+    match mount {
+        MountPlace::Volume(name) => MountPlace::Volume(format!("{name}.base")),
+        MountPlace::Dir(path) => MountPlace::Dir(format!("{path}.base")),
+    }
+}
+
+/// The mounts of an instance, each once, with the stores on it.
+fn mounts(instance: &Instance) -> BTreeMap<Mount, Vec<StoreName>> {
+    let mut found: BTreeMap<Mount, Vec<StoreName>> = BTreeMap::new();
+    for (name, place) in &instance.stores {
+        if let Some(mount) = &place.mount {
+            found.entry(mount.clone()).or_default().push(name.clone());
+        }
+    }
+    found
+}
+
+/// Splits `BESIDE/SUFFIX/NAME`.
+fn parts(path: &str) -> Result<(&str, &str), EngineError> {
+    let split = path.rsplit_once('/').and_then(|(up, _)| up.rsplit_once('/'));
+    split.ok_or_else(|| EngineError::Internal { detail: format!("{path} is no place for a clone") })
+}
+
+/// The volumes that production uses or may return to: nothing may take them for scratch.
+fn live_volumes(home: &Home) -> Result<Vec<String>, EngineError> {
+    let Some(pointer) = home.pointer()? else { return Ok(Vec::new()) };
+    let mut live = Vec::new();
+    for id in [Some(pointer.current), pointer.previous].into_iter().flatten() {
+        let Ok(generation) = home.generation(id) else { continue };
+        for mount in generation.instance.stores.values().filter_map(|s| s.mount.as_ref()) {
+            if let MountPlace::Volume(name) = &mount.at {
+                live.push(name.clone());
+            }
+        }
+    }
+    Ok(live)
+}
+
+/// A mount to be cloned, and the stores that it is told about by.
+struct Job {
+    from: MountPlace,
+    to: MountPlace,
+    stores: Vec<StoreName>,
+}
+
+impl ComposeData {
+    pub(super) fn mount_exists(&self, home: &Home, mount: &MountPlace) -> Result<bool, EngineError> {
+        match mount {
+            MountPlace::Volume(name) => Ok(self.docker.volume(name)?.is_some()),
+            MountPlace::Dir(_) => Ok(self.hands(home)?.exists((mount, ""))?),
+        }
+    }
+
+    /// Makes the scratch place that a clone is written to.
+    fn make_place(&self, home: &Home, instance: &Instance, to: &MountPlace) -> Result<(), EngineError> {
+        let stack = home.id()?;
+        match to {
+            MountPlace::Volume(name) => {
+                let live = live_volumes(home)?;
+                let live: Vec<&str> = live.iter().map(String::as_str).collect();
+                self.docker.volume_create(name, &stack, &[(DIR_LABEL, &instance.dir)], &live)?;
+            }
+            MountPlace::Dir(path) => {
+                let (beside, suffix) = parts(path)?;
+                let hands = self.hands(home)?;
+                let folder = MountPlace::Dir(beside.to_owned());
+                hands.make_dir((&folder, ""), 0o700, (0, 0))?;
+                hands.scratch_create(beside, suffix)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn jobs(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        place: impl Fn(&Mount) -> MountPlace,
+        output: &mut Output,
+    ) -> Result<Vec<Job>, EngineError> {
+        let targets = mounts(to.instance);
+        let mut jobs = Vec::new();
+        for (mount, stores) in mounts(from.instance) {
+            let Some((target, _)) = targets.iter().find(|(m, _)| m.source == mount.source) else { continue };
+            if !self.mount_exists(from.home, &mount.at)? {
+                let names: Vec<&str> = stores.iter().map(StoreName::as_str).collect();
+                output.notes.push(format!("{}: it does not exist yet; nothing to clone", names.join(", ")));
+                continue;
+            }
+            let to_place = place(target);
+            self.make_place(to.home, to.instance, &to_place)?;
+            jobs.push(Job { from: mount.at, to: to_place, stores });
+        }
+        Ok(jobs)
+    }
+
+    /// Whether every clone can share its blocks with its original. Looks by doing it, with one small file.
+    fn can_share(&self, home: &Home, jobs: &[Job]) -> Result<bool, EngineError> {
+        let hands = self.hands(home)?;
+        for job in jobs {
+            let folder = match &job.to {
+                MountPlace::Volume(_) => job.to.clone(),
+                MountPlace::Dir(path) => {
+                    let (beside, suffix) = parts(path)?;
+                    MountPlace::Dir(format!("{beside}/{suffix}"))
+                }
+            };
+            if !hands.can_reflink((&job.from, ""), (&folder, ""))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn cut(
+        &self,
+        home: &Home,
+        jobs: &[Job],
+        share: bool,
+        mode: CutMode,
+        work: &Work<'_>,
+        pause: &mut dyn FnMut(bool) -> Result<(), HandsError>,
+    ) -> Result<CutStats, EngineError> {
+        let pairs: Vec<CutPair<'_>> =
+            jobs.iter().map(|j| CutPair { from: (&j.from, ""), to: (&j.to, "") }).collect();
+        Ok(self.hands(home)?.cut(&pairs, share, mode, work.progress, pause)?)
+    }
+
+    pub(super) fn clone_mounts(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        let mut output = Output::default();
+        let jobs = self.jobs(from, to, |m| m.at.clone(), &mut output)?;
+        if jobs.is_empty() {
+            (work.stage.midway)();
+            return Ok(output);
+        }
+        (work.stage.say)("cloning");
+        let mut waited = 0;
+        let (stats, shared) = match mode {
+            CloneMode::Live => {
+                let share = self.can_share(from.home, &jobs)?;
+                let mut writers = Writers::of(&self.docker, from.instance)?;
+                let cut = CutMode::Paused { budget_ms: PAUSE_MS };
+                let midway = work.stage.midway;
+                let stats = self.cut(from.home, &jobs, share, cut, work, &mut |stop| {
+                    writers.pause(stop)?;
+                    if stop {
+                        midway();
+                    }
+                    Ok(())
+                });
+                waited = u64::try_from(writers.longest.as_millis()).unwrap_or(u64::MAX);
+                (stats.map_err(too_busy)?, share)
+            }
+            CloneMode::Cold => {
+                let mut nobody = |_| Ok(());
+                let ahead = ahead_mark(to).exists();
+                let stopped = CutMode::Stopped;
+                let first = self.cut(from.home, &jobs, !ahead, stopped, work, &mut nobody);
+                (work.stage.midway)();
+                match first {
+                    // Nobody waits for anything but this: copying is right, only slower.
+                    Err(EngineError::Store(StoreError::CannotShare { .. })) => {
+                        (self.cut(from.home, &jobs, false, stopped, work, &mut nobody)?, false)
+                    }
+                    other => (other?, !ahead),
+                }
+            }
+        };
+        for (job, mut copy) in jobs.iter().zip(stats.copies) {
+            copy.writers_waited_ms = waited;
+            let names: Vec<&str> = job.stores.iter().map(StoreName::as_str).collect();
+            let how = if shared {
+                ", blocks shared (reflink)".to_owned()
+            } else if stats.passes > 0 {
+                format!(", {} passes while it ran", stats.passes)
+            } else {
+                String::new()
+            };
+            let waiting = if waited > 0 { format!(", writers waited {}", human_ms(waited)) } else { String::new() };
+            output.notes.push(format!(
+                "{}: {} in {}{how}{waiting}",
+                names.join(", "),
+                human_bytes(copy.bytes),
+                human_ms(copy.took_ms)
+            ));
+            // A mount is one copy, whatever the number of stores on it.
+            if let Some(first) = job.stores.first() {
+                output.copies.insert(first.clone(), copy);
+            }
+        }
+        Ok(output)
+    }
+
+    pub(super) fn copy_ahead(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        let mut output = Output::default();
+        let jobs = self.jobs(from, to, |m| m.at.clone(), &mut output)?;
+        (work.stage.midway)();
+        if jobs.is_empty() {
+            return Ok(output);
+        }
+        if self.can_share(from.home, &jobs)? {
+            output.notes.push("blocks can be shared: nothing to copy ahead".to_owned());
+            return Ok(output);
+        }
+        (work.stage.say)("copying ahead while it runs");
+        let stats = self.cut(from.home, &jobs, false, CutMode::Ahead, work, &mut |_| Ok(()))?;
+        let mark = ahead_mark(to);
+        write_atomic(&mark, b"")?;
+        output.notes.push(format!("copied in {} passes while it runs", stats.passes));
+        Ok(output)
+    }
+
+    pub(super) fn clone_base(
+        &self,
+        from: &Placement<'_>,
+        beside: &Placement<'_>,
+        scratch: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        let mut output = Output::default();
+        let mark = base_mark(beside);
+        scratch.remove_part(&mark)?;
+        let jobs = self.jobs(from, beside, |m| base_of(&m.at), &mut output)?;
+        if !jobs.is_empty() {
+            (work.stage.say)("keeping a clone");
+            let mut nobody = |_| Ok(());
+            let stats = match self.cut(from.home, &jobs, true, CutMode::Stopped, work, &mut nobody) {
+                Err(EngineError::Store(StoreError::CannotShare { .. })) => {
+                    self.cut(from.home, &jobs, false, CutMode::Stopped, work, &mut nobody)?
+                }
+                other => other?,
+            };
+            for (job, copy) in jobs.iter().zip(stats.copies) {
+                if let Some(first) = job.stores.first() {
+                    output.copies.insert(first.clone(), copy);
+                }
+            }
+        }
+        (work.stage.midway)();
+        write_atomic(&mark, b"")?;
+        Ok(output)
+    }
+
+    pub(super) fn measure(&self, home: &Home, instance: &Instance) -> Result<Cost, EngineError> {
+        let hands = self.hands(home)?;
+        let mut cost = Cost { bytes: 0, shared: true };
+        for mount in mounts(instance).keys() {
+            if !self.mount_exists(home, &mount.at)? {
+                continue;
+            }
+            let shared = match &mount.beside {
+                Some(beside) => {
+                    let folder = MountPlace::Dir(beside.clone());
+                    hands.make_dir((&folder, ""), 0o700, (0, 0))?;
+                    hands.can_reflink((&mount.at, ""), (&folder, ""))?
+                }
+                None => {
+                    let stack = home.id()?;
+                    let name = format!("switchback-probe-{}", stack.to_lowercase());
+                    let probe = self.docker.volume_create(&name, &stack, &[], &[])?;
+                    let shared = hands.can_reflink((&mount.at, ""), (&probe.place(), ""));
+                    self.docker.volume_remove(&probe)?;
+                    shared?
+                }
+            };
+            if !shared {
+                cost.shared = false;
+                cost.bytes += hands.size_bytes(StoreKind::Files, (&mount.at, ""))?;
+            }
+        }
+        Ok(cost)
+    }
+
+    /// Removes the mounts of an instance, if Switchback made them and production does not use them.
+    pub(super) fn remove_mounts(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
+        let stack = home.id()?;
+        let live = live_volumes(home)?;
+        let live: Vec<&str> = live.iter().map(String::as_str).collect();
+        let mut folders = BTreeSet::new();
+        for mount in mounts(instance).keys() {
+            for place in [base_of(&mount.at), mount.at.clone()] {
+                match &place {
+                    MountPlace::Volume(name) => match self.docker.scratch_volume(name, &stack, &live) {
+                        Ok(Some(scratch)) => self.remove_volume(&scratch)?,
+                        // The user's own volume of the first generation is never removed.
+                        Ok(None) | Err(DockerError::NotScratch { .. }) => {}
+                        Err(e) => return Err(e.into()),
+                    },
+                    MountPlace::Dir(path) if mount.beside.as_ref().is_some_and(|b| path.starts_with(b.as_str())) => {
+                        let (beside, suffix) = parts(path)?;
+                        folders.insert((beside.to_owned(), suffix.to_owned()));
+                    }
+                    MountPlace::Dir(_) => {}
+                }
+            }
+        }
+        for (beside, suffix) in folders {
+            let hands = self.hands(home)?;
+            match hands.scratch_open(&beside, &suffix) {
+                Ok(Some(dir)) => hands.scratch_remove(&dir, &crate::store::Progress::none())?,
+                Ok(None) | Err(HandsError::Docker(DockerError::NoSuch { .. })) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// A stopped container keeps its volume in use; those of staging and of generations that were left are removed.
+    fn remove_volume(&self, volume: &crate::docker::ScratchVolume) -> Result<(), EngineError> {
+        match self.docker.volume_remove(volume) {
+            Err(DockerError::VolumeInUse { by, .. }) => {
+                for name in by {
+                    let Some(container) = self.docker.inspect(&name)? else { continue };
+                    if container.state.running || container.state.paused {
+                        return Err(EngineError::refused(
+                            format!("the volume {} is in use by {name}, which runs", volume.name()),
+                            "stop it first",
+                        ));
+                    }
+                    self.docker.remove(&container.id, false)?;
+                }
+                Ok(self.docker.volume_remove(volume)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Marks the folders beside production's data as scratch, or as live. Volumes are told by the pointer.
+    pub(super) fn mark_mounts(&self, home: &Home, instance: &Instance, scratch: bool) -> Result<(), EngineError> {
+        let mut folders = BTreeSet::new();
+        for mount in mounts(instance).into_keys() {
+            if let (Some(beside), MountPlace::Dir(path)) = (&mount.beside, &mount.at)
+                && path.starts_with(beside.as_str())
+            {
+                folders.insert(path.clone());
+            }
+        }
+        for path in folders {
+            let (beside, suffix) = parts(&path)?;
+            let hands = self.hands(home)?;
+            if scratch {
+                hands.scratch_mark(beside, suffix)?;
+            } else if let Some(dir) = hands.scratch_open(beside, suffix)? {
+                hands.scratch_keep(&dir)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn too_busy(error: EngineError) -> EngineError {
+    match error {
+        EngineError::Store(StoreError::OverBudget { .. }) => EngineError::refused(
+            format!(
+                "the data changes too fast to be cloned while production runs: its writers would wait longer than {}",
+                human_ms(PAUSE_MS)
+            ),
+            "rehearse when less is written, or put the volumes on XFS or btrfs, where a clone takes no time",
+        ),
+        other => other,
+    }
+}

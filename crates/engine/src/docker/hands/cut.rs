@@ -1,0 +1,285 @@
+//! Cloning mounts at one moment, with the program outside pausing the writers in between.
+//!
+//! Owns both sides of that conversation: the helper is started first, prepares what it can, says that it is ready, and
+//! the program pauses the writers only for what must be done then. It must never copy while writers wait where it was
+//! told to share blocks.
+
+use super::client::{Below, Hands, HandsError, Mounts, Result, parsed};
+use super::serve::{is_volume_root, raise};
+use super::wire::{CutJob, Request, Turn};
+use crate::store::{self, Progress, StoreError, SyncStats, Writers};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use switchback_core::data::CopyStats;
+
+/// Passes while writers run before the writers are paused for a last one.
+const PASSES: u32 = 4;
+/// Times that the writers are paused in vain before a clone is given up.
+const TRIES: u32 = 3;
+
+/// How mounts are cloned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CutMode {
+    /// Writers run; they are paused for the cut, at most so many milliseconds.
+    Paused {
+        /// The longest pause, milliseconds.
+        budget_ms: u64,
+    },
+    /// Nobody writes.
+    Stopped,
+    /// Writers run and go on: what is copied now need not be copied later.
+    Ahead,
+}
+
+/// One mount to be cloned.
+#[derive(Debug, Clone, Copy)]
+pub struct CutPair<'a> {
+    /// What is cloned.
+    pub from: Below<'a>,
+    /// A scratch place: an empty volume, or a path that does not exist.
+    pub to: Below<'a>,
+}
+
+/// What a cut did.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CutStats {
+    /// Per mount, in the order asked for.
+    pub copies: Vec<CopyStats>,
+    /// Passes while writers ran.
+    pub passes: u32,
+    /// What the last pass read, bytes.
+    pub last_read: u64,
+}
+
+impl<'a> Hands<'a> {
+    /// Clones mounts. In [`CutMode::Paused`], `pause(true)` is called when the writers must stop and `pause(false)` as
+    /// soon as they may go on; how long that was is the caller's to measure.
+    pub fn cut(
+        &self,
+        pairs: &[CutPair<'_>],
+        share: bool,
+        mode: CutMode,
+        progress: &Progress<'_>,
+        pause: &mut dyn FnMut(bool) -> std::result::Result<(), HandsError>,
+    ) -> Result<CutStats> {
+        let mut mounts = Mounts::default();
+        let mut jobs = Vec::new();
+        for pair in pairs {
+            let from = mounts.reads(pair.from)?;
+            let to = mounts.makes(pair.to)?;
+            jobs.push(CutJob { from, to });
+        }
+        let request = Request::Cut { jobs, share, mode };
+        let mut paused = false;
+        let mut talk = |turn: Turn| -> Result<&'static str> {
+            let stop = matches!(turn, Turn::Ready);
+            pause(stop)?;
+            paused = stop;
+            Ok(if stop { "go\n" } else { "on\n" })
+        };
+        let answer = self.converse(mounts, &request, progress, &mut talk);
+        if paused {
+            // The helper died while writers wait: whatever it says, they go on.
+            let resumed = pause(false);
+            resumed?;
+        }
+        parsed(answer?)
+    }
+}
+
+/// Where a job's clone is made before it is complete, and its record of passes.
+struct Site {
+    from: PathBuf,
+    to: PathBuf,
+    made: PathBuf,
+    state: PathBuf,
+}
+
+impl Site {
+    fn of(job: &CutJob) -> Self {
+        let to = PathBuf::from(&job.to);
+        // The root of a volume exists and cannot be renamed: its content is made below and raised at the end.
+        let made = if is_volume_root(&to) { to.join(".switchback-clone") } else { to.clone() };
+        let name = made.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let state = made.with_file_name(format!("{}.passes", name.trim_start_matches('.')));
+        let state = if is_volume_root(&to) { to.join(".switchback-passes") } else { state };
+        Self { from: PathBuf::from(&job.from), to, made, state }
+    }
+
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+        let path = path.to_owned();
+        move |source| StoreError::Io { doing, path, source }
+    }
+
+    /// Whether an earlier attempt finished: then the clone is in its place and must begin anew.
+    fn clear(&self, keep_passes: bool) -> store::Result<()> {
+        if !(keep_passes && self.state.exists() && self.made.exists()) {
+            remove(&self.state)?;
+            remove(&self.made)?;
+        }
+        if is_volume_root(&self.to) {
+            for entry in fs::read_dir(&self.to).map_err(Self::io("list", &self.to))? {
+                let path = entry.map_err(Self::io("list", &self.to))?.path();
+                if path != self.made && path != self.state {
+                    remove(&path)?;
+                }
+            }
+        } else if let Some(parent) = self.to.parent() {
+            fs::create_dir_all(parent).map_err(Self::io("create", parent))?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> store::Result<()> {
+        if self.made != self.to {
+            raise(&self.made, &self.to)?;
+        }
+        remove(&self.state)?;
+        store::make_durable(&self.to)
+    }
+}
+
+fn remove(path: &Path) -> store::Result<()> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(m) if m.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => Err(e),
+    };
+    result.map_err(Site::io("remove", path))
+}
+
+fn stats_of(sync: &SyncStats, passes_written: u64, took: Duration) -> CopyStats {
+    CopyStats {
+        bytes: sync.bytes,
+        bytes_written: passes_written,
+        files: sync.files,
+        reflinked: 0,
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        writers_waited_ms: 0,
+        notes: sync.notes.clone(),
+    }
+}
+
+/// The helper's side.
+pub(super) fn perform(
+    jobs: &[CutJob],
+    share: bool,
+    mode: CutMode,
+    progress: &Progress<'_>,
+    turn: &mut dyn FnMut(Turn) -> store::Result<()>,
+) -> store::Result<Value> {
+    let sites: Vec<Site> = jobs.iter().map(Site::of).collect();
+    for site in &sites {
+        site.clear(!share)?;
+    }
+    let began = Instant::now();
+    let stats = if share {
+        shared(&sites, mode, progress, turn)?
+    } else {
+        copied(&sites, mode, progress, turn, began)?
+    };
+    if mode != CutMode::Ahead {
+        for site in &sites {
+            site.finish()?;
+        }
+    }
+    serde_json::to_value(stats).map_err(|e| StoreError::Unsupported { path: PathBuf::new(), why: e.to_string() })
+}
+
+fn shared(
+    sites: &[Site],
+    mode: CutMode,
+    progress: &Progress<'_>,
+    turn: &mut dyn FnMut(Turn) -> store::Result<()>,
+) -> store::Result<CutStats> {
+    if mode == CutMode::Ahead {
+        return Ok(CutStats::default()); // sharing takes no time later
+    }
+    for site in sites {
+        store::clear_unfinished(&site.made)?;
+        // Sharing writes out dirty pages; better before the writers wait than while they do.
+        store::make_durable(&site.from)?;
+    }
+    let pause = matches!(mode, CutMode::Paused { .. });
+    if pause {
+        turn(Turn::Ready)?;
+    }
+    let made = sites.iter().map(|s| store::reflink_tree(&s.from, &s.made, progress)).collect::<store::Result<_>>();
+    if pause {
+        turn(Turn::Cut)?;
+    }
+    Ok(CutStats { copies: made?, passes: 0, last_read: 0 })
+}
+
+fn copied(
+    sites: &[Site],
+    mode: CutMode,
+    progress: &Progress<'_>,
+    turn: &mut dyn FnMut(Turn) -> store::Result<()>,
+    began: Instant,
+) -> store::Result<CutStats> {
+    let pass = |site: &Site, writers, budget| {
+        store::sync_pass(&site.from, &site.made, &site.state, writers, budget, progress)
+    };
+    let mut written = vec![0; sites.len()];
+    let mut passes = 0;
+    let running = |written: &mut Vec<u64>, passes: &mut u32| -> store::Result<u64> {
+        let mut estimate = 0;
+        for (site, written) in sites.iter().zip(written.iter_mut()) {
+            let stats = pass(site, Writers::Running, None)?;
+            *written += stats.written;
+            estimate += stats.estimate_next_ms;
+        }
+        *passes += 1;
+        Ok(estimate)
+    };
+    let budget = match mode {
+        CutMode::Stopped => None,
+        CutMode::Ahead => {
+            // Twice: the second pass takes what was written during the first, long one.
+            for _ in 0..2 {
+                running(&mut written, &mut passes)?;
+            }
+            return Ok(CutStats { copies: Vec::new(), passes, last_read: 0 });
+        }
+        CutMode::Paused { budget_ms } => {
+            while running(&mut written, &mut passes)? > budget_ms / 2 && passes < PASSES {}
+            Some(Duration::from_millis(budget_ms))
+        }
+    };
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        if budget.is_some() {
+            turn(Turn::Ready)?;
+        }
+        let paused = Instant::now();
+        let last: store::Result<Vec<SyncStats>> = sites
+            .iter()
+            .map(|site| pass(site, Writers::Stopped, budget.map(|b| b.saturating_sub(paused.elapsed()))))
+            .collect();
+        if budget.is_some() {
+            turn(Turn::Cut)?;
+        }
+        match last {
+            Ok(all) => {
+                let copies = all
+                    .iter()
+                    .zip(&written)
+                    .map(|(stats, before)| stats_of(stats, before + stats.written, began.elapsed()))
+                    .collect();
+                let last_read = all.iter().map(|s| s.read).sum();
+                return Ok(CutStats { copies, passes, last_read });
+            }
+            Err(StoreError::OverBudget { .. }) if tries < TRIES => {
+                running(&mut written, &mut passes)?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}

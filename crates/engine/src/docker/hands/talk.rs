@@ -1,0 +1,127 @@
+//! A conversation with a helper that waits for a word in between.
+
+use super::client::{Hands, HandsError, Mounts, Result};
+use super::wire::{Line, Request, Turn};
+use crate::store::Progress;
+use serde_json::Value;
+use std::io::{self, Read, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+/// How often the end of the helper is looked for while it is silent.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What the helper reads: words that are sent one by one.
+struct Words {
+    words: Receiver<Vec<u8>>,
+    left: Vec<u8>,
+}
+
+impl Read for Words {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left.is_empty() {
+            // The end of the conversation is the end of the input.
+            let Ok(word) = self.words.recv() else { return Ok(0) };
+            self.left = word;
+        }
+        let n = self.left.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&self.left[..n]);
+        self.left.drain(..n);
+        Ok(n)
+    }
+}
+
+/// What the helper writes, line by line.
+struct Spoken {
+    line: Vec<u8>,
+    lines: Sender<Vec<u8>>,
+}
+
+impl Write for Spoken {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for byte in bytes {
+            if *byte == b'\n' {
+                let line = std::mem::take(&mut self.line);
+                self.lines.send(line).map_err(|_| io::Error::other("nobody listens"))?;
+            } else {
+                self.line.push(*byte);
+            }
+        }
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Hands<'_> {
+    /// Runs an operation that takes turns with `talk`, which answers each with a line.
+    pub(super) fn converse(
+        &self,
+        mounts: Mounts,
+        request: &Request,
+        progress: &Progress<'_>,
+        talk: &mut dyn FnMut(Turn) -> Result<&'static str>,
+    ) -> Result<Value> {
+        let spec = self.spec(mounts, false);
+        let mut text =
+            serde_json::to_vec(request).map_err(|e| HandsError::Broken { code: -1, why: e.to_string() })?;
+        text.push(b'\n');
+        let (to_helper, words) = channel();
+        let (said, lines) = channel();
+        let cancel = progress.cancel;
+        std::thread::scope(|scope| {
+            let docker = self.docker;
+            let helper = scope.spawn(move || {
+                let mut input = Words { words, left: text };
+                let mut output = Spoken { line: Vec::new(), lines: said };
+                docker.run(&spec, Some(&mut input), &mut output, &|| cancel())
+            });
+            let mut answer = None;
+            let mut trouble = None;
+            loop {
+                let line = match lines.recv_timeout(LOOK) {
+                    Ok(line) => line,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                };
+                match serde_json::from_slice(&line) {
+                    Ok(Line::Progress(done, total)) => (progress.report)(done, total),
+                    Ok(Line::Turn(turn)) => match talk(turn) {
+                        Ok(word) => {
+                            // A helper that is gone is noticed by its end.
+                            let _ = to_helper.send(word.as_bytes().to_vec());
+                        }
+                        Err(e) => {
+                            trouble = Some(e);
+                            break;
+                        }
+                    },
+                    Ok(Line::Done(value)) => answer = Some(Ok(value)),
+                    Ok(Line::Failed(failure)) => answer = Some(Err(failure.into())),
+                    Err(e) => {
+                        trouble = Some(HandsError::Broken { code: 0, why: e.to_string() });
+                        break;
+                    }
+                }
+                if answer.is_some() {
+                    break;
+                }
+            }
+            // Without further words the helper reads the end of its input and stops.
+            drop(to_helper);
+            drop(lines);
+            let ended = helper
+                .join()
+                .map_err(|_| HandsError::Broken { code: -1, why: "its thread ended".to_owned() })?;
+            if let Some(trouble) = trouble {
+                return Err(trouble);
+            }
+            let ended = ended?;
+            match answer {
+                Some(answer) => Ok(answer.map_err(HandsError::Store)?),
+                None => Err(HandsError::Broken { code: ended.code, why: ended.stderr_tail.trim().to_owned() }),
+            }
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! The model that an instance runs with, and the places of its data.
+
+use super::release::{config_binds, kept_model};
+use crate::docker::STACK_LABEL;
+use crate::error::{EngineError, io};
+use crate::home::{read_json, write_json};
+use crate::runtime::Placement;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use switchback_core::compose::{Difference, Model, Pins, StagingFacts, production, staging};
+use switchback_core::release::{Mount, MountSource};
+
+/// The label with the folder of the staging instance that something belongs to.
+pub const DIR_LABEL: &str = "dev.switchback.instance";
+
+/// The model file of an instance, in its folder.
+pub fn model_file(at: &Placement<'_>) -> PathBuf {
+    at.home.instance_dir(at.instance).join("compose.json")
+}
+
+/// The list of what staging changed, in the instance's folder.
+pub fn differences_file(at: &Placement<'_>) -> PathBuf {
+    at.home.instance_dir(at.instance).join("staging-differences.json")
+}
+
+/// The mounts of an instance, each once.
+pub fn mounts(at: &Placement<'_>) -> Vec<Mount> {
+    let all: BTreeSet<Mount> = at.instance.stores.values().filter_map(|s| s.mount.clone()).collect();
+    all.into_iter().collect()
+}
+
+/// What the instance's model pins.
+pub fn pins(at: &Placement<'_>) -> Result<Pins, EngineError> {
+    let model = kept_model(at.home, &at.instance.release)?;
+    let images =
+        at.release.services.iter().filter_map(|(n, s)| Some((n.clone(), s.image.clone()?))).collect();
+    let kept = at.home.release_dir(&at.instance.release).join("config");
+    let config_binds = config_binds(at.home, &model)
+        .into_iter()
+        .filter(|(_, relative)| kept.join(relative).exists())
+        .map(|(source, relative)| (source, kept.join(relative).to_string_lossy().into_owned()))
+        .collect();
+    Ok(Pins { images, mounts: mounts(at), config_binds })
+}
+
+/// Writes the model that the instance runs with, and (staging) what differs from production.
+pub fn write_model(at: &Placement<'_>) -> Result<(), EngineError> {
+    let base = kept_model(at.home, &at.instance.release)?;
+    let pins = pins(at)?;
+    let (model, differences) = if at.instance.is_production() {
+        (production(&base, &pins), Vec::new())
+    } else {
+        match staging(&base, &staging_facts(at, pins)?) {
+            Ok((model, differences)) => (Ok(model), differences),
+            Err(e) => (Err(e), Vec::new()),
+        }
+    };
+    let model = model.map_err(|e| EngineError::refused(e.to_string(), "see the Compose file"))?;
+    write_json(&model_file(at), &model)?;
+    // It holds the environment, secrets included.
+    let path = model_file(at);
+    rustix::fs::chmod(&path, rustix::fs::Mode::from_raw_mode(0o600))
+        .map_err(|e| io("set the mode of", &path)(e.into()))?;
+    if !at.instance.is_production() {
+        write_json(&differences_file(at), &differences)?;
+    }
+    Ok(())
+}
+
+fn staging_facts(at: &Placement<'_>, pins: Pins) -> Result<StagingFacts, EngineError> {
+    let mut ports = BTreeMap::new();
+    for (name, given) in &at.instance.ports {
+        let Some(service) = at.release.services.get(name) else { continue };
+        let by_container = given
+            .iter()
+            .filter_map(|(port, host)| Some((*service.definition.ports.get(port)?, *host)))
+            .collect();
+        ports.insert(name.clone(), by_container);
+    }
+    Ok(StagingFacts {
+        project: at.instance.project.clone().unwrap_or_default(),
+        pins,
+        files: files(at),
+        ports,
+        env: at.config.staging.env.clone(),
+        stack_dir: at.home.root().to_string_lossy().into_owned(),
+        labels: BTreeMap::from([
+            (STACK_LABEL.to_owned(), at.home.id()?),
+            (DIR_LABEL.to_owned(), at.instance.dir.clone()),
+        ]),
+    })
+}
+
+/// Sources of bind mounts that are files, as far as this host can tell.
+fn files(at: &Placement<'_>) -> BTreeSet<String> {
+    let Ok(model) = kept_model(at.home, &at.instance.release) else { return BTreeSet::new() };
+    let binds = model.mounts().into_iter().filter_map(|m| match m.source {
+        MountSource::Bind(path) => Some(path),
+        _ => None,
+    });
+    binds.filter(|path| std::path::Path::new(path).is_file()).collect()
+}
+
+/// The model that the instance runs with.
+pub fn model(at: &Placement<'_>) -> Result<Model, EngineError> {
+    read_json(&model_file(at))
+}
+
+/// What staging changed, as written when the instance was prepared.
+pub fn differences(at: &Placement<'_>) -> Result<Vec<Difference>, EngineError> {
+    read_json(&differences_file(at))
+}

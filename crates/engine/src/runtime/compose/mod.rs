@@ -1,0 +1,432 @@
+//! The Compose runtime: services as the containers of a Docker Compose project.
+//!
+//! Compose itself starts them, from a model that Switchback wrote for the instance; looking, stopping and waiting go
+//! through the engine's API. It must never touch a container of another project, and never remove a volume.
+
+mod containers;
+mod health;
+mod instance;
+mod lock;
+mod preflight;
+pub mod project;
+mod release;
+mod staging;
+
+pub use containers::{describe_container, users_of};
+pub use instance::differences as staging_differences;
+
+use crate::check::workflow::Endpoint;
+use crate::docker::compose::{ComposeCli, ModelFile, OneShot, UpOptions};
+use crate::docker::{Docker, DockerError};
+use crate::error::EngineError;
+use crate::gather;
+use crate::home::Home;
+use crate::ops::Failed;
+use crate::runtime::{Adopted, Migrated, Placement, PreflightFor, ProbeResult, Runtime, Stage};
+use crate::scratch::Scratch;
+use crate::store::Progress;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use switchback_core::compose::Model;
+use switchback_core::config::Config;
+use switchback_core::duration::human_ms;
+use switchback_core::ids::{Digest, ServiceName, StoreName};
+use switchback_core::journal::Output;
+use switchback_core::release::{ImageRef, Instance, MountPlace, MountSource, Release, StorePlace};
+use switchback_core::workflow::Redactor;
+
+/// Making containers takes a moment each; a hung engine must not hang us.
+const UP: Duration = Duration::from_secs(600);
+/// Building an image may take long: n8n from npm takes ten minutes here.
+const BUILD: Duration = Duration::from_secs(3600);
+
+/// Services as containers.
+pub struct ComposeRuntime {
+    docker: Arc<Docker>,
+    cli: ComposeCli,
+}
+
+impl ComposeRuntime {
+    /// The runtime on an engine.
+    pub fn new(docker: Arc<Docker>) -> Result<Self, EngineError> {
+        let cli = ComposeCli::find()?;
+        Ok(Self { docker, cli })
+    }
+
+    fn model_file(at: &Placement<'_>) -> Result<ModelFile, EngineError> {
+        Ok(ModelFile {
+            path: instance::model_file(at),
+            project: containers::project(at.instance)?.to_owned(),
+            project_dir: at.home.root().to_owned(),
+        })
+    }
+
+    fn build(
+        &self,
+        home: &Home,
+        model: &Model,
+        name: &ServiceName,
+        stage: &Stage<'_>,
+    ) -> Result<(), EngineError> {
+        let path = home.state().join("build.json");
+        crate::home::write_json(&path, model)?;
+        let file = ModelFile { path: path.clone(), project: model.project().to_owned(), project_dir: home.root().to_owned() };
+        let result = self.cli.build(&file, &[name.to_string()], BUILD, stage.cancelled);
+        // It holds the environment; what is left of it is worth nothing.
+        let _ = std::fs::remove_file(&path);
+        Ok(result?)
+    }
+
+    fn pull(&self, reference: &str, stage: &Stage<'_>) -> Result<(), EngineError> {
+        if (stage.cancelled)() {
+            return Err(EngineError::refused("interrupted", "start again"));
+        }
+        Ok(self.docker.pull(reference, &Progress::none())?)
+    }
+
+    /// The images that production's containers run now, by service.
+    fn running_images(&self, model: &Model) -> Result<BTreeMap<ServiceName, ImageRef>, EngineError> {
+        let mut found = BTreeMap::new();
+        for (service, container) in containers::of_project(&self.docker, model.project())? {
+            if containers::is_one_off(&container) || !container.state.running {
+                continue;
+            }
+            let Ok(name) = ServiceName::new(&service) else { continue };
+            let Some(image) = self.docker.image(&container.image_id)? else {
+                return Err(EngineError::refused(
+                    format!("the image that {} runs is gone from the engine", container.name),
+                    "pull or build it again before Switchback takes the stack over: a rollback needs it",
+                ));
+            };
+            let reference = model.service(&name).and_then(|s| s.image()).unwrap_or(&container.image).to_owned();
+            found.insert(name, release::image_ref(&reference, &image));
+        }
+        Ok(found)
+    }
+
+    /// Names the volumes that only the engine knows the names of.
+    fn name_anonymous(
+        &self,
+        model: &Model,
+        stores: &mut BTreeMap<StoreName, StorePlace>,
+    ) -> Result<(), EngineError> {
+        let all = containers::of_project(&self.docker, model.project())?;
+        for (store, place) in stores {
+            let Some(mount) = &mut place.mount else { continue };
+            let MountSource::Anonymous { service, target } = &mount.source else { continue };
+            let mounted = all.iter().filter(|(s, _)| s == service.as_str()).find_map(|(_, c)| {
+                c.mounts.iter().find(|m| m.destination == *target && !m.name.is_empty())
+            });
+            let Some(mounted) = mounted else {
+                return Err(EngineError::refused(
+                    format!("stores.{store}: {service} has no volume at {target}"),
+                    "start the stack with `docker compose up -d` first: a volume without a name exists only with its container",
+                ));
+            };
+            mount.at = MountPlace::Volume(mounted.name.clone());
+        }
+        Ok(())
+    }
+
+    fn stores_of(&self, home: &Home, config: &Config, model: &Model) -> Result<BTreeMap<StoreName, StorePlace>, EngineError> {
+        let environment = |name: &ServiceName| -> BTreeMap<String, String> {
+            let image = model.service(name).and_then(|s| s.image()).and_then(|i| self.docker.image(i).ok().flatten());
+            let pairs = image.map(|i| i.env).unwrap_or_default();
+            pairs.iter().filter_map(|e| e.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+        };
+        project::stores(home, config, model, &environment)
+    }
+}
+
+/// What is gone already need not be removed.
+fn gone(error: DockerError) -> Result<(), DockerError> {
+    if matches!(error, DockerError::NoSuch { .. }) { Ok(()) } else { Err(error) }
+}
+
+/// The last lines of a service's log, without secrets.
+fn log_lines(runtime: &ComposeRuntime, at: &Placement<'_>, name: &ServiceName, lines: u32) -> Vec<String> {
+    let Ok(Some(container)) = health::container(runtime, at, name) else { return Vec::new() };
+    let text = runtime.docker.logs_tail(&container.id, lines).unwrap_or_default();
+    let redactor = Redactor::from_values(runtime.secrets(at));
+    redactor.redact(&text).lines().map(str::to_owned).collect()
+}
+
+/// The configuration with everything that the Compose files say; see [`project::effective`].
+pub fn effective(home: &Home, config: &Config) -> Result<Config, EngineError> {
+    let cli = ComposeCli::find()?;
+    project::effective(config, &project::load(&cli, home, config)?)
+}
+
+impl Runtime for ComposeRuntime {
+    fn release(
+        &self,
+        home: &Home,
+        config: &Config,
+        versions: &BTreeMap<ServiceName, String>,
+        stage: &Stage<'_>,
+    ) -> Result<(Digest, Release), EngineError> {
+        release::make(self, home, config, versions, stage)
+    }
+
+    fn adopted(&self, home: &Home, config: &Config, stage: &Stage<'_>) -> Result<Adopted, EngineError> {
+        let model = project::load(&self.cli, home, config)?;
+        let running = self.running_images(&model)?;
+        // What runs is the truth; only services that do not run are taken by the name of their image.
+        let mut images = running.clone();
+        if model.services().any(|s| !images.contains_key(s.name())) {
+            for (name, image) in release::images(self, home, &model, stage)? {
+                images.entry(name).or_insert(image);
+            }
+        }
+        let mut stores = self.stores_of(home, config, &model)?;
+        self.name_anonymous(&model, &mut stores)?;
+        let project = Some(model.project().to_owned());
+        let release = release::keep(home, config, &release::Parts { model, images })?;
+        Ok(Adopted { release, stores, project, running: !running.is_empty() })
+    }
+
+    fn stores(&self, home: &Home, config: &Config) -> Result<BTreeMap<StoreName, StorePlace>, EngineError> {
+        let model = project::load(&self.cli, home, config)?;
+        self.stores_of(home, config, &model)
+    }
+
+    fn ports(
+        &self,
+        home: &Home,
+        release: &(Digest, Release),
+    ) -> Result<BTreeMap<ServiceName, BTreeMap<String, u16>>, EngineError> {
+        let model = release::kept_model(home, &release.0)?;
+        let mut all = BTreeMap::new();
+        for (name, service) in &release.1.services {
+            let published = model.service(name).map(|s| s.ports()).unwrap_or_default();
+            let host = |container: u16| {
+                let port = published.iter().find(|p| p.container == container && p.protocol == "tcp");
+                port.and_then(|p| p.published.as_ref()?.parse().ok()).unwrap_or(0)
+            };
+            all.insert(name.clone(), service.definition.ports.iter().map(|(n, c)| (n.clone(), host(*c))).collect());
+        }
+        Ok(all)
+    }
+
+    fn desired(
+        &self,
+        home: &Home,
+        config: &Config,
+    ) -> Result<Option<BTreeMap<ServiceName, String>>, EngineError> {
+        let Ok(model) = project::load(&self.cli, home, config) else { return Ok(None) };
+        let resolved = project::effective(config, &model)?;
+        Ok(Some(resolved.services.into_iter().map(|(n, s)| (n, s.version)).collect()))
+    }
+
+    fn edits(
+        &self,
+        home: &Home,
+        config: &Config,
+        versions: &BTreeMap<ServiceName, String>,
+    ) -> Result<BTreeMap<String, String>, EngineError> {
+        release::edits(home, config, versions)
+    }
+
+    fn preflight(&self, at: &Placement<'_>, wanted: PreflightFor) -> Result<Vec<String>, EngineError> {
+        preflight::preflight(self, at, wanted)
+    }
+
+    fn prepare(&self, at: &Placement<'_>, _: &Scratch, stage: &Stage<'_>) -> Result<(), EngineError> {
+        instance::write_model(at)?;
+        (stage.midway)();
+        Ok(())
+    }
+
+    fn start(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, Failed> {
+        let mut output = Output::default();
+        let services = at.services();
+        let began = Instant::now();
+        if containers::differences(&self.docker, at)?.1.is_empty() {
+            output.notes.push("its containers run already".to_owned());
+            (stage.midway)();
+        } else {
+            containers::unpause(self, at)?;
+            (stage.say)("starting the containers");
+            let options = UpOptions { limit: UP, ..UpOptions::default() };
+            (stage.midway)();
+            self.cli.up(&Self::model_file(at)?, &options, stage.cancelled).map_err(EngineError::from)?;
+        }
+        for group in Config::start_order(&services) {
+            for name in &group {
+                let service = &services[name];
+                (stage.say)(&format!("waiting until {name} is healthy"));
+                let times = health::wait(self, at, name, service, began, stage)
+                    .map_err(|error| Failed { error, output: Box::new(output.clone()) })?;
+                output.notes.push(format!(
+                    "{name} {}: healthy after {}",
+                    service.version,
+                    human_ms(times.healthy_after_ms.unwrap_or(0))
+                ));
+                output.services.insert(name.clone(), times);
+            }
+        }
+        Ok(output)
+    }
+
+    fn stop(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, EngineError> {
+        containers::stop(self, at, stage)
+    }
+
+    fn migrate(
+        &self,
+        at: &Placement<'_>,
+        name: &ServiceName,
+        stage: &Stage<'_>,
+    ) -> Result<Migrated, EngineError> {
+        let services = at.services();
+        let Some(service) = services.get(name) else {
+            return Err(EngineError::Internal { detail: format!("the release has no service {name}") });
+        };
+        // Services that it needs run for the migration, as they will for the service.
+        let began = Instant::now();
+        if !service.needs.is_empty() {
+            let needed: Vec<&str> = service.needs.iter().map(|n| n.as_str()).collect();
+            let only = UpOptions { services: needed.iter().map(|n| (*n).to_owned()).collect(), limit: UP, ..UpOptions::default() };
+            self.cli.up(&Self::model_file(at)?, &only, stage.cancelled)?;
+            for needed in &service.needs {
+                health::wait(self, at, needed, &services[needed], began, stage).map_err(|e| {
+                    EngineError::refused(e.message, e.hint.unwrap_or_default())
+                })?;
+            }
+        }
+        let log = at.home.instance_dir(at.instance).join(format!("migrate-{name}.log"));
+        let shot = OneShot {
+            service: name.to_string(),
+            entrypoint: None,
+            argv: service.migrate.clone(),
+            container: format!("{}-migrate-{name}", containers::project(at.instance)?),
+            log: log.clone(),
+            limit: service.migrate_deadline.0,
+        };
+        // An earlier attempt that was killed left its container.
+        self.docker.remove(&shot.container, true).or_else(gone)?;
+        let cli = self.cli.clone().hiding(Redactor::from_values(self.secrets(at)));
+        let ran = cli.run(&self.docker, &Self::model_file(at)?, &shot, stage.cancelled);
+        (stage.midway)();
+        // Whatever happened, nothing of it may go on: what follows works on data at rest.
+        containers::stop(self, at, stage)?;
+        let ran = ran.map_err(|e| {
+            EngineError::refused(
+                format!("the migration of {name} could not be run: {e}"),
+                "check `migrate` in switchback.yaml",
+            )
+        })?;
+        Ok(Migrated {
+            success: ran.success(),
+            timed_out: ran.timed_out(),
+            how: ran.how(),
+            took_ms: ran.took_ms,
+            text: std::fs::read_to_string(&log).unwrap_or_default(),
+        })
+    }
+
+    fn running(&self, _: &Home, instance: &Instance) -> Result<Vec<String>, EngineError> {
+        let mut found = containers::users_of(&self.docker, instance)?;
+        if instance.stores.values().all(|s| s.mount.is_none()) {
+            let all = containers::of_project(&self.docker, containers::project(instance)?)?;
+            found.extend(all.into_iter().map(|(_, c)| c).filter(|c| c.state.running));
+        }
+        Ok(found.iter().map(describe_container).collect())
+    }
+
+    fn read_back(&self, at: &Placement<'_>) -> Result<Result<Vec<String>, Vec<String>>, EngineError> {
+        let (equal, differences) = containers::differences(&self.docker, at)?;
+        Ok(if differences.is_empty() { Ok(equal) } else { Err(differences) })
+    }
+
+    fn probe(&self, at: &Placement<'_>, name: &ServiceName) -> ProbeResult {
+        health::probe(self, at, name)
+    }
+
+    fn restarting(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
+        let all = containers::of_project(&self.docker, containers::project(at.instance)?)?;
+        let again = all.iter().filter(|(_, c)| c.state.restarting);
+        Ok(again
+            .map(|(service, c)| {
+                format!("{service} restarts again and again: it ended with exit code {}", c.state.exit_code)
+            })
+            .collect())
+    }
+
+    fn endpoints(&self, at: &Placement<'_>) -> BTreeMap<ServiceName, Endpoint> {
+        let mut found = BTreeMap::new();
+        for (name, service) in &at.release.services {
+            let container = health::container(self, at, name).ok().flatten();
+            let mut host = self.docker.host_address();
+            let mut ports = BTreeMap::new();
+            for (port, number) in &service.definition.ports {
+                let reached = container.as_ref().and_then(|c| health::address(self, c, *number));
+                if let Some((address, reached)) = reached {
+                    host = address;
+                    ports.insert(port.clone(), reached);
+                }
+            }
+            let main = service.definition.main_port().and_then(|p| ports.get(p)).copied().unwrap_or(0);
+            found.insert(name.clone(), Endpoint { host, ports, default_port: main });
+        }
+        found
+    }
+
+    fn log(&self, at: &Placement<'_>, name: &ServiceName, bytes: u64) -> Vec<String> {
+        let mut lines = log_lines(self, at, name, 5000);
+        let mut kept = 0;
+        let first = lines.iter().rposition(|l| {
+            kept += l.len() as u64 + 1;
+            kept > bytes
+        });
+        lines.drain(..first.map_or(0, |i| i + 1));
+        lines
+    }
+
+    fn secrets(&self, at: &Placement<'_>) -> Vec<String> {
+        let mut found = release::kept_model(at.home, &at.instance.release).map(|m| m.secrets()).unwrap_or_default();
+        let staged = at.config.staging.env.iter();
+        let secret = staged.filter(|(name, _)| switchback_core::workflow::is_secret_name(name));
+        found.extend(secret.map(|(_, value)| value.clone()));
+        found.retain(|s| s.len() >= 4);
+        found
+    }
+
+    fn variable(&self, at: &Placement<'_>, name: &str) -> Option<String> {
+        let model = instance::model(at).ok()?;
+        model.services().find_map(|s| s.environment().remove(name))
+    }
+
+    fn discard(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
+        if instance.is_production() {
+            return Ok(()); // its project is the user's
+        }
+        staging::remove(&self.docker, home, &instance.dir)
+    }
+
+    fn kill_below(&self, home: &Home, dir: &str) -> Result<(), EngineError> {
+        staging::remove(&self.docker, home, dir)
+    }
+
+    fn left_below(&self, home: &Home, dir: &str) -> Result<Vec<String>, EngineError> {
+        staging::left(&self.docker, home, dir)
+    }
+
+    fn activated(&self, at: &Placement<'_>) -> Result<(), EngineError> {
+        lock::write(at)
+    }
+}
+
+impl ComposeRuntime {
+    /// Where the data of production lies; facts for plans.
+    pub fn docker(&self) -> &Arc<Docker> {
+        &self.docker
+    }
+}
+
+/// Free bytes where the engine keeps its data, if this host can tell.
+pub fn engine_free_bytes(docker: &Docker) -> Option<u64> {
+    let root = docker.is_local().then(|| docker.info().ok()).flatten()?.root_dir;
+    gather::free_bytes(std::path::Path::new(&root)).ok()
+}

@@ -1,0 +1,109 @@
+//! Before containers are started: images, volumes, disk space and ports.
+
+use super::containers::{PROJECT, describe_container, shown, users_of};
+use super::{ComposeRuntime, engine_free_bytes};
+use crate::error::EngineError;
+use crate::gather;
+use crate::runtime::process::table;
+use crate::runtime::{Placement, PreflightFor};
+use switchback_core::duration::human_bytes;
+use switchback_core::release::MountPlace;
+
+/// Confirms that the instance could be started.
+pub fn preflight(
+    runtime: &ComposeRuntime,
+    at: &Placement<'_>,
+    wanted: PreflightFor,
+) -> Result<Vec<String>, EngineError> {
+    let docker = &runtime.docker;
+    let mut notes = Vec::new();
+    for (name, service) in &at.release.services {
+        let Some(image) = &service.image else { continue };
+        if docker.image(&image.id)?.is_none() {
+            return Err(EngineError::refused(
+                format!("the image of {name} ({}) is gone from the engine: {}", image.reference, image.id),
+                "pull or build it again, then rehearse again",
+            ));
+        }
+        // The engine removes images that nothing names: a tag of our own keeps a generation's from pruning.
+        keep_image(runtime, &image.id)?;
+        notes.push(format!("{name}: image {} is there", image.reference));
+    }
+    match engine_free_bytes(docker) {
+        Some(free) => {
+            if free < wanted.need_bytes.saturating_add(gather::RESERVE_BYTES) {
+                return Err(EngineError::refused(
+                    format!(
+                        "not enough disk space where the engine keeps its data: {} are needed for the clones and {} in reserve, {} are free",
+                        human_bytes(wanted.need_bytes),
+                        human_bytes(gather::RESERVE_BYTES),
+                        human_bytes(free)
+                    ),
+                    "free some space; `switchback gc` removes what is no longer needed",
+                ));
+            }
+            notes.push(format!("disk: {} needed, {} free", human_bytes(wanted.need_bytes), human_bytes(free)));
+        }
+        None => notes.push("disk: the engine runs elsewhere, its free space is not known".to_owned()),
+    }
+    notes.push(gather::enough_space(&at.home.state(), 0)?);
+    strangers(runtime, at)?;
+    if !at.instance.is_production() && docker.is_local() {
+        for (service, ports) in &at.instance.ports {
+            for (name, port) in ports {
+                if table::port_taken(*port) {
+                    return Err(EngineError::refused(
+                        format!("port {port} ({service}.{name}) was taken since the plan was made"),
+                        "start again; the new plan takes another",
+                    ));
+                }
+            }
+        }
+    }
+    Ok(notes)
+}
+
+/// Refuses where another project works on production's data: its writes could not be cloned consistently, and it would
+/// stay behind on the old generation.
+fn strangers(runtime: &ComposeRuntime, at: &Placement<'_>) -> Result<(), EngineError> {
+    let Some(pointer) = at.home.pointer()? else { return Ok(()) };
+    let production = at.home.generation(pointer.current)?.instance;
+    let own = production.project.as_deref().unwrap_or("");
+    for container in users_of(&runtime.docker, &production)? {
+        let project = container.labels.get(PROJECT).map_or("", String::as_str);
+        if project == own {
+            continue;
+        }
+        let place = production
+            .stores
+            .values()
+            .filter_map(|s| s.mount.as_ref())
+            .find(|m| super::containers::holds(&container, &m.at))
+            .map_or_else(String::new, |m| shown(&m.at));
+        let writes = container.mounts.iter().any(|m| {
+            m.writable
+                && production.stores.values().filter_map(|s| s.mount.as_ref()).any(|own| match &own.at {
+                    MountPlace::Volume(name) => m.name == *name,
+                    MountPlace::Dir(path) => m.source == *path,
+                })
+        });
+        if writes {
+            return Err(EngineError::refused(
+                format!("{} of another project uses {place}", describe_container(&container)),
+                "stop it, or make it part of the stack: it would go on with the old generation's data",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Names an image of a generation, so that `docker image prune` leaves it.
+fn keep_image(runtime: &ComposeRuntime, id: &str) -> Result<(), EngineError> {
+    let short = id.trim_start_matches("sha256:");
+    let tag = short.get(..16).unwrap_or(short);
+    let reference = format!("switchback-kept:{tag}");
+    if runtime.docker.image(&reference)?.is_none() {
+        runtime.docker.tag(id, "switchback-kept", tag)?;
+    }
+    Ok(())
+}

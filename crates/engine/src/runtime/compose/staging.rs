@@ -1,0 +1,54 @@
+//! What staging leaves with the engine: containers, networks and volumes that carry Switchback's labels.
+
+use super::instance::DIR_LABEL;
+use crate::docker::{Docker, STACK_LABEL};
+use crate::error::EngineError;
+use crate::home::Home;
+use std::collections::BTreeMap;
+
+fn below(labels: &BTreeMap<String, String>, dir: &str) -> bool {
+    labels.get(DIR_LABEL).is_some_and(|found| {
+        let dir = dir.trim_end_matches('/');
+        found.starts_with("staging/") && (dir.is_empty() || found == dir || found.starts_with(&format!("{dir}/")))
+    })
+}
+
+/// Ends and removes everything of the staging instances below a folder of the state.
+///
+/// Volumes that hold clones are not removed here: their instance's data is.
+pub fn remove(docker: &Docker, home: &Home, dir: &str) -> Result<(), EngineError> {
+    let stack = home.id()?;
+    let own = [(STACK_LABEL, stack.as_str())];
+    for container in docker.containers(&own)? {
+        if below(&container.labels, dir) {
+            docker.remove(&container.id, true)?;
+        }
+    }
+    for network in docker.networks(&own)? {
+        if below(&network.labels, dir) {
+            docker.network_remove(&network.name, &stack)?;
+        }
+    }
+    for volume in docker.volumes(&own)? {
+        if below(&volume.labels, dir)
+            && let Some(scratch) = docker.scratch_volume(&volume.name, &stack, &[])?
+        {
+            docker.volume_remove(&scratch)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is left, in words.
+pub fn left(docker: &Docker, home: &Home, dir: &str) -> Result<Vec<String>, EngineError> {
+    let stack = home.id()?;
+    let own = [(STACK_LABEL, stack.as_str())];
+    let mut found = Vec::new();
+    let containers = docker.containers(&own)?.into_iter().filter(|c| below(&c.labels, dir));
+    found.extend(containers.map(|c| format!("container {}", c.name)));
+    let networks = docker.networks(&own)?.into_iter().filter(|n| below(&n.labels, dir));
+    found.extend(networks.map(|n| format!("network {}", n.name)));
+    let volumes = docker.volumes(&own)?.into_iter().filter(|v| below(&v.labels, dir));
+    found.extend(volumes.map(|v| format!("volume {}", v.name)));
+    Ok(found)
+}

@@ -69,11 +69,11 @@ impl Placement {
             let volumes = section(root, "volumes");
             match definition {
                 Some(definition) => _ = volumes.insert(key.clone(), definition.clone()),
-                None => _ = volumes.remove(key),
+                None => _ = volumes.shift_remove(key),
             }
         }
         if root.get("volumes").and_then(Value::as_object).is_some_and(Map::is_empty) {
-            root.remove("volumes");
+            root.shift_remove("volumes");
         }
     }
 }
@@ -108,7 +108,7 @@ pub(super) fn pin_images(
     check_images(model, pins)?;
     for (name, image) in &pins.images {
         let service = mapping(section(root, "services").entry(name.as_str()).or_insert(Value::Null));
-        service.remove("build");
+        service.shift_remove("build");
         service.insert("image".to_owned(), Value::from(pinned_image(image)));
         service.insert("pull_policy".to_owned(), Value::from("never"));
     }

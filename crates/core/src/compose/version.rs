@@ -159,6 +159,14 @@ fn in_file(
             "its image is set together with the one of {other} in {file}; give {service} an `image:` of its own"
         ));
     }
+    // And by another reader, which knows nothing of how the place was found.
+    let (before, now) = (plain_images(text), plain_images(&edited));
+    let moved: Vec<&(String, String)> = now.iter().filter(|i| !before.contains(i)).collect();
+    if !matches!(moved.as_slice(), [(_, only)] if only == image) {
+        return refuse(format!(
+            "it cannot be told for certain what sets its image in {file}; set it by hand"
+        ));
+    }
     if locate(&after, &parse(&after, service)?, service.as_str())?.image != image {
         return refuse(format!("the edit of {file} did not take; set it by hand"));
     }
@@ -190,6 +198,20 @@ fn images(files: &[(String, String)]) -> BTreeSet<(String, String)> {
     let names: BTreeSet<String> = documents.iter().flat_map(service_names).collect();
     let image = |name: String| locate(files, &documents, &name).ok().map(|place| (name, place.image));
     names.into_iter().filter_map(image).collect()
+}
+
+/// What the file itself sets for its services, anchors and merges resolved.
+fn plain_images(text: &str) -> BTreeSet<(String, String)> {
+    let Ok(mut file) = serde_yaml_ng::from_str::<serde_yaml_ng::Value>(text) else { return BTreeSet::new() };
+    if file.apply_merge().is_err() {
+        return BTreeSet::new();
+    }
+    let services =
+        file.get("services").and_then(serde_yaml_ng::Value::as_mapping).cloned().unwrap_or_default();
+    let image = |(name, body): (serde_yaml_ng::Value, serde_yaml_ng::Value)| {
+        Some((name.as_str()?.to_owned(), body.get("image")?.as_str()?.to_owned()))
+    };
+    services.into_iter().filter_map(image).collect()
 }
 
 fn service_names(file: &YamlFile) -> Vec<String> {

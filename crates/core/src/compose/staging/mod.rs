@@ -110,7 +110,7 @@ pub fn staging(model: &Model, facts: &StagingFacts) -> Result<(Model, Vec<Differ
     volumes(&mut root, facts, &placement, &added, &mut told);
     networks(&mut root, facts, &mut told);
     if root.get("volumes").and_then(Value::as_object).is_some_and(Map::is_empty) {
-        root.remove("volumes");
+        root.shift_remove("volumes");
     }
     told.0.sort();
     Ok((Model::try_from(root)?, told.0))

@@ -55,7 +55,10 @@ pub(super) fn isolate(
         let target = &used.target;
         match (&used.source, used.kind) {
             (MountSource::Bind(source), _) => match fate(source, &used, &uses, facts) {
-                Fate::Stays => true,
+                Fate::Stays => {
+                    never_made(entry);
+                    true
+                }
                 Fate::ReadOnly => {
                     told.say(
                         Some(name),
@@ -63,6 +66,7 @@ pub(super) fn isolate(
                         "it is a file of the host, and a copy writes to none",
                     );
                     mapping(entry).insert("read_only".to_owned(), Value::Bool(true));
+                    never_made(entry);
                     true
                 }
                 Fate::Empty => {
@@ -85,6 +89,24 @@ pub(super) fn isolate(
                 told.say(Some(name), format!("{target} is not mounted"), "it is shared with production");
                 false
             }
+            (MountSource::Volume(volume), MountKind::Volume)
+                if used.subpath.is_some() && !placement.volumes.contains_key(volume) =>
+            {
+                // An empty volume has no folder to mount: the folder becomes a volume of its own.
+                let part = format!("{volume}/{}", used.subpath.as_deref().unwrap_or_default());
+                told.say(
+                    Some(name),
+                    format!("{target} is a volume of its own and starts empty"),
+                    "its data is not cloned",
+                );
+                let key = key_for(&MountSource::Bind(part));
+                *entry = json!({ "type": "volume", "source": key, "target": escape(target) });
+                if used.read_only {
+                    mapping(entry).insert("read_only".to_owned(), Value::Bool(true));
+                }
+                volumes.push(key);
+                true
+            }
             (_, MountKind::Volume | MountKind::Bind | MountKind::Tmpfs | MountKind::Image) => true,
         }
     });
@@ -94,6 +116,12 @@ pub(super) fn isolate(
         section(root, "volumes").insert(key.clone(), own);
         added.insert(key);
     }
+}
+
+/// What is missing on the host is an error: a copy makes nothing there.
+fn never_made(entry: &mut Value) {
+    let options = mapping(mapping(entry).entry("bind").or_insert(Value::Null));
+    options.insert("create_host_path".to_owned(), Value::Bool(false));
 }
 
 fn fate(source: &str, used: &MountUse, uses: &[MountUse], facts: &StagingFacts) -> Fate {

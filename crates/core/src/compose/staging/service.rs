@@ -63,7 +63,7 @@ pub(super) fn isolate(
 ) {
     networks(body, name, told);
     for (key, what, why) in REMOVED {
-        if body.remove(key).is_some_and(|v| is_set(&v)) {
+        if body.shift_remove(key).is_some_and(|v| is_set(&v)) {
             told.say(Some(name), what, why);
         }
     }
@@ -75,10 +75,10 @@ pub(super) fn isolate(
     }
     body.insert("restart".to_owned(), Value::from("no"));
     if let Some(deploy) = body.get_mut("deploy").and_then(Value::as_object_mut) {
-        if deploy.remove("restart_policy").is_some_and(|v| is_set(&v)) {
+        if deploy.shift_remove("restart_policy").is_some_and(|v| is_set(&v)) {
             told.say(Some(name), "it is not restarted when it ends", "a failure has to be seen");
         }
-        deploy.remove("labels");
+        deploy.shift_remove("labels");
     }
     set_labels(body, name, facts, told);
     environment(body, name, facts, told);
@@ -99,7 +99,7 @@ fn networks(body: &mut Map<String, Value>, name: &ServiceName, told: &mut Told) 
     let mode = body.get("network_mode").and_then(Value::as_str).unwrap_or_default().to_owned();
     let keeps = mode == "none" || mode.starts_with("service:");
     if !mode.is_empty() && !keeps {
-        body.remove("network_mode");
+        body.shift_remove("network_mode");
         told.say(
             Some(name),
             format!("it is on the copy's own network instead of network_mode {mode}"),
@@ -118,7 +118,7 @@ fn networks(body: &mut Map<String, Value>, name: &ServiceName, told: &mut Told) 
         if let Some(map) = options.as_object_mut() {
             let mut fixed = false;
             for key in ["ipv4_address", "ipv6_address", "link_local_ips", "mac_address", "driver_opts"] {
-                fixed |= map.remove(key).is_some_and(|v| is_set(&v));
+                fixed |= map.shift_remove(key).is_some_and(|v| is_set(&v));
             }
             if fixed {
                 told.say(Some(name), "it has no fixed address", "production has it");
@@ -141,7 +141,7 @@ fn namespaces(body: &mut Map<String, Value>, name: &ServiceName, told: &mut Told
     for key in ["pid", "ipc", "cgroup"] {
         let mode = body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         if mode == "host" || mode.starts_with("container:") {
-            body.remove(key);
+            body.shift_remove(key);
             told.say(
                 Some(name),
                 format!("{key} is its own instead of {mode}"),
@@ -173,7 +173,7 @@ fn capabilities(body: &mut Map<String, Value>, name: &ServiceName, told: &mut To
     if !gone.is_empty() {
         told.say(
             Some(name),
-            format!("it has not the capabilities {}", gone.join(", ")),
+            format!("it does not have the capabilities {}", gone.join(", ")),
             "they reach the host",
         );
     }
@@ -194,7 +194,7 @@ fn outside(body: &mut Map<String, Value>, name: &ServiceName, told: &mut Told) {
 }
 
 fn set_labels(body: &mut Map<String, Value>, name: &ServiceName, facts: &StagingFacts, told: &mut Told) {
-    let old = body.remove("labels");
+    let old = body.shift_remove("labels");
     let own = super::super::pins::MOUNTS_LABEL;
     let keys: Vec<&str> = old
         .as_ref()
@@ -221,7 +221,7 @@ fn environment(body: &mut Map<String, Value>, name: &ServiceName, facts: &Stagin
     }
     let environment = mapping(body.entry("environment").or_insert(Value::Null));
     for variable in ROUTING_VARIABLES {
-        if environment.remove(variable).is_some() {
+        if environment.shift_remove(variable).is_some() {
             told.say(Some(name), format!("{variable} is not set"), "proxies on this host route by it");
         }
     }
@@ -235,7 +235,7 @@ fn environment(body: &mut Map<String, Value>, name: &ServiceName, facts: &Stagin
 }
 
 fn ports(body: &mut Map<String, Value>, name: &ServiceName, facts: &StagingFacts, told: &mut Told) {
-    let had = body.remove("ports").is_some_and(|p| is_set(&p));
+    let had = body.shift_remove("ports").is_some_and(|p| is_set(&p));
     let own = facts.ports.get(name).filter(|p| !p.is_empty());
     if had {
         let what = match own {

@@ -1,0 +1,233 @@
+use super::super::{Difference, Model, StagingFacts, staging};
+use super::{bind, dir, kitchen, model, name, pins, volume};
+use crate::release::MountSource;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+fn facts(model: &Model) -> StagingFacts {
+    StagingFacts {
+        project: "copy".into(),
+        pins: pins(model, &[]),
+        stack_dir: "/stack".into(),
+        labels: BTreeMap::from([("l".to_owned(), "1".to_owned())]),
+        ..StagingFacts::default()
+    }
+}
+
+fn copy_of(model: &Model, facts: &StagingFacts) -> (Value, Vec<Difference>) {
+    let (copy, told) = staging(model, facts).expect("a copy");
+    (serde_json::to_value(&copy).expect("JSON"), told)
+}
+
+fn lines(told: &[Difference]) -> String {
+    let line = |d: &Difference| {
+        format!("{}: {} ({})", d.service.as_ref().map_or("*", |s| s.as_str()), d.what, d.why)
+    };
+    told.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_change_of_a_full_stack_is_told_once() {
+    let mut facts = facts(&kitchen());
+    facts.pins = pins(&kitchen(), &[(MountSource::Volume("db-data".into()), volume("copy_db-data.s1"))]);
+    facts.ports = BTreeMap::from([(name("app"), BTreeMap::from([(80, 20_080)]))]);
+    facts.env = BTreeMap::from([("SMTP_TOKEN".to_owned(), "none".to_owned())]);
+    let (copy, told) = copy_of(&kitchen(), &facts);
+    insta::assert_snapshot!("differences", lines(&told));
+    insta::assert_snapshot!("copy", format!("{copy:#}").replace(&"ab".repeat(32), "AB"));
+    let unique: BTreeSet<&Difference> = told.iter().collect();
+    assert_eq!(unique.len(), told.len());
+    assert!(!lines(&told).contains("hunter2"));
+}
+
+#[test]
+fn a_copy_keeps_nothing_that_collides_with_production_or_reaches_the_host() {
+    let (copy, _) = copy_of(&kitchen(), &facts(&kitchen()));
+    let text = format!("{}{}{}", copy["services"], copy["networks"], copy["volumes"]);
+    for gone in [
+        "container_name",
+        "ipv4_address",
+        "172.28.0",
+        "traefik",
+        "watchtower",
+        "docker.sock",
+        "/srv/media",
+        "/srv/cache",
+        "shared_data",
+        "privileged",
+        "/dev/fuse",
+        "host-gateway",
+        "external_links",
+        "8080",
+        "unless-stopped",
+        "kitchen_db-data",
+        "kitchen_back",
+        "\"pid\"",
+        "\"ipc\"",
+    ] {
+        assert!(!text.contains(gone), "{gone} is still there");
+    }
+    for (_, network) in copy["networks"].as_object().expect("networks") {
+        assert_eq!(network["driver_opts"]["com.docker.network.bridge.enable_ip_masquerade"], "false");
+        assert!(network["name"].as_str().expect("a name").starts_with("copy_"));
+        assert_eq!(network["labels"]["l"], "1");
+    }
+    for (_, service) in copy["services"].as_object().expect("services") {
+        assert_eq!((&service["restart"], &service["labels"]["l"]), (&json!("no"), &json!("1")));
+        assert_eq!((&service["pull_policy"], service.get("build")), (&json!("never"), None));
+    }
+    let stays = &copy["services"]["app"]["volumes"][0];
+    assert_eq!((&stays["source"], &stays["read_only"]), (&json!("/stack/conf/app.conf"), &json!(true)));
+}
+
+#[test]
+fn names_that_services_call_each_other_by_still_work() {
+    let model = model(
+        r#"{"db":{"container_name":"prod-db","hostname":"rabbit","networks":{"n":null}},"h":{"container_name":"x","network_mode":"host"}}"#,
+    );
+    let (copy, _) = copy_of(&model, &facts(&model));
+    assert_eq!(copy["services"]["db"]["networks"]["n"]["aliases"], json!(["prod-db"]));
+    // RabbitMQ and others keep their data below their host name.
+    assert_eq!(copy["services"]["db"]["hostname"], "rabbit");
+    assert_eq!(copy["services"]["h"]["networks"]["default"]["aliases"], json!(["x"]));
+    assert_eq!(copy["networks"]["default"]["driver"], "bridge");
+}
+
+#[test]
+fn bind_mounts_of_the_host_are_judged_by_what_they_are() {
+    let mount = |source: &str, target: &str, ro: bool| json!({"type":"bind","source":source,"target":target,"read_only":ro});
+    let sources = [
+        ("/stack/ro", true, "bind ro"),
+        ("/stack/rw", false, "volume"),
+        ("/stack/file", false, "bind ro"),
+        ("/stack/shared", true, "volume"),
+        ("/elsewhere/dir", true, "volume"),
+        ("/elsewhere/file", true, "gone"),
+        ("/stackother/dir", true, "volume"),
+        ("/stack/../etc", true, "gone"),
+        ("/etc/localtime", false, "bind ro"),
+        ("/etc/ssl/certs", true, "bind ro"),
+        ("/", true, "gone"),
+        ("/proc", true, "gone"),
+        ("/sys/fs/cgroup", true, "gone"),
+        ("/dev/shm", false, "gone"),
+        ("/var/run/docker.sock", true, "gone"),
+        ("/run/podman/podman.sock", true, "gone"),
+        ("/stack/app.sock", true, "gone"),
+        ("/var/lib/docker/containers", true, "gone"),
+        ("/pinned/sub", false, "placed"),
+    ];
+    let entries: Vec<Value> =
+        sources.iter().enumerate().map(|(i, (s, ro, _))| mount(s, &format!("/t{i}"), *ro)).collect();
+    let services = json!({"a":{"volumes":entries},"b":{"volumes":[mount("/stack/shared", "/s", false)]}});
+    let model = model(&services.to_string());
+    let mut facts = facts(&model);
+    facts.files = ["/stack/file", "/elsewhere/file", "/etc/localtime"].map(str::to_owned).into();
+    facts.pins = pins(&model, &[(bind("/pinned"), dir("/clone/pinned"))]);
+    let (copy, told) = copy_of(&model, &facts);
+    let volumes = copy["services"]["a"]["volumes"].as_array().expect("a list");
+    for (index, (source, _, fate)) in sources.iter().enumerate() {
+        let target = format!("/t{index}");
+        let entry = volumes.iter().find(|v| v["target"] == target.as_str());
+        let is = match entry {
+            None => "gone",
+            Some(e) if e["source"] == "/clone/pinned/sub" => "placed",
+            Some(e) if e["type"] == "volume" => "volume",
+            Some(e) if e["read_only"] == true && e["source"] == *source => "bind ro",
+            Some(e) => panic!("{source}: {e}"),
+        };
+        assert_eq!(is, *fate, "{source}");
+        let unchanged = matches!(*source, "/stack/ro" | "/etc/ssl/certs" | "/pinned/sub");
+        assert_eq!(lines(&told).contains(&format!("{target} ")), !unchanged, "{source}: {}", lines(&told));
+    }
+    let shared = copy["services"]["b"]["volumes"][0]["source"].as_str().expect("a volume");
+    assert!(volumes.iter().any(|v| v["source"] == shared), "what two services share, they share in the copy");
+    assert_eq!(copy["volumes"][shared]["name"], format!("copy_{shared}"));
+}
+
+#[test]
+fn less_usual_ways_to_the_host_are_closed_too() {
+    let model = model(
+        r#"{"a":{"pid":"container:x","cgroup":"host","uts":"host","userns_mode":"host","cap_add":["SYS_ADMIN","CAP_SYS_TIME","NET_ADMIN"],
+                 "logging":{"driver":"syslog","options":{"syslog-address":"tcp://prod"}},"security_opt":["apparmor=unconfined"],
+                 "volumes_from":["container:prod","b:ro"],"environment":{"VIRTUAL_HOST":"x.y","A":"b"},"use_api_socket":true,
+                 "deploy":{"replicas":2,"restart_policy":{"condition":"any"},"labels":{"x":"y"}}},
+            "b":{"network_mode":"container:prod"},"c":{"network_mode":"service:a"},"d":{"network_mode":"none"}}"#,
+    );
+    let (copy, told) = copy_of(&model, &facts(&model));
+    let a = &copy["services"]["a"];
+    for key in ["pid", "cgroup", "uts", "userns_mode", "security_opt", "use_api_socket"] {
+        assert_eq!(a.get(key), None, "{key}");
+    }
+    assert_eq!((&a["cap_add"], &a["logging"]), (&json!(["NET_ADMIN"]), &json!({"driver":"json-file"})));
+    assert_eq!((&a["volumes_from"], &a["environment"]), (&json!(["b:ro"]), &json!({"A":"b"})));
+    assert_eq!(a["deploy"], json!({"replicas":2}), "replicas stay");
+    assert_eq!(copy["services"]["b"].get("network_mode"), None);
+    assert_eq!(copy["services"]["c"]["network_mode"], "service:a");
+    assert_eq!(
+        (&copy["services"]["d"]["network_mode"], copy["services"]["d"].get("networks")),
+        (&json!("none"), None)
+    );
+    insta::assert_snapshot!("unusual", lines(&told));
+}
+
+#[test]
+fn a_service_with_a_known_port_runs_once_and_can_be_reached() {
+    let model = Model::parse(
+        r#"{"name":"p","services":{"a":{"deploy":{"replicas":3},"networks":{"in":null}},"b":{"networks":{"deep":null}}},
+            "networks":{"in":{"name":"p_in","internal":true},"deep":{"name":"p_deep","internal":true}}}"#,
+    )
+    .expect("a model");
+    let mut facts = facts(&model);
+    facts.ports = BTreeMap::from([(name("a"), BTreeMap::from([(80, 20_080)]))]);
+    let (copy, told) = copy_of(&model, &facts);
+    let port = &copy["services"]["a"]["ports"][0];
+    assert_eq!(
+        (&port["host_ip"], &port["published"], &port["target"]),
+        (&json!("127.0.0.1"), &json!("20080"), &json!(80))
+    );
+    assert_eq!(copy["services"]["a"]["deploy"]["replicas"], 1);
+    assert_eq!(copy["networks"]["in"].get("internal"), None);
+    assert_eq!(copy["networks"]["deep"]["internal"], true, "stays closed where nobody has to get in");
+    assert!(lines(&told).contains("one container of it runs"));
+}
+
+#[test]
+fn copies_that_cannot_be_kept_apart_are_refused() {
+    let model = model(r#"{"a":{"network_mode":"none"},"p":{"provider":{"type":"cloud"}}}"#);
+    let error = |facts: &StagingFacts, model: &Model| staging(model, facts).expect_err("refused").to_string();
+    assert!(error(&facts(&model), &model).contains("plugin"));
+    let model = super::model(r#"{"a":{"network_mode":"none"}}"#);
+    let mut own = facts(&model);
+    own.project = "p".into();
+    assert!(error(&own, &model).contains("production's"));
+    let mut port = facts(&model);
+    port.ports = BTreeMap::from([(name("a"), BTreeMap::from([(80, 1)]))]);
+    assert!(error(&port, &model).contains("network_mode is none"));
+    let mut bad = facts(&model);
+    bad.project = "Not Allowed".into();
+    assert!(error(&bad, &model).contains("not a project name"));
+}
+
+#[test]
+fn facts_do_not_show_values() {
+    let model = model(r#"{"a":{}}"#);
+    let mut facts = facts(&model);
+    facts.env.insert("TOKEN".into(), "hunter2".into());
+    assert!(!format!("{facts:?}").contains("hunter2"));
+}
+
+#[test]
+fn folders_of_an_empty_volume_become_volumes_that_can_be_mounted() {
+    let model = model(
+        r#"{"a":{"volumes":[{"type":"volume","source":"v","target":"/x","volume":{"subpath":"x"}},
+                            {"type":"volume","source":"w","target":"/y","volume":{"subpath":"y"}}]}}"#,
+    );
+    let mut facts = facts(&model);
+    facts.pins = pins(&model, &[(MountSource::Volume("w".into()), volume("copy_w.s1"))]);
+    let (copy, _) = copy_of(&model, &facts);
+    let volumes = &copy["services"]["a"]["volumes"];
+    assert_eq!(volumes[0].get("volume"), None);
+    assert_ne!(volumes[0]["source"], "v");
+    assert_eq!(volumes[1]["volume"]["subpath"], "y", "the clone has it");
+}

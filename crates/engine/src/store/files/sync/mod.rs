@@ -115,7 +115,7 @@ pub fn sync_pass(
     let limited = Progress { cancel: &cancel, report: progress.report };
     let mut compared = 0;
     match pass(src, dst, state, writers, &limited, &mut compared) {
-        Err(StoreError::Cancelled) if !(progress.cancel)() => Err(StoreError::OverBudget {
+        Err(StoreError::Cancelled) if late() && !(progress.cancel)() => Err(StoreError::OverBudget {
             path: src.to_owned(),
             budget_ms: ms(budget.unwrap_or_default()),
             done_bytes: compared,

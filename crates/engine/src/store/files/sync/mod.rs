@@ -115,7 +115,7 @@ pub fn sync_pass(
     let limited = Progress { cancel: &cancel, report: progress.report };
     let mut compared = 0;
     match pass(src, dst, state, writers, &limited, &mut compared) {
-        Err(StoreError::Cancelled) if !(progress.cancel)() => Err(StoreError::OverBudget {
+        Err(StoreError::Cancelled) if late() && !(progress.cancel)() => Err(StoreError::OverBudget {
             path: src.to_owned(),
             budget_ms: ms(budget.unwrap_or_default()),
             done_bytes: compared,
@@ -193,12 +193,18 @@ fn pass(
     let Apply { record, after, done, .. } = apply;
     meter.finish();
     let work_ms = ms(working.elapsed());
+    // Writers wait: what was changed is withdrawn already, and the next pass compares it again.
+    let keep = writers == Writers::Stopped && record.holds();
     let certainty = |index: usize| after[index].unwrap_or(Certainty::Unknown);
     let entries = plan.entries.iter().enumerate().map(|(index, entry)| (entry, certainty(index)));
-    record.save(&src, &dst, entries)?;
+    if !keep {
+        record.save(&src, &dst, entries)?;
+    }
 
     let took = started.elapsed();
-    let rate = if done.read >= MEASURABLE { done.read / work_ms.max(1) } else { ASSUMED_RATE };
+    // Writing a new copy is slower than comparing what was read a moment ago.
+    let measured = done.read >= MEASURABLE && done.written < done.read / 4;
+    let rate = if measured { done.read / work_ms.max(1) } else { ASSUMED_RATE };
     let (hot_files, hot_bytes) = hot(&plan, took, certainty);
     let reading_ms = hot_bytes / rate.max(1) + hot_files * PER_FILE_US / 1000;
     Ok(SyncStats {

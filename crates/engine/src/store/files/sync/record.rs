@@ -96,6 +96,11 @@ impl Record {
         Ok((record, Known { entries, doubtful: false, first: false }))
     }
 
+    /// Whether there is anything on record that can be withdrawn.
+    pub(super) fn holds(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Withdraws what is known about an entry, before it is changed.
     pub(super) fn withdraw(&mut self, rel: &[u8]) -> Result<()> {
         // Without a file nothing is known anyway.

@@ -9,6 +9,7 @@ mod error;
 mod files;
 mod jsonl;
 mod place;
+pub mod postgres;
 mod progress;
 mod sqlite;
 

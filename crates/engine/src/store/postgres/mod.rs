@@ -1,0 +1,63 @@
+//! The Postgres store: the databases of one cluster, read through its own server.
+//!
+//! Owns every SQL text that is run against users' servers. It never links a client library and never
+//! opens a connection: SQL goes through [`Psql`], which runs `psql` of the user's image. Reading
+//! happens in read-only transactions; only [`make_harmless`] and, if it is allowed to,
+//! [`integrity`] write, and both are for clones. Nothing here may put a name into SQL except quoted
+//! by the server or by `names`, nor print a password, a connection string or a setting's value.
+
+mod compare;
+mod diff;
+mod error;
+mod export;
+mod facts;
+mod fingerprint;
+mod harmless;
+mod integrity;
+mod lines;
+mod merge;
+mod names;
+mod orphans;
+mod pgdata;
+mod represent;
+mod schema;
+mod session;
+pub mod standby;
+mod sums;
+mod value;
+mod words;
+
+pub use diff::diff;
+pub use error::PgError;
+pub use export::export;
+pub use facts::{CollationFact, DatabaseFacts, HbaRule, ServerFacts, SlotFact, TablespaceFact, server_facts};
+pub use fingerprint::{Difference, compare as compare_fingerprints, fingerprint};
+pub use harmless::{
+    ABSENT_FILES, ActingLibrary, Subscriptions, acting_libraries, harmless_settings, make_harmless,
+};
+pub use integrity::{Amcheck, integrity};
+pub use pgdata::{find_pgdata, major_version};
+pub use session::databases;
+
+/// Result of an operation on a Postgres store.
+pub type Result<T> = std::result::Result<T, PgError>;
+
+/// Runs `psql` against one server.
+///
+/// SQL goes in by standard input, never in arguments; a password, if any, by environment. The
+/// arguments are `-X -q -A -t -v ON_ERROR_STOP=1`; the text contains psql's own commands (`\set`,
+/// `\gexec`), so it must reach psql unchanged.
+pub trait Psql: Sync {
+    /// Runs a script in a database; standard output is streamed to `out`.
+    ///
+    /// A failing write to `out` must stop psql and come back as [`PgError::Output`]; `cancel` is asked
+    /// every few milliseconds, and `true` stops psql with [`PgError::Cancelled`]. Any other failure is
+    /// made from the standard error by [`PgError::from_stderr`].
+    fn script(
+        &self,
+        database: &str,
+        sql: &str,
+        out: &mut dyn std::io::Write,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<()>;
+}

@@ -1,0 +1,15 @@
+//! The Postgres store against real clusters that the tests make themselves.
+//!
+//! Needs the server's programs (Debian: `postgresql`, or `SWITCHBACK_TEST_PG_BIN`); without them the tests
+//! fail. As root they run the server as the user `postgres`.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod changes;
+mod checks;
+mod cluster;
+mod content;
+mod export;
+mod random;
+mod schema;
+mod standby;

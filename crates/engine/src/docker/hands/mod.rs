@@ -6,6 +6,7 @@
 
 mod client;
 mod export;
+mod lines;
 mod serve;
 mod wire;
 

@@ -33,8 +33,7 @@ pub fn shell_image(docker: &Docker) {
     let busybox = busybox.expect("these tests need a static busybox: apt-get install busybox-static");
     let mut tar = tar::Builder::new(Vec::new());
     tar.append_path_with_name(busybox, "bin/busybox").expect("packs");
-    let links =
-        "sh cat echo sleep dd head env mkdir id true false wc touch chmod chown ln rm mkfifo httpd nc yes ls tr";
+    let links = "sh cat echo sleep dd head env mkdir id true false wc touch chmod chown ln rm mkfifo httpd nc yes ls tr";
     for name in links.split(' ') {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);

@@ -3,7 +3,7 @@
 
 mod engine;
 
-use engine::{STACK, Volume, bound, docker, helper_image, sh, shell_image, unique};
+use engine::{STACK, Volume, bound, docker, helper_image, script, sh, shell_image, unique};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use switchback_core::data::StoreKind::{Files, Sqlite};
 use switchback_core::release::MountPlace;
 use switchback_engine::docker::hands::{Hands, HandsError, Scratch};
 use switchback_engine::docker::helper::HelperImages;
-use switchback_engine::docker::{Docker, DockerError, STACK_LABEL};
+use switchback_engine::docker::{Docker, DockerError, HELPER_LABEL, STACK_LABEL};
 use switchback_engine::store::{Progress, StoreError};
 
 /// Where a volume's files are, for a test on the engine's own host as root.
@@ -268,6 +268,11 @@ fn a_helper_that_cannot_work_says_why_and_leaves_no_container() {
     times.sort();
     eprintln!("MEASURED hands: one round trip {:?} (median of 5), {:?} at best", times[2], times[0]);
     assert_eq!(docker.containers(&[(STACK_LABEL, &stack)]).unwrap(), []);
+    // What a killed program leaves is found again.
+    let mut left = script("sleep 600");
+    left.labels = [(STACK_LABEL.to_owned(), stack.clone()), (HELPER_LABEL.to_owned(), "1".to_owned())].into();
+    docker.run_detached(&left).unwrap();
+    assert_eq!((hands.remove_leftovers().unwrap(), hands.remove_leftovers().unwrap()), (1, 0));
 }
 
 #[test]

@@ -2,9 +2,9 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use switchback_core::release::MountPlace;
 use switchback_engine::docker::{
     BoundMount, Docker, Ended, NetworkMode, RunSpec, STACK_LABEL, ScratchVolume, helper::HelperImages,
@@ -22,10 +22,17 @@ pub fn docker() -> Docker {
     Docker::connect().expect("these tests need a Docker engine")
 }
 
+/// One test at a time, also among processes: two that make the same image would leave one without a name.
+fn alone() -> File {
+    let path = std::env::temp_dir().join("sbt-docker-images.lock");
+    let file = File::options().create(true).append(true).open(path).expect("opens the lock");
+    file.lock().expect("locks");
+    file
+}
+
 /// Makes the image with a shell, once.
 pub fn shell_image(docker: &Docker) {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one: MutexGuard<'_, ()> = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     if docker.image(SHELL).expect("asks").is_some() {
         return;
     }

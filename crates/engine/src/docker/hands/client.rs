@@ -3,7 +3,8 @@
 //! Owns the helper's container. It must never mount a place writable that the operation only reads.
 
 use super::super::{
-    BoundMount, Docker, DockerError, NetworkMode, RunSpec, STACK_LABEL, ScratchVolume, helper, name,
+    BoundMount, Docker, DockerError, HELPER_LABEL, NetworkMode, RunSpec, STACK_LABEL, ScratchVolume, helper,
+    name,
 };
 use super::lines::Lines;
 use super::serve::STORE_VERB;
@@ -188,7 +189,10 @@ impl<'a> Hands<'a> {
             cap_add: CAPABILITIES.map(str::to_owned).to_vec(),
             read_only_root: true,
             unlabelled: true,
-            labels: BTreeMap::from([(STACK_LABEL.to_owned(), self.stack.clone())]),
+            labels: BTreeMap::from([
+                (STACK_LABEL.to_owned(), self.stack.clone()),
+                (HELPER_LABEL.to_owned(), "1".to_owned()),
+            ]),
             pids: Some(PIDS),
             ..RunSpec::default()
         };
@@ -210,6 +214,17 @@ impl<'a> Hands<'a> {
         progress: &Progress<'_>,
     ) -> Result<T> {
         parsed(self.call(mounts, request, progress, None)?)
+    }
+
+    /// Removes helper containers of this stack that a killed program left. Only for the holder of the stack's lock:
+    /// helpers at work are removed, too. Returns how many there were.
+    pub fn remove_leftovers(&self) -> Result<usize> {
+        let labels = [(STACK_LABEL, self.stack.as_str()), (HELPER_LABEL, "1")];
+        let left = self.docker.containers(&labels)?;
+        for container in &left {
+            self.docker.remove_with_scratch(&container.id)?;
+        }
+        Ok(left.len())
     }
 
     /// Measures a store in bytes.

@@ -281,7 +281,7 @@ pub fn rehearse_facts(
     if id == instance.release {
         return Err(nothing_to_do(config));
     }
-    let Cost { bytes, shared } = world.data.cost(&instance, &home.state())?;
+    let Cost { bytes, shared } = world.data.cost(home, &instance)?;
     let copies = if config.rehearsal.code_only_rollback { 4 } else { 3 };
     let count: usize = target_ports.values().chain(instance.ports.values()).map(BTreeMap::len).sum();
     Ok(RehearseFacts {
@@ -333,7 +333,7 @@ pub fn promote_facts(
     if id == instance.release {
         return Err(nothing_to_do(config));
     }
-    let Cost { bytes, shared } = world.data.cost(&instance, &home.state())?;
+    let Cost { bytes, shared } = world.data.cost(home, &instance)?;
     let highest = home.generation_ids()?.last().copied().unwrap_or(pointer.current);
     let before: BTreeMap<ServiceName, String> = config
         .services

@@ -1,9 +1,12 @@
 //! What a stack runs on and where its data is: the runtime and the data behind it, chosen by the configuration.
 
-use crate::data::{Data, LocalData};
+use crate::data::{ComposeData, Data, LocalData};
+use crate::docker::Docker;
 use crate::error::EngineError;
 use crate::runtime::Runtime;
+use crate::runtime::compose::ComposeRuntime;
 use crate::runtime::process::ProcessRuntime;
+use std::sync::Arc;
 use switchback_core::config::{Config, RuntimeKind};
 
 /// The runtime of a stack and its data.
@@ -19,7 +22,13 @@ impl World {
     pub fn open(config: &Config) -> Result<Self, EngineError> {
         match config.runtime {
             RuntimeKind::Process => Ok(Self { runtime: Box::new(ProcessRuntime), data: Box::new(LocalData) }),
-            RuntimeKind::Compose => Err(EngineError::refused("not yet", "not yet")),
+            RuntimeKind::Compose => {
+                let docker = Arc::new(Docker::connect()?);
+                Ok(Self {
+                    runtime: Box::new(ComposeRuntime::new(Arc::clone(&docker))?),
+                    data: Box::new(ComposeData::new(docker)),
+                })
+            }
         }
     }
 }

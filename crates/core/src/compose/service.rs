@@ -101,6 +101,10 @@ impl<'m> Service<'m> {
     pub fn image(self) -> Option<&'m str> {
         self.str("image")
     }
+    /// The command, without the entrypoint; empty where the image's is meant.
+    pub fn command(self) -> Vec<String> {
+        texts(self.body.get("command"))
+    }
     /// Whether its image is built from source.
     pub fn has_build(self) -> bool {
         self.body.get("build").is_some_and(|b| !b.is_null())

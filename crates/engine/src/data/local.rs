@@ -3,7 +3,7 @@
 use super::{Cost, Data, Work};
 use crate::check::sql::sqlite_value;
 use crate::error::{EngineError, io};
-use crate::home::create_dir;
+use crate::home::{Home, create_dir};
 use crate::runtime::Placement;
 use crate::scratch::Scratch;
 use crate::store::{self, Source};
@@ -44,14 +44,14 @@ impl Data for LocalData {
         Ok(at.instance.stores.get(store).is_some_and(|p| Path::new(&p.path).exists()))
     }
 
-    fn cost(&self, instance: &Instance, state: &Path) -> Result<Cost, EngineError> {
+    fn cost(&self, home: &Home, instance: &Instance) -> Result<Cost, EngineError> {
         let mut cost = Cost { bytes: 0, shared: true };
         for place in instance.stores.values() {
             let path = Path::new(&place.path);
             if !path.exists() {
                 continue;
             }
-            if !path.parent().is_some_and(|p| store::can_reflink(p, state)) {
+            if !path.parent().is_some_and(|p| store::can_reflink(p, &home.state())) {
                 cost.shared = false;
                 cost.bytes += store::size_bytes(place.kind, path)?;
             }
@@ -209,15 +209,15 @@ impl Data for LocalData {
         sqlite_value(Path::new(&place.path), sql, values)
     }
 
-    fn discard(&self, _: &Instance, _: &Scratch) -> Result<(), EngineError> {
+    fn discard(&self, _: &Home, _: &Instance, _: &Scratch) -> Result<(), EngineError> {
         Ok(()) // it lies in the instance's folder
     }
 
-    fn keep(&self, _: &Instance) -> Result<(), EngineError> {
+    fn keep(&self, _: &Home, _: &Instance) -> Result<(), EngineError> {
         Ok(())
     }
 
-    fn retire(&self, _: &Instance) -> Result<(), EngineError> {
+    fn retire(&self, _: &Home, _: &Instance) -> Result<(), EngineError> {
         Ok(())
     }
 }

@@ -3,11 +3,14 @@
 //! Owns the way to a store: as files of this host, or on the mounts of containers. It must never start or stop a
 //! service, and never write to data that is not scratch.
 
+mod compose;
 mod local;
 
+pub use compose::ComposeData;
 pub use local::LocalData;
 
 use crate::error::EngineError;
+use crate::home::Home;
 use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
 use crate::store::Progress;
@@ -36,7 +39,7 @@ pub trait Data: Send + Sync {
     fn exists(&self, at: &Placement<'_>, store: &StoreName) -> Result<bool, EngineError>;
 
     /// What one clone of all stores takes, and whether blocks can be shared instead.
-    fn cost(&self, instance: &Instance, state: &Path) -> Result<Cost, EngineError>;
+    fn cost(&self, home: &Home, instance: &Instance) -> Result<Cost, EngineError>;
 
     /// Copies ahead, while the source is in use, what the clone can then take over.
     fn precopy(
@@ -116,13 +119,13 @@ pub trait Data: Send + Sync {
     ) -> Result<Value, String>;
 
     /// Removes the data of a scratch instance that lies outside its folder. The caller holds its [`Scratch`].
-    fn discard(&self, instance: &Instance, scratch: &Scratch) -> Result<(), EngineError>;
+    fn discard(&self, home: &Home, instance: &Instance, scratch: &Scratch) -> Result<(), EngineError>;
 
     /// From now on an instance's data is production's: nothing may remove it as scratch.
-    fn keep(&self, instance: &Instance) -> Result<(), EngineError>;
+    fn keep(&self, home: &Home, instance: &Instance) -> Result<(), EngineError>;
 
     /// A generation that is no longer needed: its data may be removed as scratch.
-    fn retire(&self, instance: &Instance) -> Result<(), EngineError>;
+    fn retire(&self, home: &Home, instance: &Instance) -> Result<(), EngineError>;
 }
 
 /// What a clone takes.

@@ -87,11 +87,14 @@ impl HelperImages {
     pub fn prune(&self, docker: &Docker, keep: &str) -> Result<usize, DockerError> {
         let mut removed = 0;
         for (id, names) in docker.images(&[(HELPER_LABEL, "1")])? {
-            let own = |name: &&String| name.split(':').next() == Some(self.repository.as_str());
             if id == keep {
                 continue;
             }
-            for name in names.iter().filter(own) {
+            // One without a name is left where two programs made the same image at the same time.
+            let nameless = names.iter().all(|name| name == "<none>:<none>");
+            let own = names.iter().filter(|name| name.split(':').next() == Some(self.repository.as_str()));
+            let wanted: Vec<&String> = if nameless { vec![&id] } else { own.collect() };
+            for name in wanted {
                 match docker.untag(name) {
                     Ok(()) => removed += 1,
                     // A helper of another stack is at work; the next time will do.

@@ -287,7 +287,7 @@ impl Docker {
         }
         let id = self.create(spec, false, stdin.is_some())?;
         let ended = self.run_created(&id, spec, stdin, stdout, cancel);
-        let removed = self.remove_as(&id, RemoveContainerOptions { force: true, v: true, link: false });
+        let removed = self.remove_with_scratch(&id);
         let ended = ended?;
         removed?;
         Ok(ended)
@@ -366,7 +366,12 @@ impl Docker {
 
     /// Removes what a failed start left; the failure is the error to report.
     fn discard(&self, id: &str) {
-        let _ = self.remove_as(id, RemoveContainerOptions { force: true, v: true, link: false });
+        let _ = self.remove_with_scratch(id);
+    }
+
+    /// Removes a container of our own making, with its volumes that have no name.
+    pub(super) fn remove_with_scratch(&self, id: &str) -> Result<(), DockerError> {
+        self.remove_as(id, RemoveContainerOptions { force: true, v: true, link: false })
     }
 
     /// Runs a program in a running container.

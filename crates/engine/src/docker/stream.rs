@@ -53,13 +53,13 @@ impl Fed {
 }
 
 /// Reads to the end, or until nobody wants more.
-pub(super) fn feed(reader: &mut (dyn Read + Send), to: Feeder) {
+pub(super) fn feed(reader: &mut (dyn Read + Send), Feeder { sender, broke }: Feeder) {
     let mut buffer = vec![0; CHUNK];
     loop {
         match reader.read(&mut buffer) {
             Ok(0) => return,
             Ok(n) => {
-                if to.sender.blocking_send(Ok(Bytes::copy_from_slice(&buffer[..n]))).is_err() {
+                if sender.blocking_send(Ok(Bytes::copy_from_slice(&buffer[..n]))).is_err() {
                     return;
                 }
             }
@@ -67,10 +67,10 @@ pub(super) fn feed(reader: &mut (dyn Read + Send), to: Feeder) {
             Err(e) => {
                 // The receiver gets a copy, so that it does not take this for the end.
                 let copy = io::Error::new(e.kind(), e.to_string());
-                if let Ok(mut broke) = to.broke.lock() {
+                if let Ok(mut broke) = broke.lock() {
                     *broke = Some(e);
                 }
-                let _ = to.sender.blocking_send(Err(copy));
+                let _ = sender.blocking_send(Err(copy));
                 return;
             }
         }

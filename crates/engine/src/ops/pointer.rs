@@ -31,7 +31,7 @@ pub fn flip(
     if let Some(instance) = context.plan.instances.values().find(|i| i.is_production() && i.generation == to)
         && let Ok(Some(scratch)) = Scratch::open(context.home, &instance.dir)
     {
-        context.world.data.keep(instance)?;
+        context.world.data.keep(context.home, instance)?;
         scratch.keep()?;
     }
     context.midway();
@@ -66,7 +66,7 @@ pub fn unflip(
         && context.home.generation(to).is_ok_and(|g| g.created_by == context.plan.run)
     {
         crate::scratch::retire(context.home, &instance.dir)?;
-        context.world.data.retire(instance)?;
+        context.world.data.retire(context.home, instance)?;
     }
     Ok(Output::default())
 }

@@ -208,7 +208,7 @@ fn keep_logs(context: &Context<'_>, instance: &Instance, output: &mut Output) ->
 /// Removes a scratch instance: what the runtime keeps of it, its data, its folder.
 fn remove(context: &Context<'_>, instance: &Instance, scratch: Scratch) -> Result<(), EngineError> {
     context.world.runtime.discard(context.home, instance)?;
-    context.world.data.discard(instance, &scratch)?;
+    context.world.data.discard(context.home, instance, &scratch)?;
     scratch.remove()
 }
 

@@ -3,17 +3,19 @@
 //! Owns the helper's container. It must never mount a place writable that the operation only reads.
 
 use super::super::{
-    BoundMount, Docker, DockerError, NetworkMode, RunSpec, STACK_LABEL, ScratchVolume, helper, name,
+    BoundMount, Docker, DockerError, HELPER_LABEL, NetworkMode, RunSpec, STACK_LABEL, ScratchVolume, helper,
+    name,
 };
+use super::lines::Lines;
 use super::serve::STORE_VERB;
-use super::wire::{At, DIRS, Entry, Line, Request, SCRATCH, VOLUMES};
+use super::wire::{At, DIRS, Entry, Request, SCRATCH, VOLUMES};
 use crate::store::{Progress, StoreError};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Component, Path};
 use switchback_core::data::{CopyStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::release::MountPlace;
@@ -23,8 +25,6 @@ use switchback_core::release::MountPlace;
 const CAPABILITIES: [&str; 6] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"];
 /// Threads of a helper: the store uses a few; more would be a mistake.
 const PIDS: u32 = 64;
-/// Longest line of a helper: a fingerprint lists at most 10,000 parts, a folder 100,000 entries.
-const LONGEST_LINE: usize = 64 << 20;
 
 /// Why a store operation in a helper failed.
 #[derive(Debug, thiserror::Error)]
@@ -160,52 +160,6 @@ impl Mounts {
     }
 }
 
-/// Takes a helper's lines apart, and what follows the answer.
-struct Lines<'a, 'r, 'p> {
-    line: Vec<u8>,
-    answer: Option<std::result::Result<Value, StoreError>>,
-    rest: Option<&'r mut dyn Write>,
-    progress: &'a Progress<'p>,
-}
-
-impl Lines<'_, '_, '_> {
-    fn take(&mut self, line: &[u8]) -> io::Result<()> {
-        match serde_json::from_slice(line)? {
-            Line::Progress(done, total) => (self.progress.report)(done, total),
-            Line::Turn(_) => return Err(io::Error::other("the helper waits for a word")),
-            Line::Done(value) => self.answer = Some(Ok(value)),
-            Line::Failed(failure) => self.answer = Some(Err(failure.into())),
-        }
-        Ok(())
-    }
-}
-
-impl Write for Lines<'_, '_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.answer.is_some() {
-            return match &mut self.rest {
-                Some(rest) => rest.write(bytes),
-                None => Err(io::Error::other("the helper went on after its answer")),
-            };
-        }
-        let end = bytes.iter().position(|b| *b == b'\n');
-        let part = end.unwrap_or(bytes.len());
-        if self.line.len() + part > LONGEST_LINE {
-            return Err(io::Error::other("the helper's answer is too long"));
-        }
-        self.line.extend_from_slice(&bytes[..part]);
-        if end.is_none() {
-            return Ok(part);
-        }
-        let line = std::mem::take(&mut self.line);
-        self.take(&line)?;
-        Ok(part + 1)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 impl<'a> Hands<'a> {
     /// Hands that use a helper image (see [`helper::ensure`]) for a stack.
     pub fn new(docker: &'a Docker, image: impl Into<String>, stack: impl Into<String>) -> Self {
@@ -229,7 +183,10 @@ impl<'a> Hands<'a> {
             cap_add: CAPABILITIES.map(str::to_owned).to_vec(),
             read_only_root: true,
             unlabelled: true,
-            labels: BTreeMap::from([(STACK_LABEL.to_owned(), self.stack.clone())]),
+            labels: BTreeMap::from([
+                (STACK_LABEL.to_owned(), self.stack.clone()),
+                (HELPER_LABEL.to_owned(), "1".to_owned()),
+            ]),
             pids: Some(PIDS),
             ..RunSpec::default()
         }
@@ -246,7 +203,7 @@ impl<'a> Hands<'a> {
         let spec = self.spec(mounts, uses_scratch(request));
         let text =
             serde_json::to_vec(request).map_err(|e| HandsError::Broken { code: -1, why: e.to_string() })?;
-        let mut lines = Lines { line: Vec::new(), answer: None, rest, progress };
+        let mut lines = Lines::new(rest, progress);
         let ended =
             self.docker.run(&spec, Some(&mut text.as_slice()), &mut lines, &|| (progress.cancel)())?;
         match lines.answer {
@@ -262,6 +219,17 @@ impl<'a> Hands<'a> {
         progress: &Progress<'_>,
     ) -> Result<T> {
         parsed(self.call(mounts, request, progress, None)?)
+    }
+
+    /// Removes helper containers of this stack that a killed program left. Only for the holder of the stack's lock:
+    /// helpers at work are removed, too. Returns how many there were.
+    pub fn remove_leftovers(&self) -> Result<usize> {
+        let labels = [(STACK_LABEL, self.stack.as_str()), (HELPER_LABEL, "1")];
+        let left = self.docker.containers(&labels)?;
+        for container in &left {
+            self.docker.remove_with_scratch(&container.id)?;
+        }
+        Ok(left.len())
     }
 
     /// Measures a store in bytes.
@@ -336,6 +304,20 @@ impl<'a> Hands<'a> {
         let mut mounts = Mounts::default();
         let before = mounts.store(kind, before, false)?;
         let after = mounts.store(kind, after, false)?;
+        self.ask(mounts, &Request::Diff { kind, before, after }, progress)
+    }
+
+    /// Compares a store that nobody has open with one that is in use.
+    pub fn diff_live(
+        &self,
+        kind: StoreKind,
+        before: Below<'_>,
+        after: Below<'_>,
+        progress: &Progress<'_>,
+    ) -> Result<StoreDiff> {
+        let mut mounts = Mounts::default();
+        let before = mounts.store(kind, before, false)?;
+        let after = mounts.store(kind, after, true)?;
         self.ask(mounts, &Request::Diff { kind, before, after }, progress)
     }
 
@@ -423,6 +405,15 @@ impl<'a> Hands<'a> {
         Ok(dir)
     }
 
+    /// Marks a folder that is no longer live; its data may be removed from now on.
+    pub fn scratch_mark(&self, beside: &str, suffix: &str) -> Result<ScratchDir> {
+        let dir = Self::scratch_dir(beside, suffix);
+        let (mounts, path) = self.marked_path(&dir)?;
+        let stack = self.stack.clone();
+        self.ask::<bool>(mounts, &Request::Retire { path, stack }, &Progress::none())?;
+        Ok(dir)
+    }
+
     /// Opens a marked folder; `None` if it is gone. Refuses one without the mark of this stack.
     pub fn scratch_open(&self, beside: &str, suffix: &str) -> Result<Option<ScratchDir>> {
         let dir = Self::scratch_dir(beside, suffix);
@@ -495,26 +486,5 @@ mod tests {
             "/dir/srv/g7/data"
         );
         assert_eq!(mounts.0.keys().next(), Some(&MountPlace::Dir("/srv/g7".into())));
-    }
-
-    #[test]
-    fn lines_are_taken_apart_wherever_they_are_cut() {
-        let text = b"{\"progress\":[1,2]}\n{\"done\":[7]}\nTAR\nTAR";
-        for size in 1..text.len() {
-            let reports = std::sync::atomic::AtomicU64::new(0);
-            let report = |_, _| {
-                reports.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            };
-            let progress = Progress { cancel: &|| false, report: &report };
-            let mut rest = Vec::new();
-            let mut lines =
-                Lines { line: Vec::new(), answer: None, rest: Some(&mut rest), progress: &progress };
-            for chunk in text.chunks(size) {
-                lines.write_all(chunk).expect("takes it");
-            }
-            let answer = lines.answer.take().expect("an answer").expect("a good one");
-            assert_eq!(answer, serde_json::json!([7]));
-            assert_eq!((rest.as_slice(), reports.into_inner()), (&b"TAR\nTAR"[..], 1), "{size}");
-        }
     }
 }

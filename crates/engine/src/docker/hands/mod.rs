@@ -7,6 +7,7 @@
 mod client;
 mod cut;
 mod export;
+mod lines;
 mod serve;
 mod talk;
 mod wire;

@@ -29,6 +29,8 @@ const MOST_ENTRIES: usize = 100_000;
 /// How many entries are looked at, and files tried, to find out whether blocks can be shared.
 const REFLINK_LOOK: usize = 10_000;
 const REFLINK_TRIES: usize = 8;
+/// The mark of a folder that is production's.
+const LIVE: &str = ".switchback-live";
 /// The name of an unfinished clone in the root of a volume.
 const UNFINISHED: &str = ".switchback-clone";
 
@@ -145,8 +147,19 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
         Request::Unmark { path, stack } => {
             let path = Path::new(&path);
             check_mark(path, &stack)?;
-            fs::remove_file(path.join(MARK)).map_err(io_error("remove the mark of", path))?;
-            sync_dir(path)?;
+            swap_mark(path, MARK, LIVE)?;
+            json(true)
+        }
+        Request::Retire { path, stack } => {
+            let path = Path::new(&path);
+            // Only what this stack made and kept itself; anything else is somebody's data.
+            let ours = fs::read(path.join(LIVE)).is_ok_and(|c| c == stack.as_bytes());
+            if !ours && check_mark(path, &stack).is_err() {
+                return Err(refused(path, "this stack did not make it; it is left alone"));
+            }
+            if ours {
+                swap_mark(path, LIVE, MARK)?;
+            }
             json(true)
         }
         Request::RemoveMarked { path, stack } => remove_marked(Path::new(&path), &stack),
@@ -325,6 +338,11 @@ fn mark(path: &Path, stack: &str) -> store::Result<Value> {
     sync_dir(path)?;
     path.parent().map(sync_dir).transpose()?;
     json(true)
+}
+
+fn swap_mark(path: &Path, from: &str, to: &str) -> store::Result<()> {
+    fs::rename(path.join(from), path.join(to)).map_err(io_error("change the mark of", path))?;
+    sync_dir(path)
 }
 
 /// Refuses a folder that this stack did not make, or that became live.

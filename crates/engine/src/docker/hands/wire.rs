@@ -117,6 +117,11 @@ pub(super) enum Request {
         path: String,
         stack: String,
     },
+    /// Marks a folder that exists.
+    Retire {
+        path: String,
+        stack: String,
+    },
     /// Whether a folder is there; without the right mark this fails.
     Marked {
         path: String,

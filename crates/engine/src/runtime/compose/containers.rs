@@ -2,7 +2,7 @@
 
 use super::ComposeRuntime;
 use super::instance::mounts;
-use crate::docker::{Container, Docker, DockerError};
+use crate::docker::{Container, Docker, DockerError, HELPER_LABEL};
 use crate::error::EngineError;
 use crate::runtime::process::elapsed_ms;
 use crate::runtime::{Placement, Stage};
@@ -34,6 +34,16 @@ pub fn of_project(docker: &Docker, project: &str) -> Result<Vec<(String, Contain
     Ok(found)
 }
 
+/// The container of a service of an instance; the first, where it has several.
+pub fn container_of(
+    docker: &Docker,
+    instance: &Instance,
+    service: &ServiceName,
+) -> Result<Option<Container>, EngineError> {
+    let all = of_project(docker, project(instance)?)?;
+    Ok(all.into_iter().find(|(s, c)| s == service.as_str() && !is_one_off(c)).map(|(_, c)| c))
+}
+
 /// Whether a container was made by `docker compose run`.
 pub fn is_one_off(container: &Container) -> bool {
     container.labels.get(ONE_OFF).is_some_and(|v| v.eq_ignore_ascii_case("true"))
@@ -54,6 +64,9 @@ pub fn users_of(docker: &Docker, instance: &Instance) -> Result<Vec<Container>, 
     for summary in docker.containers(&[])? {
         if !matches!(summary.state.as_str(), "running" | "paused" | "restarting") {
             continue;
+        }
+        if summary.labels.contains_key(HELPER_LABEL) {
+            continue; // one of ours that a killed program left; it holds no service's data open
         }
         let Some(container) = docker.inspect(&summary.id)? else { continue };
         if places.iter().any(|place| holds(&container, place)) {

@@ -1,10 +1,9 @@
 //! Health of containers: one probe, and waiting until healthy stays healthy.
 
 use super::ComposeRuntime;
-use super::containers::{is_one_off, of_project, project};
+use super::containers::container_of;
 use crate::check::http::{probe_http, probe_tcp};
 use crate::docker::{Container, ExecSpec};
-use crate::error::EngineError;
 use crate::runtime::process::elapsed_ms;
 use crate::runtime::{Placement, ProbeResult, Stage};
 use std::time::{Duration, Instant};
@@ -14,16 +13,6 @@ use switchback_core::journal::{ErrorKind, ServiceTimes, StepError};
 
 /// Restarts during one start before it is given up.
 const RESTARTS: u64 = 3;
-
-/// The container of a service; the first, where it has several.
-pub fn container(
-    runtime: &ComposeRuntime,
-    at: &Placement<'_>,
-    name: &ServiceName,
-) -> Result<Option<Container>, EngineError> {
-    let all = of_project(&runtime.docker, project(at.instance)?)?;
-    Ok(all.into_iter().find(|(s, c)| s == name.as_str() && !is_one_off(c)).map(|(_, c)| c))
-}
 
 /// The address of a container's port: where it is published, else on its network.
 pub fn address(runtime: &ComposeRuntime, container: &Container, port: u16) -> Option<(String, u16)> {
@@ -46,7 +35,7 @@ pub fn probe(runtime: &ComposeRuntime, at: &Placement<'_>, name: &ServiceName) -
     let Some(service) = at.release.services.get(name).map(|s| &s.definition) else {
         return bad(format!("there is no service {name}"));
     };
-    match container(runtime, at, name) {
+    match container_of(&runtime.docker, at.instance, name) {
         Ok(Some(container)) => probe_container(runtime, service, &container),
         Ok(None) => bad("it has no container".to_owned()),
         Err(e) => bad(e.to_string()),
@@ -144,7 +133,7 @@ pub fn wait(
     let mut first_count = None;
     let mut pause = Duration::from_millis(20);
     loop {
-        let found = container(runtime, at, name)
+        let found = container_of(&runtime.docker, at.instance, name)
             .map_err(|e| failure(e.to_string(), "is the Docker engine running?"))?;
         let now = Instant::now();
         let mut seen = "it has no container".to_owned();

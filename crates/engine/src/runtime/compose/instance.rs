@@ -1,14 +1,15 @@
 //! The model that an instance runs with, and the places of its data.
 
 use super::release::{config_binds, kept_model};
-use crate::docker::STACK_LABEL;
+use crate::docker::{BoundMount, STACK_LABEL};
 use crate::error::{EngineError, io};
 use crate::home::{read_json, write_json};
 use crate::runtime::Placement;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use switchback_core::compose::{Difference, Model, Pins, StagingFacts, production, staging};
-use switchback_core::release::{Mount, MountSource};
+use switchback_core::ids::ServiceName;
+use switchback_core::release::{Mount, MountPlace, MountSource};
 
 /// The label with the folder of the staging instance that something belongs to.
 pub const DIR_LABEL: &str = "dev.switchback.instance";
@@ -104,6 +105,35 @@ fn files(at: &Placement<'_>) -> BTreeSet<String> {
 /// The model that the instance runs with.
 pub fn model(at: &Placement<'_>) -> Result<Model, EngineError> {
     read_json(&model_file(at))
+}
+
+/// The environment of a service in the release's model.
+pub fn environment_of(at: &Placement<'_>, service: &ServiceName) -> BTreeMap<String, String> {
+    let model = kept_model(at.home, &at.instance.release).ok();
+    model.as_ref().and_then(|m| m.service(service)).map(|s| s.environment()).unwrap_or_default()
+}
+
+/// The command of a service in the release's model; empty where the image's is meant.
+pub fn command_of(at: &Placement<'_>, service: &ServiceName) -> Vec<String> {
+    let model = kept_model(at.home, &at.instance.release).ok();
+    model.as_ref().and_then(|m| m.service(service)).map(|s| s.command()).unwrap_or_default()
+}
+
+/// The read-only configuration that a service mounts, from the release's own copy.
+pub fn config_mounts_of(at: &Placement<'_>, service: &ServiceName) -> Vec<BoundMount> {
+    let (Ok(model), Ok(pins)) = (kept_model(at.home, &at.instance.release), pins(at)) else {
+        return Vec::new();
+    };
+    let own = model.mounts().into_iter().filter(|m| m.service == *service && m.read_only);
+    own.filter_map(|m| match &m.source {
+        MountSource::Bind(source) => Some(BoundMount {
+            place: MountPlace::Dir(pins.config_binds.get(source)?.clone()),
+            target: m.target,
+            read_only: true,
+        }),
+        _ => None,
+    })
+    .collect()
 }
 
 /// What staging changed, as written when the instance was prepared.

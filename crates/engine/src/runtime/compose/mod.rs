@@ -12,8 +12,10 @@ pub mod project;
 mod release;
 mod staging;
 
-pub use containers::{describe_container, users_of};
-pub use instance::differences as staging_differences;
+pub use containers::{container_of, describe_container, users_of};
+pub use instance::{
+    DIR_LABEL, command_of, config_mounts_of, differences as staging_differences, environment_of,
+};
 
 use crate::check::workflow::Endpoint;
 use crate::docker::compose::{ComposeCli, ModelFile, OneShot, UpOptions};
@@ -146,7 +148,7 @@ fn gone(error: DockerError) -> Result<(), DockerError> {
 
 /// The last lines of a service's log, without secrets.
 fn log_lines(runtime: &ComposeRuntime, at: &Placement<'_>, name: &ServiceName, lines: u32) -> Vec<String> {
-    let Ok(Some(container)) = health::container(runtime, at, name) else { return Vec::new() };
+    let Ok(Some(container)) = container_of(&runtime.docker, at.instance, name) else { return Vec::new() };
     let text = runtime.docker.logs_tail(&container.id, lines).unwrap_or_default();
     let redactor = Redactor::from_values(runtime.secrets(at));
     redactor.redact(&text).lines().map(str::to_owned).collect()
@@ -357,7 +359,7 @@ impl Runtime for ComposeRuntime {
     fn endpoints(&self, at: &Placement<'_>) -> BTreeMap<ServiceName, Endpoint> {
         let mut found = BTreeMap::new();
         for (name, service) in &at.release.services {
-            let container = health::container(self, at, name).ok().flatten();
+            let container = container_of(&self.docker, at.instance, name).ok().flatten();
             let mut host = self.docker.host_address();
             let mut ports = BTreeMap::new();
             for (port, number) in &service.definition.ports {

@@ -3,13 +3,15 @@
 //! Owns every call of it. It must never pass on variables that change which files or project are meant, never
 //! remove volumes, and never put a value of the user's environment into an argument.
 
+mod output;
+
 use super::{Docker, DockerError};
 use crate::exec::{self, Exec, Inherit, Leftovers, Output, Sink};
+use output::{PrivateDir, keep_log};
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::PathBuf;
 use std::time::Duration;
 use switchback_core::workflow::Redactor;
 
@@ -23,8 +25,6 @@ const CONFIG: Duration = Duration::from_secs(120);
 const AROUND: Duration = Duration::from_secs(120);
 /// A model larger than this is no Compose project.
 const LARGEST_MODEL: u64 = 64 << 20;
-/// The most of the output of a one-shot run that is kept: its end.
-const LOG_BYTES: u64 = 8 << 20;
 
 /// Docker Compose, found and new enough.
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ pub struct OneShot {
     pub entrypoint: Option<String>,
     /// The command and its arguments.
     pub argv: Vec<String>,
-    /// Name of the container; must not be taken.
+    /// Name of the container; one that a killed run left is replaced.
     pub container: String,
     /// File that gets the output, redacted.
     pub log: PathBuf,
@@ -230,10 +230,10 @@ impl ComposeCli {
         };
         option("--project-directory", project.dir.clone().into());
         for file in &project.files {
-            option("--file", absolute(&project.dir, file).into());
+            option("--file", project.dir.join(file).into());
         }
         for file in &project.env_files {
-            option("--env-file", absolute(&project.dir, file).into());
+            option("--env-file", project.dir.join(file).into());
         }
         for profile in &project.profiles {
             option("--profile", profile.into());
@@ -391,6 +391,8 @@ impl ComposeCli {
         let container = super::name::object("container", &shot.container)?;
         let folder = PrivateDir::create().map_err(stream("make a temporary folder"))?;
         let raw = folder.path.join("output");
+        // Of a run that was killed: the name would be taken.
+        remove_leftover(docker, model, container)?;
         let mut arguments = self.of_model(model)?;
         arguments.extend(["run", "--rm", "--no-deps", "-T", "--name", container].map(OsString::from));
         if let Some(entrypoint) = &shot.entrypoint {
@@ -402,13 +404,8 @@ impl ComposeCli {
         exec.sink = Sink::File(raw.clone());
         exec.cancel = Some(cancel);
         let ran = exec::run(&exec);
-        // Compose that was killed cannot remove it. A container that is not ours is not touched: a taken name
-        // makes `run` fail before it makes anything.
-        let own = docker.inspect(container)?.filter(|c| {
-            c.labels.get("com.docker.compose.project").map(String::as_str) == Some(model.project.as_str())
-                && c.labels.get("com.docker.compose.oneoff").map(String::as_str) == Some("True")
-        });
-        let removed = own.map_or(Ok(()), |c| docker.remove(&c.id, true));
+        // Compose that was killed cannot remove it.
+        let removed = remove_leftover(docker, model, container);
         let tail =
             keep_log(&raw, &shot.log, &self.redactor).map_err(stream("write the log of a one-shot run"))?;
         let mut output = ran.map_err(|e| DockerError::ComposeFailed {
@@ -428,6 +425,17 @@ impl ComposeCli {
     }
 }
 
+/// Removes the container of a one-shot run of this project; any other of that name is left alone, and makes Compose
+/// say that the name is taken.
+fn remove_leftover(docker: &Docker, model: &ModelFile, container: &str) -> Result<(), DockerError> {
+    let label =
+        |c: &super::Container, name: &str| c.labels.get(&format!("com.docker.compose.{name}")).cloned();
+    let own = docker.inspect(container)?.filter(|c| {
+        label(c, "project").as_ref() == Some(&model.project) && label(c, "oneoff").as_deref() == Some("True")
+    });
+    own.map_or(Ok(()), |c| docker.remove(&c.id, true))
+}
+
 /// Options of making containers.
 fn made(arguments: &mut Vec<OsString>, options: &UpOptions) {
     if options.no_deps {
@@ -442,10 +450,6 @@ fn made(arguments: &mut Vec<OsString>, options: &UpOptions) {
 
 fn seconds(grace: Duration) -> u128 {
     grace.as_millis().div_ceil(1000)
-}
-
-fn absolute(dir: &Path, file: &Path) -> PathBuf {
-    dir.join(file)
 }
 
 fn stream(doing: &'static str) -> impl FnOnce(io::Error) -> DockerError {
@@ -466,54 +470,6 @@ fn failed(command: &'static str, output: &Output) -> DockerError {
         return DockerError::PortTaken { what: "a service".to_owned(), why };
     }
     DockerError::ComposeFailed { command, how: output.how(), why }
-}
-
-/// Writes the end of the raw output to the log, redacted, and returns what of it is short enough for a message.
-fn keep_log(raw: &Path, log: &Path, redactor: &Redactor) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    match fs::File::open(raw) {
-        Ok(mut file) => {
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES)))?;
-            file.take(LOG_BYTES).read_to_end(&mut bytes)?;
-            if length > LOG_BYTES {
-                // The first line is cut, perhaps in the middle of a secret.
-                let end = bytes.iter().position(|b| *b == b'\n').map_or(bytes.len(), |at| at + 1);
-                bytes.drain(..end);
-            }
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
-    }
-    let text = redactor.redact(&String::from_utf8_lossy(&bytes));
-    let mut log = OpenOptions::new().create(true).append(true).mode(0o600).open(log)?;
-    log.write_all(text.as_bytes())?;
-    log.sync_all()?;
-    let mut from = text.len().saturating_sub(exec::TAIL_BYTES);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    Ok(text[from..].to_owned())
-}
-
-/// A folder that only this user can read, removed afterwards: models and raw output hold secrets.
-struct PrivateDir {
-    path: PathBuf,
-}
-
-impl PrivateDir {
-    fn create() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("switchback-{}", ulid::Ulid::generate()));
-        DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for PrivateDir {
-    fn drop(&mut self) {
-        // Nothing else can be done about it; only this user can read what stays.
-        let _ = fs::remove_dir_all(&self.path);
-    }
 }
 
 #[cfg(test)]
@@ -556,17 +512,5 @@ mod tests {
         for name in ["DOCKER_HOST", "DOCKER_CONTEXT", "PATH", "HOME"] {
             assert!(!changes_meaning(name), "{name}");
         }
-    }
-
-    #[test]
-    fn a_kept_log_is_bounded_and_hides_secrets() {
-        let dir = tempfile::tempdir().expect("folder");
-        let (raw, log) = (dir.path().join("raw"), dir.path().join("log"));
-        fs::write(&raw, "the hunter2-secret is here\n".repeat(400_000)).expect("writes");
-        let tail = keep_log(&raw, &log, &Redactor::from_values(["hunter2-secret"])).expect("kept");
-        let kept = fs::read_to_string(&log).expect("log");
-        assert!(!kept.contains("hunter2") && kept.starts_with("the ***"), "{}", &kept[..40]);
-        assert!(kept.len() as u64 <= LOG_BYTES && tail.len() <= exec::TAIL_BYTES);
-        assert!(keep_log(&dir.path().join("none"), &log, &Redactor::new()).expect("kept").is_empty());
     }
 }

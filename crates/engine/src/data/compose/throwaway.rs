@@ -1,0 +1,127 @@
+//! A throwaway Postgres server on data at rest, so that it can be read.
+//!
+//! It runs the release's own image without any network and without anything that acts on the world. It must
+//! never be started on data that production may return to: a server writes even when it is only asked.
+
+use super::ComposeData;
+use super::server::Server;
+use crate::docker::{BoundMount, Docker, DockerError, NetworkMode, RunSpec, STACK_LABEL};
+use crate::error::EngineError;
+use crate::runtime::Placement;
+use crate::runtime::compose::{DIR_LABEL, command_of, config_mounts_of, environment_of};
+use crate::store::postgres::{Psql as _, harmless_settings, major_version};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use switchback_core::release::{MountPlace, Server as Reached, StorePlace};
+
+/// Recovery after a cut replays what was written since the last checkpoint, at most `max_wal_size` or so.
+const READY: Duration = Duration::from_secs(300);
+/// A clean stop writes a checkpoint.
+const STOP: Duration = Duration::from_secs(120);
+
+/// The server's container; removed when this goes away.
+pub struct Throwaway<'a> {
+    docker: &'a Docker,
+    id: String,
+    ended: bool,
+}
+
+impl<'a> Throwaway<'a> {
+    /// Starts a server on a mount.
+    pub fn start(
+        data: &'a ComposeData,
+        at: &Placement<'_>,
+        place: &StorePlace,
+        reached: &Reached,
+        mount: &MountPlace,
+    ) -> Result<Self, EngineError> {
+        let image = at.release.services.get(&reached.service).and_then(|s| s.image.as_ref());
+        let Some(image) = image else {
+            return Err(EngineError::Internal { detail: format!("{} has no image", reached.service) });
+        };
+        let version_file = if place.path.is_empty() {
+            "PG_VERSION".to_owned()
+        } else {
+            format!("{}/PG_VERSION", place.path)
+        };
+        let version = data.hands(at.home)?.read_file((mount, &version_file), 64)?;
+        let major = major_version(&String::from_utf8_lossy(&version)).map_err(super::server::engine_error)?;
+        let mut argv = command_of(at, &reached.service);
+        if argv.is_empty() {
+            argv.push("postgres".to_owned());
+        }
+        for (name, value) in harmless_settings(major) {
+            argv.extend(["-c".to_owned(), format!("{name}={value}")]);
+        }
+        let mut mounts = vec![BoundMount {
+            place: mount.clone(),
+            target: reached.target.clone(),
+            read_only: false,
+        }];
+        mounts.extend(config_mounts_of(at, &reached.service));
+        let spec = RunSpec {
+            image: image.id.clone(),
+            argv,
+            env: environment_of(at, &reached.service).into_iter().collect(),
+            mounts,
+            network: NetworkMode::None,
+            labels: BTreeMap::from([
+                (STACK_LABEL.to_owned(), at.home.id()?),
+                (DIR_LABEL.to_owned(), at.instance.dir.clone()),
+            ]),
+            init: false,
+            ..RunSpec::default()
+        };
+        let id = data.docker.run_detached(&spec)?;
+        Ok(Self { docker: &data.docker, id, ended: false })
+    }
+
+    /// Its container.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Waits until it answers.
+    pub fn wait(&self, server: &Server<'_>) -> Result<(), EngineError> {
+        let began = Instant::now();
+        let mut pause = Duration::from_millis(30);
+        loop {
+            let mut out = Vec::new();
+            let answer = server.script("template1", "SELECT 1;\n", &mut out, &|| false);
+            let Err(why) = answer else { return Ok(()) };
+            let running = self.docker.inspect(&self.id)?.is_some_and(|c| c.state.running);
+            // A role that may not log in will not become able to by waiting.
+            let refused = matches!(why.sqlstate(), Some("28P01" | "28000" | "42501" | "3D000"));
+            if !running || refused || began.elapsed() > READY {
+                let log = self.docker.logs_tail(&self.id, 15).unwrap_or_default();
+                return Err(EngineError::refused(
+                    format!("no server starts on the clone: {why}; its log ends: {}", log.trim()),
+                    "the data may be from another major version, or damaged",
+                ));
+            }
+            std::thread::sleep(pause);
+            pause = pause.saturating_mul(2).min(Duration::from_millis(300));
+        }
+    }
+
+    /// Stops it cleanly, so that the data is at rest again, and removes it.
+    pub fn end(mut self) -> Result<(), EngineError> {
+        self.ended = true;
+        self.docker.stop(&self.id, Some(STOP))?;
+        self.docker.remove(&self.id, true)?;
+        Ok(())
+    }
+}
+
+impl Drop for Throwaway<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            // The error that led here is the one to report; `gc` finds what is left by its label.
+            let _ = self.docker.stop(&self.id, Some(STOP));
+            match self.docker.remove(&self.id, true) {
+                Ok(()) | Err(DockerError::NoSuch { .. }) => {}
+                Err(_) => {}
+            }
+        }
+    }
+}

@@ -19,7 +19,7 @@ fn what_matters_for_a_clone_is_told_about_a_server() {
     a.start();
     let space = a.folder.path().join("space");
     std::fs::create_dir(&space).unwrap();
-    crate::cluster::run(std::process::Command::new("chown").arg("postgres").arg(&space).env("X", "1"));
+    crate::cluster::run(std::process::Command::new("chown").arg("postgres").arg(&space));
     a.sql("postgres", &format!("CREATE TABLESPACE spc LOCATION '{}'", space.display()));
     a.sql(
         "app",
@@ -32,16 +32,25 @@ fn what_matters_for_a_clone_is_told_about_a_server() {
     );
     let facts = server_facts(&a).unwrap();
     let app = facts.databases.iter().find(|d| d.name == "app").unwrap();
-    assert_eq!((facts.wal_level.as_str(), facts.archive_mode.as_str(), facts.archives), ("logical", "on", true));
+    assert_eq!(
+        (facts.wal_level.as_str(), facts.archive_mode.as_str(), facts.archives),
+        ("logical", "on", true)
+    );
     assert!(!serde_json::to_string(&facts).unwrap().contains("s3cret"));
     assert!(facts.superuser && facts.data_checksums && !facts.in_recovery && facts.major() >= 12);
     assert_eq!(facts.tablespaces[0].location, space.to_str().unwrap());
     assert_eq!(facts.slots.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["logical", "theirs"]);
     assert_eq!(facts.prepared_transactions, 1);
     assert!(facts.hba.as_ref().unwrap().iter().any(|r| r.kind == "local" && r.method == "trust"));
-    assert_eq!((app.encoding.as_str(), app.provider.as_str(), app.collate.as_str()), ("UTF8", "libc", "C.UTF-8"));
+    assert_eq!(
+        (app.encoding.as_str(), app.provider.as_str(), app.collate.as_str()),
+        ("UTF8", "libc", "C.UTF-8")
+    );
     assert_eq!((app.unlogged.as_slice(), app.large_objects), (&["public.loose".to_owned()][..], 1));
-    assert_eq!((app.publications.as_slice(), app.tablespaces.as_slice()), (&["pub".to_owned()][..], &["spc".to_owned()][..]));
+    assert_eq!(
+        (app.publications.as_slice(), app.tablespaces.as_slice()),
+        (&["pub".to_owned()][..], &["spc".to_owned()][..])
+    );
     assert!(app.extensions.contains_key("hstore"));
     let warnings = facts.warnings().join("\n");
     for word in ["public.loose", "tablespace spc", "prepared transactions", "public.german"] {
@@ -65,20 +74,24 @@ fn contradictions_inside_are_found_and_a_sound_cluster_has_none() {
     assert_eq!(a.sql("app", "SELECT count(*) FROM pg_extension WHERE extname = 'amcheck'").trim(), "0");
     assert_eq!(a.sql("app", "SELECT count(*) FROM pg_namespace WHERE nspname LIKE '%amcheck%'").trim(), "0");
     let skipped = integrity(&a, Amcheck::IfInstalled);
-    assert_eq!(skipped, ["not checked: pages of app: the extension amcheck is not installed", "not checked: pages of postgres: the extension amcheck is not installed"]);
+    assert_eq!(
+        skipped,
+        [
+            "not checked: pages of app: the extension amcheck is not installed",
+            "not checked: pages of postgres: the extension amcheck is not installed"
+        ]
+    );
     a.sql(
         "app",
         "INSERT INTO t(id, n) VALUES (9000, 1); SELECT setval('i_k_seq', 2, false);
          ALTER TABLE t ADD CONSTRAINT big CHECK (n < 4999) NOT VALID;
          CREATE FUNCTION mine(int) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT true';
          ALTER TABLE t ADD CONSTRAINT own CHECK (mine(n)) NOT VALID;
-         INSERT INTO child VALUES (1); ALTER TABLE child ADD FOREIGN KEY (t) REFERENCES i(k) NOT VALID;"
-            .split("ALTER TABLE child")
-            .next()
-            .unwrap(),
+         INSERT INTO child VALUES (1);",
     );
     a.sql("app", "SET session_replication_role = replica; INSERT INTO child VALUES (-1)");
-    let failed = a.psql("app").args(["-c", "CREATE UNIQUE INDEX CONCURRENTLY broken ON child(t)"]).output().unwrap();
+    let failed =
+        a.psql("app").args(["-c", "CREATE UNIQUE INDEX CONCURRENTLY broken ON child(t)"]).output().unwrap();
     assert!(!failed.status.success());
     let found = integrity(&a, Amcheck::MayCreate);
     for wanted in [
@@ -102,7 +115,8 @@ fn damaged_pages_are_found_one_by_one() {
         "CREATE TABLE bad(id int PRIMARY KEY); INSERT INTO bad SELECT generate_series(1, 5000);
          CREATE TABLE heap(v text); INSERT INTO heap SELECT repeat('v', 100) FROM generate_series(1, 5000); CREATE TABLE good(id int PRIMARY KEY); CHECKPOINT",
     );
-    let file = |name: &str| a.data().join(a.sql("app", &format!("SELECT pg_relation_filepath('{name}')")).trim());
+    let file =
+        |name: &str| a.data().join(a.sql("app", &format!("SELECT pg_relation_filepath('{name}')")).trim());
     let files = [file("bad_pkey"), file("heap")];
     a.stop("fast");
     for path in files {

@@ -27,7 +27,8 @@ INSERT INTO kinds VALUES
   '(1,"a,""b")', 1, '[1,5)', '{[1.0,2.50]}', '::1/64', '08:00:2b:01:02:03', B'101', B'', '-12.34', '(0.1,-0)', '((0,0),(1,1),(2,0))',
   'a:1A b', 4294967295, 'pg_class', E'\\377', 'näme'),
  (2, NULL, NULL, 'NaN', 'NaN', '-0', '', NULL, NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '{}',
-  '{}', NULL, NULL, NULL, 'empty', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+  '{}', NULL, NULL, NULL, 'empty', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT INTO kinds VALUES
  (3, false, 1, '-Infinity', '-infinity', 1.7976931348623157e308, repeat('toast é ', 30000), '日本', '', repeat('z', 9)::bytea, 'infinity');
 "#;
 
@@ -67,7 +68,10 @@ fn equal_content_has_equal_fingerprints_whatever_the_pages_look_like() {
     }
     assert!(!before.parts.contains_key("app.public.part"));
     // Other pages, other settings of the server and the databases, a session in another time zone.
-    b.sql("app", "UPDATE dup SET x = x; UPDATE kinds SET t = t; VACUUM FULL; CLUSTER kinds USING kinds_pkey;");
+    b.sql(
+        "app",
+        "UPDATE dup SET x = x; UPDATE kinds SET t = t; VACUUM FULL; CLUSTER kinds USING kinds_pkey;",
+    );
     b.sql("app", "ALTER TABLE kinds SET WITHOUT CLUSTER");
     b.sql(
         "postgres",
@@ -130,14 +134,20 @@ fn every_smallest_change_of_content_or_shape_changes_the_fingerprint() {
 fn a_role_without_rights_and_a_missing_role_or_database_are_told_plainly() {
     let mut a = Cluster::new();
     a.sql("app", "CREATE TABLE t(x int); CREATE ROLE weak LOGIN");
-    a.sql("app", "CREATE TABLE rls(x int); ALTER TABLE rls ENABLE ROW LEVEL SECURITY; GRANT SELECT ON rls TO weak");
+    a.sql(
+        "app",
+        "CREATE TABLE rls(x int); ALTER TABLE rls ENABLE ROW LEVEL SECURITY; GRANT SELECT ON rls TO weak",
+    );
     let missing = postgres::fingerprint(&a, &["nope".into()], &Progress::none()).unwrap_err().to_string();
     assert!(missing.contains("\"nope\"") && missing.contains("app, postgres"), "{missing}");
     a.user = "weak".into();
     let error = postgres::fingerprint(&a, &["app".into()], &Progress::none()).unwrap_err();
     assert_eq!(error.sqlstate(), Some("42501"));
     let text = error.to_string();
-    assert!(text.contains("superuser") && text.contains("permission denied") || text.contains("row-level"), "{text}");
+    assert!(
+        text.contains("superuser") && text.contains("permission denied") || text.contains("row-level"),
+        "{text}"
+    );
     a.user = "nobody".into();
     let text = postgres::databases(&a).unwrap_err().to_string();
     assert!(text.contains("role \"nobody\" does not exist") && text.contains("POSTGRES_USER"), "{text}");
@@ -169,7 +179,10 @@ fn a_table_that_is_altered_meanwhile_is_read_again() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for i in 0..6 {
-                a.sql("app", &format!("ALTER TABLE t ADD COLUMN c{i} int; CREATE TABLE n{i}(x int); DROP TABLE n{i}"));
+                a.sql(
+                    "app",
+                    &format!("ALTER TABLE t ADD COLUMN c{i} int; CREATE TABLE n{i}(x int); DROP TABLE n{i}"),
+                );
             }
             done.store(true, Ordering::Relaxed);
         });
@@ -180,4 +193,13 @@ fn a_table_that_is_altered_meanwhile_is_read_again() {
             }
         }
     });
+}
+
+#[test]
+fn a_cluster_without_the_usual_database_is_read_all_the_same() {
+    let a = Cluster::new();
+    a.sql("app", "DROP DATABASE postgres");
+    assert_eq!(postgres::databases(&a).unwrap(), ["app"]);
+    assert_eq!(postgres::server_facts(&a).unwrap().databases.len(), 1);
+    assert!(print(&a).parts.is_empty());
 }

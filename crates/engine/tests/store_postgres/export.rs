@@ -52,7 +52,10 @@ fn an_export_holds_every_differing_row_object_and_sequence() {
         rows[0],
         json!({ "op": "update", "key": { "id": 1 }, "row": { "id": 1, "n": "1.00", "v": "v" }, "before": { "id": 1, "n": "1.0", "v": "v" } })
     );
-    assert_eq!(rows[3], json!({ "op": "insert", "key": { "id": 99 }, "row": { "id": 99, "n": null, "v": "q\n" } }));
+    assert_eq!(
+        rows[3],
+        json!({ "op": "insert", "key": { "id": 99 }, "row": { "id": 99, "n": null, "v": "q\n" } })
+    );
     let wide = lines(&out.join("app.public.wide.jsonl"));
     assert_eq!(wide[0]["row"], json!({ "id": 4, "v": "w", "k": 6, "m": "m" }));
     let objects = out.join("large-objects/app");
@@ -67,7 +70,9 @@ fn an_export_holds_every_differing_row_object_and_sequence() {
     assert_eq!(manifest["dropped_tables"], json!(["app.public.gone"]));
     assert_eq!(manifest["added_databases"], json!(["late"]));
     assert_eq!(manifest["sequences"][0]["after"], json!({ "last_value": 1, "is_called": true }));
-    assert!(manifest["schema_changes"].as_array().unwrap().iter().any(|w| w == "app: table public.gone removed"));
+    assert!(
+        manifest["schema_changes"].as_array().unwrap().iter().any(|w| w == "app: table public.gone removed")
+    );
     let again = postgres::export(&a, &b, &[], &out, &Progress::none()).unwrap_err().to_string();
     assert!(again.contains("never overwritten"), "{again}");
     // Nothing differs: nothing but the manifest; and a failure leaves nothing behind.

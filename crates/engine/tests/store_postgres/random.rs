@@ -90,13 +90,17 @@ fn random_changes_are_counted_as_a_naive_comparison_counts_them() {
     );
     let b = a.copy();
     let mut dice = Dice(20_261_122);
-    for round in 0..25 {
+    for round in 0..15 {
         let states: Vec<(Rows, Rows)> = TABLES
             .iter()
             .map(|t| {
                 let old = random(&mut dice, t);
                 // Every third state is a small change of the old one, the others are unrelated.
-                let new = if dice.roll(3) == 0 { old.iter().skip(1).copied().collect() } else { random(&mut dice, t) };
+                let new = if dice.roll(3) == 0 {
+                    old.iter().skip(1).copied().collect()
+                } else {
+                    random(&mut dice, t)
+                };
                 (old, new)
             })
             .collect();

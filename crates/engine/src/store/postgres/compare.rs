@@ -36,7 +36,8 @@ fn is_integer(column: &Column) -> bool {
 }
 
 fn is_text(column: &Column) -> bool {
-    matches!(column.decl.as_str(), "text" | "character varying") || column.decl.starts_with("character varying(")
+    matches!(column.decl.as_str(), "text" | "character varying")
+        || column.decl.starts_with("character varying(")
 }
 
 fn sort(before: &Column, after: &Column) -> Sort {

@@ -92,8 +92,7 @@ impl States {
         progress: &Progress<'_>,
     ) -> Result<Self> {
         let cancel = || (progress.cancel)();
-        let (before, after) =
-            both(|| load(psql.0, database, &cancel), || load(psql.1, database, &cancel))?;
+        let (before, after) = both(|| load(psql.0, database, &cancel), || load(psql.1, database, &cancel))?;
         sums::require_same_encoding(database, &before, &after)?;
         let mut states = Self {
             database: database.to_owned(),
@@ -126,7 +125,8 @@ impl States {
             sequences: Default::default(),
             orphans: Default::default(),
         };
-        states.sequences.1 = ask(after, database, &states.script(Side::After), &states.after, progress)?.sequences;
+        states.sequences.1 =
+            ask(after, database, &states.script(Side::After), &states.after, progress)?.sequences;
         Ok(states)
     }
 
@@ -217,7 +217,12 @@ pub(super) fn empty(name: &str, change: PartChange) -> PartDiff {
 }
 
 /// Parts of a database that only one server has.
-fn alone(psql: &dyn Psql, database: &str, change: PartChange, progress: &Progress<'_>) -> Result<Vec<PartDiff>> {
+fn alone(
+    psql: &dyn Psql,
+    database: &str,
+    change: PartChange,
+    progress: &Progress<'_>,
+) -> Result<Vec<PartDiff>> {
     let print = super::fingerprint(psql, &[database.to_owned()], progress)?;
     let part = |(name, part): (String, switchback_core::data::Part)| {
         let rows = part.items;
@@ -334,7 +339,9 @@ fn compare(
 
 fn notes(before: &Table, after: &Table) -> Vec<String> {
     if before.kind == Kind::Unlogged || after.kind == Kind::Unlogged {
-        return vec!["unlogged: a crash of the server, and so a clone of a running one, empties it".to_owned()];
+        return vec![
+            "unlogged: a crash of the server, and so a clone of a running one, empties it".to_owned(),
+        ];
     }
     Vec::new()
 }
@@ -361,13 +368,16 @@ fn sequences(states: &States) -> Vec<PartDiff> {
             (Some(a), Some(b)) if a != b => {
                 part.change = PartChange::Changed;
                 let increment = states.after.sequences.get(name).map_or(1, |s| s.increment);
-                let next = |p: &Position| i128::from(p.last) + if p.called { i128::from(increment) } else { 0 };
+                let next =
+                    |p: &Position| i128::from(p.last) + if p.called { i128::from(increment) } else { 0 };
                 let ahead = (next(b) - next(a)) * i128::from(increment.signum());
                 part.rows_changed = u64::from(ahead < 0);
                 let mut note = format!("last value {} -> {}", a.last, b.last);
                 if ahead < 0 {
                     note.push_str(": it went back and would hand out numbers again");
-                } else if ahead.unsigned_abs() <= u128::from(LOGGED_AHEAD) * u128::from(increment.unsigned_abs()) {
+                } else if ahead.unsigned_abs()
+                    <= u128::from(LOGGED_AHEAD) * u128::from(increment.unsigned_abs())
+                {
                     note.push_str(" (a crash or the promotion of a standby alone can do this)");
                 }
                 part.notes.push(note);

@@ -152,7 +152,9 @@ fn one(
         if matched.same && matched.untouched() {
             return Ok(());
         }
-        if let Some(row) = matched.after.as_ref().filter(|_| tasks[number].pair.after.kind == Kind::LargeObjects) {
+        if let Some(row) =
+            matched.after.as_ref().filter(|_| tasks[number].pair.after.kind == Kind::LargeObjects)
+        {
             let oid = std::str::from_utf8(row.get(0).1).ok().and_then(|t| t.parse::<u32>().ok());
             objects.extend(oid);
         }
@@ -169,7 +171,9 @@ fn one(
     for name in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
         let (a, b) = (old.get(name), new.get(name));
         if a != b {
-            found.sequences.push(json!({ "name": sequence_part(name), "before": shown(a), "after": shown(b) }));
+            found
+                .sequences
+                .push(json!({ "name": sequence_part(name), "before": shown(a), "after": shown(b) }));
         }
     }
     if !objects.is_empty() {
@@ -226,7 +230,9 @@ fn large_objects(
     for folder in [&folder, &all] {
         sync_dir(folder)?;
     }
-    Ok(json!({ "database": names::database(database), "folder": format!("{OBJECTS}/{name}"), "files": oids.len(), "bytes": bytes }))
+    Ok(
+        json!({ "database": names::database(database), "folder": format!("{OBJECTS}/{name}"), "files": oids.len(), "bytes": bytes }),
+    )
 }
 
 /// A large object being written.

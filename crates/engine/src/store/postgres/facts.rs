@@ -198,10 +198,14 @@ impl ServerFacts {
             ));
         }
         for t in &self.tablespaces {
-            words.push(format!("tablespace {} lies outside of the data directory, at {}", t.name, t.location));
+            words
+                .push(format!("tablespace {} lies outside of the data directory, at {}", t.name, t.location));
         }
         if self.prepared_transactions > 0 {
-            words.push(format!("{} prepared transactions hold locks, also on a clone", self.prepared_transactions));
+            words.push(format!(
+                "{} prepared transactions hold locks, also on a clone",
+                self.prepared_transactions
+            ));
         }
         for name in &self.unreadable_databases {
             words.push(format!("database {name} allows no connections and cannot be compared"));

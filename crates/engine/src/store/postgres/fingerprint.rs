@@ -91,6 +91,12 @@ fn script(schema: &Schema) -> String {
     session::reading(&body)
 }
 
+/// Whether an error means that something was altered or dropped while it was read: a relation, column or
+/// schema is missing, or (XX000) an entry of the catalogue vanished in the middle of describing it.
+fn altered(error: &PgError) -> bool {
+    matches!(error.sqlstate(), Some("42P01" | "42703" | "3F000" | "XX000"))
+}
+
 /// What one database holds.
 struct Content {
     schema: Schema,
@@ -147,8 +153,7 @@ fn read(
     });
     match result {
         Ok(()) => {}
-        // A table, column or sequence that is gone by now.
-        Err(e) if matches!(e.sqlstate(), Some("42P01" | "42703" | "3F000")) => return Ok(None),
+        Err(e) if altered(&e) => return Ok(None),
         Err(e) => return Err(e),
     }
     if shape(&schema) != shape(expected) {
@@ -177,11 +182,19 @@ fn settled(
     progress: &Progress<'_>,
     meter: &mut Meter<'_>,
 ) -> Result<Content> {
+    let mut known = true;
     for _ in 0..ATTEMPTS {
-        if let Some(content) = read(psql, database, &expected, progress, meter)? {
+        if known && let Some(content) = read(psql, database, &expected, progress, meter)? {
             return Ok(content);
         }
-        expected = load(psql, database, &session::cancel(progress))?;
+        known = match load(psql, database, &session::cancel(progress)) {
+            Ok(schema) => {
+                expected = schema;
+                true
+            }
+            Err(e) if altered(&e) => false,
+            Err(e) => return Err(e),
+        };
     }
     Err(PgError::Unsupported {
         what: format!("database {database:?}"),
@@ -201,7 +214,11 @@ pub fn fingerprint(psql: &dyn Psql, databases: &[String], progress: &Progress<'_
     let cancel = session::cancel(progress);
     let mut expected = Vec::new();
     for database in session::chosen(psql, databases)? {
-        let schema = load(psql, &database, &cancel)?;
+        let schema = match load(psql, &database, &cancel) {
+            // `settled` reads it again.
+            Err(e) if altered(&e) => Schema::default(),
+            other => other?,
+        };
         expected.push((database, schema));
     }
     let total = expected.iter().flat_map(|(_, s)| s.tables.values()).map(|t| t.bytes).sum();

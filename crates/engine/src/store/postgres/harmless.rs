@@ -116,7 +116,8 @@ pub fn make_harmless(psql: &dyn Psql, subscriptions: Subscriptions) -> Result<Ve
             session::lines(psql, &database, &session::writing(&sql), &|| false)?;
         }
     }
-    let list = "COPY (SELECT 'l', slot_name, database FROM pg_replication_slots ORDER BY slot_name) TO STDOUT;";
+    let list =
+        "COPY (SELECT 'l', slot_name, database FROM pg_replication_slots ORDER BY slot_name) TO STDOUT;";
     for line in session::cluster_lines(psql, &session::reading(list), &|| false)? {
         let name = line.text(1)?;
         // A logical slot can be dropped from any database since it has its own name.

@@ -85,6 +85,13 @@ COPY (
 /// The first version whose amcheck checks tables.
 const HEAP_SINCE: u32 = 140_000;
 
+/// SQL that escapes a text as COPY does.
+fn escaped(sql: &str) -> String {
+    format!(
+        "replace(replace(replace({sql}, chr(92), chr(92) || chr(92)), chr(10), chr(92) || 'n'), chr(9), chr(92) || 't')"
+    )
+}
+
 /// Checks every B-tree and table of a database page by page.
 fn pages(
     psql: &dyn Psql,
@@ -108,23 +115,27 @@ fn pages(
     // What a check that was killed left behind is ours to use and to remove.
     let ours = schema.as_deref().is_none_or(|s| s == SCRATCH_SCHEMA);
     if ours && (amcheck != Amcheck::MayCreate || !available) {
-        let why = if available { "the extension amcheck is not installed" } else { "the image has no amcheck" };
+        let why =
+            if available { "the extension amcheck is not installed" } else { "the image has no amcheck" };
         return Ok(vec![format!("not checked: pages of {place}: {why}")]);
     }
     let schema = ident(schema.as_deref().unwrap_or(SCRATCH_SCHEMA));
     for (kind, oid, what) in &targets {
         let what = literal(what);
+        // Plain queries: psql sets `ERROR` after those, but not where a COPY fails half-way. Their one
+        // column is escaped as COPY would.
         let query = match kind.as_str() {
-            "i" => format!("SELECT 'v', {schema}.bt_index_check({oid}::regclass)::text"),
+            "i" => format!("SELECT 'v' || {schema}.bt_index_check({oid}::regclass)::text"),
             _ if version < HEAP_SINCE => continue,
             _ => format!(
-                "SELECT 'p', {what} || format(', page %s: %s', blkno, msg) FROM {schema}.verify_heapam({oid}::regclass)"
+                "SELECT 'p' || chr(9) || {} FROM {schema}.verify_heapam({oid}::regclass)",
+                escaped(&format!("{what} || format(', page %s: %s', blkno, msg)"))
             ),
         };
         // A damaged object must not keep the others from being checked. psql sets the variables.
         let _ = write!(
             checks,
-            "COPY ({query}) TO STDOUT;\n\\if :ERROR\nCOPY (SELECT 'p', {what} || ': ' || :'LAST_ERROR_MESSAGE') TO STDOUT;\n\\endif\n"
+            "{query};\n\\if :ERROR\nCOPY (SELECT 'p', {what} || ': ' || :'LAST_ERROR_MESSAGE') TO STDOUT;\n\\endif\n"
         );
     }
     let (create, remove) = if ours {

@@ -114,6 +114,7 @@ impl<F: FnMut(&[u8]) -> io::Result<()>> Write for Cutter<F> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -205,7 +205,9 @@ pub(super) fn merge(
         drop(streams);
         let mut results = Vec::new();
         for reader in [reader_old, reader_new] {
-            results.push(reader.join().unwrap_or_else(|_| Err(PgError::protocol(database, "its reader failed"))));
+            results.push(
+                reader.join().unwrap_or_else(|_| Err(PgError::protocol(database, "its reader failed"))),
+            );
         }
         match merged {
             Ok(true) => results.into_iter().collect(),
@@ -213,7 +215,10 @@ pub(super) fn merge(
             Ok(false) => {
                 let mut errors: Vec<PgError> = results.into_iter().filter_map(Result::err).collect();
                 errors.sort_by_key(|e| matches!(e, PgError::Output(_)));
-                Err(errors.into_iter().next().unwrap_or_else(|| PgError::protocol(database, "it ended early")))
+                Err(errors
+                    .into_iter()
+                    .next()
+                    .unwrap_or_else(|| PgError::protocol(database, "it ended early")))
             }
             Err(error) => Err(error),
         }
@@ -257,7 +262,9 @@ fn all(
                 let common = task.pair.common.len();
                 let matched = Matched {
                     same: side.is_eq()
-                        && a.as_ref().zip(b.as_ref()).is_some_and(|(a, b)| (0..common).all(|i| a.get(i).1 == b.get(i).1)),
+                        && a.as_ref()
+                            .zip(b.as_ref())
+                            .is_some_and(|(a, b)| (0..common).all(|i| a.get(i).1 == b.get(i).1)),
                     before: a.filter(|_| side.is_le()),
                     after: b.filter(|_| side.is_ge()),
                 };

@@ -31,7 +31,11 @@ pub fn find_pgdata(paths: &[String]) -> Result<String> {
     // `base/1/PG_VERSION` belongs to the cluster that `PG_VERSION` beside `base` belongs to.
     let inside = |folder: &str| {
         found.iter().any(|outer| {
-            let rest = if outer.is_empty() { Some(folder) } else { folder.strip_prefix(outer).and_then(|r| r.strip_prefix('/')) };
+            let rest = if outer.is_empty() {
+                Some(folder)
+            } else {
+                folder.strip_prefix(outer).and_then(|r| r.strip_prefix('/'))
+            };
             *outer != folder && rest.is_some_and(|r| r.starts_with("base/") || r.starts_with("pg_tblspc/"))
         })
     };
@@ -40,7 +44,10 @@ pub fn find_pgdata(paths: &[String]) -> Result<String> {
         [] => Err(refuse("no PG_VERSION in it: this is no data directory of Postgres".to_owned())),
         [one] => Ok((*one).to_owned()),
         several => {
-            let names: Vec<String> = several.iter().map(|f| if f.is_empty() { "the mount itself".to_owned() } else { format!("{f:?}") }).collect();
+            let names: Vec<String> = several
+                .iter()
+                .map(|f| if f.is_empty() { "the mount itself".to_owned() } else { format!("{f:?}") })
+                .collect();
             Err(refuse(format!(
                 "it holds several clusters: {}; move those away that the server does not use",
                 names.join(", ")
@@ -60,6 +67,7 @@ pub fn major_version(content: &str) -> Result<u32> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -12,7 +12,10 @@ fn is_number(column: &Column) -> bool {
 
 /// Arrays of numbers (`_numeric`) and jsonb: numbers between other characters.
 fn holds_numbers(column: &Column) -> bool {
-    matches!(column.base.as_str(), "jsonb" | "_jsonb" | "_numeric" | "_float4" | "_float8" | "numrange" | "nummultirange")
+    matches!(
+        column.base.as_str(),
+        "jsonb" | "_jsonb" | "_numeric" | "_float4" | "_float8" | "numrange" | "nummultirange"
+    )
 }
 
 /// Whether two fields (escaped, not identical) hold the same value.
@@ -92,6 +95,6 @@ mod tests {
         assert!(!same("numeric", "0", "\\N"));
         assert!(!same("text", "1.0", "1.00"));
         assert!(!same("jsonb", r#"{"a": "1.0"}"#, r#"{"a": "1.00"}"#));
-        assert!(!same("jsonb", r#"{"a\\\\\"1.0": 1}"#, r#"{"a\\\\\"1.00": 1}"#));
+        assert!(!same("jsonb", r#"{"a\\"1.0": 1}"#, r#"{"a\\"1.00": 1}"#));
     }
 }

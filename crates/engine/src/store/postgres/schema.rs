@@ -54,7 +54,8 @@ pub(super) struct Table {
     pub schema: String,
     pub name: String,
     pub kind: Kind,
-    /// False for a materialized view that was never filled: reading it is an error.
+    /// False where reading is an error: a materialized view that was never filled, an unlogged table of a
+    /// standby.
     pub populated: bool,
     /// Size on disk in bytes, without indexes.
     pub bytes: u64,

@@ -4,7 +4,7 @@ COPY (SELECT 'E', getdatabaseencoding()) TO STDOUT;
 COPY (SELECT 'L', count(*) FROM pg_largeobject_metadata) TO STDOUT;
 COPY (
   SELECT 'T', n.nspname, c.relname, c.relkind, c.relpersistence = 'u', pg_table_size(c.oid),
-         CASE WHEN c.relkind = 'm' THEN c.relispopulated ELSE true END
+         CASE WHEN c.relkind = 'm' THEN c.relispopulated ELSE NOT (c.relpersistence = 'u' AND pg_is_in_recovery()) END
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
     AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -41,6 +41,7 @@ COPY (
   SELECT 'S', n.nspname, c.relname, s.seqincrement
   FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    AND NOT (c.relpersistence = 'u' AND pg_is_in_recovery())
 ) TO STDOUT;
 COPY (
   WITH ns AS (

@@ -8,11 +8,12 @@ use super::lines::{Cutter, Texts};
 use super::{PgError, Psql, Result};
 
 /// Pins everything that text output depends on; `row_security = off` turns silently missing rows into
-/// an error. `VERBOSITY verbose` adds the SQLSTATE.
+/// an error. `VERBOSITY verbose` adds the SQLSTATE. A database of the encoding SQL_ASCII may hold any bytes,
+/// which the server would refuse to send as UTF-8; `\gset` keeps an answer from being printed.
 const PREAMBLE: &str = "\
 \\set VERBOSITY verbose
 \\set ON_ERROR_STOP 1
-SET client_encoding = 'UTF8';
+SELECT pg_catalog.set_config('client_encoding', CASE pg_catalog.getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END, false) \\gset switchback_
 SET client_min_messages = error;
 SET standard_conforming_strings = on;
 SET search_path = pg_catalog;

@@ -257,18 +257,17 @@ pub fn warnings(facts: &ServerFacts) -> Vec<String> {
         );
     }
     if facts.hba.is_none() {
-        words.push("role may not read pg_hba_file_rules: whether replication is allowed shows when it is tried".to_owned());
+        words.push(
+            "role may not read pg_hba_file_rules: whether replication is allowed shows when it is tried"
+                .to_owned(),
+        );
     }
     words
 }
 
 /// Whether the rules let the connection in: the first that matches decides.
 fn hba_refusal(rules: &[HbaRule], connection: &Connection) -> Option<String> {
-    let place = if connection.over_socket() {
-        "the socket".to_owned()
-    } else {
-        connection.host.clone()
-    };
+    let place = if connection.over_socket() { "the socket".to_owned() } else { connection.host.clone() };
     let advice = format!(
         "pg_hba.conf lets nobody replicate as {} over {place}: add a line such as \"{}\" and reload",
         connection.user,
@@ -355,9 +354,7 @@ pub fn caught_up(standby: &dyn Psql, lsn: Lsn) -> Result<bool> {
 
 /// Promotes a standby and takes the primary's address (with its password) out of its configuration.
 pub fn promote(standby: &dyn Psql) -> Result<()> {
-    let sql = session::writing(&format!(
-        "COPY (SELECT 'p', pg_promote(true, {PROMOTE_SECONDS})) TO STDOUT;"
-    ));
+    let sql = session::writing(&format!("COPY (SELECT 'p', pg_promote(true, {PROMOTE_SECONDS})) TO STDOUT;"));
     let promoted = match session::cluster_lines(standby, &sql, &|| false)?.as_slice() {
         [line] => line.flag(1)?,
         _ => false,
@@ -368,9 +365,8 @@ pub fn promote(standby: &dyn Psql) -> Result<()> {
             why: format!("it was not promoted within {PROMOTE_SECONDS} s; its log says why"),
         });
     }
-    let sql = session::writing(
-        "ALTER SYSTEM RESET primary_conninfo;\nALTER SYSTEM RESET primary_slot_name;\n",
-    );
+    let sql =
+        session::writing("ALTER SYSTEM RESET primary_conninfo;\nALTER SYSTEM RESET primary_slot_name;\n");
     session::cluster_lines(standby, &sql, &|| false).map(|_| ())
 }
 
@@ -394,5 +390,6 @@ pub fn abandoned_slots<'a>(facts: &'a ServerFacts, running: &[String]) -> Vec<&'
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 #[path = "standby_tests.rs"]
 mod tests;

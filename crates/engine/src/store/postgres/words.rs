@@ -15,7 +15,8 @@ const SECRET: [&str; 4] = ["password", "setting", "user mapping", "foreign serve
 
 fn shown<'a>(kind: &str, object: &'a Object) -> Option<&'a str> {
     let text = object.definition.as_str();
-    (!SECRET.contains(&kind) && !text.is_empty() && text.len() <= SHOWN && !text.contains('\n')).then_some(text)
+    (!SECRET.contains(&kind) && !text.is_empty() && text.len() <= SHOWN && !text.contains('\n'))
+        .then_some(text)
 }
 
 /// A name without control characters.
@@ -25,15 +26,17 @@ fn printable(name: &str) -> String {
 
 /// Names everything that differs between two sets of objects. `database` is empty for the cluster.
 pub(super) fn changes(database: &str, before: &Objects, after: &Objects) -> Vec<String> {
-    let place =
-        if database.is_empty() { String::new() } else { format!("{}: ", names::database(database)) };
+    let place = if database.is_empty() { String::new() } else { format!("{}: ", names::database(database)) };
     let relations = |objects: &Objects| -> BTreeSet<String> {
         objects.values().filter_map(|o| o.parent.clone()).collect()
     };
     let (old_relations, new_relations) = (relations(before), relations(after));
     // What belongs to a table comes and goes with it; the table itself is mentioned.
     let comes_along = |name: &str, object: &Object| {
-        object.parent.as_ref().is_some_and(|p| p != name && !(old_relations.contains(p) && new_relations.contains(p)))
+        object
+            .parent
+            .as_ref()
+            .is_some_and(|p| p != name && !(old_relations.contains(p) && new_relations.contains(p)))
     };
     let mut words = Vec::new();
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();

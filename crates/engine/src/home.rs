@@ -122,7 +122,7 @@ impl Home {
         }
     }
 
-    /// Reads and checks the configuration.
+    /// Reads and checks the configuration as it is written; `world::config` completes it.
     pub fn config(&self) -> Result<Config, EngineError> {
         let path = self.config_file();
         let text = fs::read_to_string(&path).map_err(io("read", &path))?;
@@ -133,7 +133,7 @@ impl Home {
     pub fn run_config(&self, run: &RunId) -> Result<Config, EngineError> {
         let path = self.run_dir(run).join(CONFIG_FILE);
         let text = fs::read_to_string(&path).map_err(io("read", &path))?;
-        Ok(Config::parse(&text, &path.to_string_lossy())?)
+        Ok(Config::parse_kept(&text, &path.to_string_lossy())?)
     }
 
     /// Which generation is production's; `None` before the first `up`.

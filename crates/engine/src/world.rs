@@ -4,10 +4,20 @@ use crate::data::{ComposeData, Data, LocalData};
 use crate::docker::Docker;
 use crate::error::EngineError;
 use crate::runtime::Runtime;
-use crate::runtime::compose::ComposeRuntime;
+use crate::home::Home;
+use crate::runtime::compose::{self, ComposeRuntime};
 use crate::runtime::process::ProcessRuntime;
 use std::sync::Arc;
 use switchback_core::config::{Config, RuntimeKind};
+
+/// The configuration of a stack, with what its Compose files say.
+pub fn config(home: &Home) -> Result<Config, EngineError> {
+    let config = home.config()?;
+    match config.runtime {
+        RuntimeKind::Process => Ok(config),
+        RuntimeKind::Compose => compose::effective(home, &config),
+    }
+}
 
 /// The runtime of a stack and its data.
 pub struct World {

@@ -7,6 +7,7 @@ mod progress;
 mod render;
 
 use std::process::ExitCode;
+use switchback_engine::docker::thaw::{self, THAW_VERB};
 use switchback_engine::docker::hands;
 use switchback_engine::engine::Cancel;
 use switchback_engine::home::Home;
@@ -25,6 +26,10 @@ fn main() -> ExitCode {
         Some(SHIM_VERB) => hidden(shim::run(std::path::Path::new(&args.next().unwrap_or_default()))),
         Some(watch::WATCH_VERB) => hidden(watchdog(&args.next().unwrap_or_default())),
         Some(hands::STORE_VERB) => ExitCode::from(hands::serve(std::io::stdin().lock(), std::io::stdout())),
+        Some(THAW_VERB) => {
+            let ids: Vec<String> = args.collect();
+            ExitCode::from(thaw::guard(&ids, std::io::stdin().lock(), std::io::stdout()))
+        }
         Some(mutate::MUTATE_VERB) => hidden(mutate::run(&args.collect::<Vec<_>>())),
         _ => cli::main(),
     }

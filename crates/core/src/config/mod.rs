@@ -448,6 +448,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Parses what Switchback itself kept with a run: checked when it was planned, and completed since.
+    pub fn parse_kept(text: &str, file: &str) -> Result<Self, ConfigError> {
+        serde_yaml_ng::from_str(text).map_err(|e| located::from_serde(&e, text, file))
+    }
+
     /// The JSON Schema (draft 2020-12) of the file.
     pub fn schema() -> serde_json::Value {
         schemars::schema_for!(Self).to_value()

@@ -35,7 +35,7 @@ impl Footprint {
             generations: home.generation_ids()?,
             runs: journal(home)?.map_or(Ok(0), |j| j.runs(usize::MAX >> 1).map(|r| r.len()))?,
         };
-        let config = home.config()?;
+        let config = crate::world::config(home)?;
         let configured = config.services.values().flat_map(|s| s.config.iter().chain(&s.env_file)).cloned();
         for file in ["switchback.yaml".to_owned(), ".switchback/current.json".to_owned()]
             .into_iter()

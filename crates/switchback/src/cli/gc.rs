@@ -14,9 +14,9 @@ use std::path::Path;
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{GenerationId, RunId};
 use switchback_engine::home::Home;
-use switchback_engine::runtime::process::{instance_members, kill_below};
 use switchback_engine::scratch;
 use switchback_engine::session::Session;
+use switchback_engine::world::World;
 
 /// Options of gc.
 #[derive(Debug, Clone, Args)]
@@ -35,6 +35,8 @@ struct Found {
     staging: Vec<String>,
     runs: Vec<RunId>,
     releases: Vec<String>,
+    /// What is left of staging outside the state folder, in words.
+    elsewhere: Vec<String>,
     bytes: u64,
     kept: Vec<Kept>,
     removed: bool,
@@ -65,17 +67,19 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
     let session = Session::open(&home, "gc", global.wait())?;
     session.require_settled()?;
     let lose = args.lose_writes_of.map(GenerationId);
-    let mut found = look(&home, config.retention.generations, config.retention.runs, lose)?;
+    let world = World::open(&config)?;
+    let mut found = look(&home, &world, config.retention.generations, config.retention.runs, lose)?;
     let out = Output::new(global.json);
     let nothing = found.generations.is_empty()
         && found.staging.is_empty()
         && found.runs.is_empty()
-        && found.releases.is_empty();
+        && found.releases.is_empty()
+        && found.elsewhere.is_empty();
     if !args.dry_run && !nothing {
         let mut question = format!(
             "Remove {} generations, {} leftovers of staging and {} runs ({})?",
             found.generations.len(),
-            found.staging.len(),
+            found.staging.len() + found.elsewhere.len(),
             found.runs.len(),
             human_bytes(found.bytes)
         );
@@ -89,7 +93,7 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
                 hint: None,
             });
         }
-        remove(&home, &found)?;
+        remove(&home, &world, &found)?;
         found.removed = true;
     }
     if out.is_json() {
@@ -102,6 +106,9 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
     }
     for dir in &found.staging {
         out.line(&format!("{verb} leftovers of staging {dir}"))?;
+    }
+    for what in &found.elsewhere {
+        out.line(&format!("{verb} {what}, left of staging"))?;
     }
     for run in &found.runs {
         out.line(&format!("{verb} files of run {run}"))?;
@@ -122,6 +129,7 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
 
 fn look(
     home: &Home,
+    world: &World,
     keep_generations: u32,
     keep_runs: u32,
     lose: Option<GenerationId>,
@@ -141,8 +149,8 @@ fn look(
             Some("its data lies where you put it".to_owned())
         } else if unexported.contains(&id) && lose != Some(id) {
             Some(format!("its later writes are not exported (`gc --lose-writes-of {id}` gives them up)"))
-        } else if !instance_members(home, &generation.instance)?.is_empty() {
-            Some("processes of it are running".to_owned())
+        } else if !world.runtime.running(home, &generation.instance)?.is_empty() {
+            Some("something of it is running".to_owned())
         } else if spare > 0 && lose != Some(id) {
             spare -= 1;
             Some("retention.generations".to_owned())
@@ -164,6 +172,8 @@ fn look(
         found.bytes += size(&home.state().join("staging").join(&name));
         found.staging.push(name);
     }
+    // Of a run whose folder is gone, something may still be left with the Docker engine.
+    found.elsewhere = world.runtime.left_below(home, "staging/")?;
     let journal = journal(home)?;
     let known = journal.map(|j| j.runs(usize::MAX >> 1)).transpose()?.unwrap_or_default();
     let recent: BTreeSet<&str> = known.iter().take(keep_runs as usize).map(RunId::as_str).collect();
@@ -194,13 +204,19 @@ fn certified(home: &Home, release: &str) -> Result<bool, Trouble> {
     Ok(all.iter().any(|c| c.to.0 == release && c.expires_at_ms > now))
 }
 
-fn remove(home: &Home, found: &Found) -> Result<(), Trouble> {
+fn remove(home: &Home, world: &World, found: &Found) -> Result<(), Trouble> {
     for id in &found.generations {
         let generation = home.generation(*id)?;
-        scratch::retire(home, &generation.instance.dir)?.remove()?;
+        let scratch = scratch::retire(home, &generation.instance.dir)?;
+        world.data.retire(home, &generation.instance)?;
+        world.data.discard(home, &generation.instance, &scratch)?;
+        scratch.remove()?;
     }
     for name in &found.staging {
-        kill_below(home, &format!("staging/{name}/"))?;
+        world.runtime.kill_below(home, &format!("staging/{name}/"))?;
+    }
+    if !found.elsewhere.is_empty() {
+        world.runtime.kill_below(home, "staging/")?;
     }
     let folders = found
         .staging

@@ -84,7 +84,7 @@ pub struct PlanArgs {
 /// Opens the stack and reads its configuration.
 pub fn open(global: &Global) -> Result<(Home, Config), Trouble> {
     let home = Home::open(&global.directory)?;
-    let config = home.config()?;
+    let config = switchback_engine::world::config(&home)?;
     Ok((home, config))
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """An accounting service: money moves between accounts all the time, and the sum never changes.
 
-Every transfer is a file in /data/receipts and a row in /data/bank.db, in this order, so that a copy of one
+Every transfer is a file in /receipts and a row in /data/bank.db, in this order, so that a copy of one
 without the other, a torn file or a lost row shows. Release 2 has one column more and refuses the database of
 release 1 until `bank.py migrate` has run; release 1 refuses the database of release 2.
 
@@ -28,7 +28,7 @@ PORT = int(os.environ.get("BANK_PORT", "8080"))
 # Transfers per second of its own accord; 0 for none.
 RATE = float(os.environ.get("BANK_RATE", "0"))
 ACCOUNTS, BALANCE = 100, 1000
-RECEIPTS = DATA / "receipts"
+RECEIPTS = pathlib.Path(os.environ.get("BANK_RECEIPTS", "/receipts"))
 
 SCHEMA = """
 create table accounts (id integer primary key, balance integer not null);

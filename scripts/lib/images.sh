@@ -136,8 +136,12 @@ retried() {
 }
 
 # Without the plugin the command line has only the older builder, which does all that is needed here.
+older_builder=yes
 builder=(env DOCKER_BUILDKIT=0)
-if docker buildx version >/dev/null 2>&1; then builder=(env); fi
+if docker buildx version >/dev/null 2>&1; then
+    older_builder=no
+    builder=(env)
+fi
 
 # make IMAGE FOLDER ARGUMENT...: builds it from the Dockerfile of a folder.
 make_image() {
@@ -148,6 +152,16 @@ make_image() {
         "$@" "$folder" || fail "$image could not be built" "see $log"
     printf '%s: built in %d s, %s\n' "$image" $((SECONDS - began)) \
         "$(docker image inspect --format '{{.Size}}' "$image" | awk '{ printf "%.0f MB", $1 / 1e6 }')"
+}
+
+# The same for a recipe with a stage `build`, which the older builder leaves behind without a name.
+make_in_stages() {
+    local image=$1 folder=$2 stage=sbt/stage:$$-$RANDOM
+    present "$image" && return
+    make_image "$@"
+    [ $older_builder = yes ] || return 0
+    "${builder[@]}" docker build --quiet --target build --tag "$stage" "${@:3}" "$folder" >/dev/null
+    docker image rm "$stage" >/dev/null
 }
 
 # Debian as its image, or made from its packages where no registry answers.
@@ -220,7 +234,7 @@ make_applications() {
         make_image sbt/bank:$version "$recipes/bank" --build-arg BASE=sbt/python:3.11 --build-arg VERSION=$version
     done
     for version in 3.1.1 5.4.6; do
-        make_image sbt/jupyterhub:$version "$hub_recipe" --build-arg BASE=sbt/python:3.11 \
+        make_in_stages sbt/jupyterhub:$version "$hub_recipe" --build-arg BASE=sbt/python:3.11 \
             --build-arg BUILD_BASE=sbt/build:1 --build-arg JHUB_VERSION=$version
     done
 }
@@ -233,7 +247,7 @@ make_long() {
     base bookworm
     make_python
     for version in 1.71.3 2.8.4; do
-        make_image sbt/n8n:$version "$recipes/n8n" --build-arg BASE=sbt/base:bookworm \
+        make_in_stages sbt/n8n:$version "$recipes/n8n" --build-arg BASE=sbt/base:bookworm \
             --build-arg BUILD_BASE=sbt/build:1 --build-arg NODE_VERSION=$node_version --build-arg VERSION=$version
     done
 }
@@ -257,7 +271,10 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/switchback-images.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 # Two of these at once would make everything twice.
 exec 9>"$archives/lock"
-flock 9
+flock -n 9 || {
+    echo "waiting for another run of this script"
+    flock 9
+}
 build_context
 group standard make_standard "${standard[@]}"
 # Not behind `||`, where `set -e` does not hold.

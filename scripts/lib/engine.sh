@@ -121,7 +121,7 @@ system_packages() {
     have docker || packages docker-cli
 }
 
-compose_version() { docker compose version --short 2>/dev/null | sed 's/^v//; s/[-+].*//'; }
+compose_version() { { docker compose version --short 2>/dev/null || true; } | sed -n 's/^v//; s/[-+].*//; /^[0-9]/p'; }
 compose_fits() {
     local found
     found=$(compose_version)

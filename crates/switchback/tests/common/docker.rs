@@ -78,10 +78,10 @@ impl Example {
 
 /// Runs docker; its streams and exit code.
 pub fn docker(args: &[&str]) -> Ran {
-    ran(Command::new("docker").args(args).stdin(Stdio::null()).output().expect("docker is installed"))
+    ran(&Command::new("docker").args(args).stdin(Stdio::null()).output().expect("docker is installed"))
 }
 
-fn ran(output: Output) -> Ran {
+fn ran(output: &Output) -> Ran {
     Ran {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -215,7 +215,7 @@ impl Stack {
     pub fn run(&self, args: &[&str]) -> Ran {
         let mut command = Command::new(PROGRAM);
         command.arg("-C").arg(&self.root).args(args).env("NO_COLOR", "1").env_remove("SWITCHBACK_FAULT");
-        ran(command.stdin(Stdio::null()).output().expect("runs"))
+        ran(&command.stdin(Stdio::null()).output().expect("runs"))
     }
 
     /// Runs `docker compose` in the stack's folder, as its owner does.
@@ -227,7 +227,7 @@ impl Stack {
                 command.env_remove(name);
             }
         }
-        ran(command.output().expect("docker is installed"))
+        ran(&command.output().expect("docker is installed"))
     }
 
     /// `docker compose up`, until everything is healthy.
@@ -294,7 +294,7 @@ impl Stack {
     pub fn seed(&self, args: &[&str]) {
         let mut command = Command::new("python3");
         command.arg(self.root.join("seed.py")).args(["--url", &format!("http://127.0.0.1:{}", self.port)]);
-        ran(command.args(args).stdin(Stdio::null()).output().expect("python3 is installed")).expect(0);
+        ran(&command.args(args).stdin(Stdio::null()).output().expect("python3 is installed")).expect(0);
     }
 }
 
@@ -332,7 +332,7 @@ impl Stack {
             .env("PGPASSWORD", DB_PASSWORD)
             .output()
             .expect("docker is installed");
-        ran(output).expect(0);
+        ran(&output).expect(0);
         Load { name }
     }
 

@@ -166,16 +166,16 @@ make_in_stages() {
 
 # Debian as its image, or made from its packages where no registry answers.
 base() {
-    local suite=$1 image=sbt/base:$1 log=$archives/logs/base-$1.log began=$SECONDS how=bootstrapped
+    local suite=$1 image=sbt/base:$1 log=$archives/logs/base-$1.log began=$SECONDS
     present "$image" && return
-    local set=(--change "LABEL $label=${digests[$image]}" --change 'CMD ["bash"]')
+    # What the recipes need and the slim image lacks: an init, for n8n.
     if timeout 120 docker pull --quiet "debian:$suite-slim" >"$log" 2>&1; then
-        how=pulled
-        # Only the small things that its slim image lacks and the recipes need.
-        printf 'FROM debian:%s-slim\nRUN apt-get -q update && apt-get -q install -y --no-install-recommends tini && %s\n' \
-            "$suite" 'rm -rf /var/lib/apt/lists/* /var/cache/apt/*' |
-            retried "$log" "${builder[@]}" docker build --tag "$image" --label "$label=${digests[$image]}" - ||
-            fail "$image could not be built" "see $log"
+        mkdir "$scratch/$suite"
+        cat >"$scratch/$suite/Dockerfile" <<DOCKERFILE
+FROM debian:$suite-slim
+RUN apt-get -q update && apt-get -q install -y --no-install-recommends tini && rm -rf /var/lib/apt/lists/*
+DOCKERFILE
+        make_image "$image" "$scratch/$suite"
     else
         command -v mmdebstrap >/dev/null || fail "mmdebstrap is missing, and no registry of images answers" \
             "run scripts/lib/engine.sh, or  apt-get install mmdebstrap"
@@ -185,10 +185,10 @@ base() {
             --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/man/*' \
             --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
             "$suite" "$tar" || fail "Debian $suite could not be made" "see $log"
-        docker import "${set[@]}" "$tar" "$image" >/dev/null
+        docker import --change "LABEL $label=${digests[$image]}" --change 'CMD ["bash"]' "$tar" "$image" >/dev/null
         rm -f "$tar"
     fi
-    printf '%s: %s in %d s\n' "$image" $how $((SECONDS - began))
+    printf '%s: made in %d s\n' "$image" $((SECONDS - began))
 }
 
 # The folder with what this machine trusts, for the build stage.
@@ -217,7 +217,9 @@ both() {
 }
 
 make_base_bookworm() { base bookworm; }
-make_base_trixie() { present sbt/postgres:17 || base trixie; }
+make_base_trixie() {
+    if ! present sbt/postgres:17; then base trixie; fi
+}
 make_bases() { both make_base_bookworm make_base_trixie; }
 make_postgres() {
     make_image sbt/postgres:15 "$recipes/postgres" --build-arg BASE=sbt/base:bookworm --build-arg MAJOR=15

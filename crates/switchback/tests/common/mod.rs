@@ -1,6 +1,9 @@
 //! A real stack in a temporary folder: the assistant service, run by the real program.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod applications;
+pub mod docker;
+
 use assistant::{PlaceProgram, ReleaseKind};
 use serde_json::Value;
 use std::collections::BTreeMap;

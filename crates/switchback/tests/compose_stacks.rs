@@ -4,6 +4,7 @@
 mod common;
 
 use common::docker::{Example, Stack, docker, full};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 #[test]
@@ -15,6 +16,7 @@ fn jupyterhub_5_refuses_the_database_of_3_until_it_is_migrated_and_3_refuses_it_
     assert_eq!(people["users"].len(), 6, "ann and the five: {people:?}");
     assert_eq!(people["group lab1"], ["user0001", "user0003", "user0005"]);
     assert_eq!(stack.hub_version(), "3.1.1");
+    assert_eq!(stack.failing_workflows(), BTreeMap::new());
     let refuses = || {
         stack.docker_compose(&["up", "-d", "--no-build", "hub"]).expect(0);
         stack.wait_until("the hub refuses", Duration::from_secs(60), || {
@@ -43,6 +45,7 @@ fn jupyterhub_5_refuses_the_database_of_3_until_it_is_migrated_and_3_refuses_it_
     stack.up();
     assert_eq!(stack.hub_version(), "5.4.6");
     assert_eq!(stack.people(), people, "the migration changed users or groups");
+    assert_eq!(stack.failing_workflows(), BTreeMap::new());
     assert_eq!(stack.psql("select version_num from alembic_version"), "4621fec11365");
 
     stack.set_version("3.1.1");
@@ -135,6 +138,7 @@ fn the_bank_migrates_by_command_and_its_books_balance() {
     stack.up();
     let audit = stack.bank();
     assert_eq!((&audit["ok"], &audit["release"]), (&true.into(), &2.into()), "{audit}");
+    assert_eq!(stack.failing_workflows(), BTreeMap::new());
 
     // The audit finds a receipt that is gone, and one that is torn.
     stack.docker_compose(&["exec", "-T", "bank", "rm", "/receipts/00000001"]).expect(0);
@@ -180,6 +184,7 @@ fn n8n_2_breaks_the_banner_and_n8n_1_breaks_all_webhooks_on_the_database_of_2() 
     stack.wait_until("orders are added up", limit, right);
     assert_eq!(stack.banner(), (200, Some("Corner Shop".into())));
     assert_eq!(stack.ask("POST", "/webhook/order", &[], None).expect("answers").0, 403);
+    assert_eq!(stack.failing_workflows(), BTreeMap::new());
     stack.seed(&[]);
     assert_eq!(
         stack.psql("select count(*) from workflow_entity where active"),
@@ -189,6 +194,7 @@ fn n8n_2_breaks_the_banner_and_n8n_1_breaks_all_webhooks_on_the_database_of_2() 
 
     switch("2.8.4");
     stack.wait_until("orders are added up", limit, right);
+    assert_eq!(stack.failing_workflows().into_keys().collect::<Vec<_>>(), ["shop-banner.yaml"]);
     assert_eq!(stack.banner().0, 500, "n8n 2 lets no workflow read its environment");
 
     switch("1.71.3");

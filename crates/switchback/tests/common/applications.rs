@@ -1,8 +1,63 @@
-//! The real applications of the Compose stacks, as their users see them.
+//! The applications of the Compose stacks, as their users see them.
 
 use super::docker::{HUB_TOKEN, ORDER_KEY, Stack};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fs;
+use switchback_core::check::Verdict;
+use switchback_core::ids::{ServiceName, StoreName};
+use switchback_core::workflow::{Endpoint, Redactor, Workflow};
+use switchback_engine::check::workflow::{WorkflowContext, run};
+
+/// The example's own checks.
+impl Stack {
+    /// Runs the workflows in `checks/` against the stack, the writing ones too, without Switchback around them;
+    /// those that do not pass, with the reason.
+    pub fn failing_workflows(&self) -> BTreeMap<String, String> {
+        let service = ServiceName::new(self.example.service()).expect("a name");
+        let settings = fs::read_to_string(self.root.join(".env")).expect("reads");
+        let env = |name: &str| {
+            let line = settings.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('='));
+            line.map(str::to_owned)
+        };
+        let sql = |_: &StoreName, sql: &str, values: &[Value]| {
+            let mut text = sql.to_owned();
+            // Last first: `?1` is the beginning of `?10`.
+            for (index, value) in values.iter().enumerate().rev() {
+                let literal = value.as_str().map(|v| format!("'{}'", v.replace('\'', "''")));
+                text =
+                    text.replace(&format!("?{}", index + 1), &literal.unwrap_or_else(|| value.to_string()));
+            }
+            let answer = self.psql(&text);
+            Ok(answer.parse::<i64>().map_or_else(|_| Value::from(answer), Value::from))
+        };
+        let context = WorkflowContext {
+            environment: "plain".into(),
+            endpoints: BTreeMap::from([(service, Endpoint::new("127.0.0.1", self.port))]),
+            run_id: "r1".into(),
+            env: &env,
+            redactor: Redactor::new(),
+            base_dir: self.root.clone(),
+            sql: Some(&sql),
+            cancel: &|| false,
+        };
+        let mut failing = BTreeMap::new();
+        let mut seen = 0;
+        for entry in fs::read_dir(self.root.join("checks")).expect("lists") {
+            let path = entry.expect("lists").path();
+            let file = path.file_name().expect("a name").to_string_lossy().into_owned();
+            let text = fs::read_to_string(&path).expect("reads");
+            let workflow = Workflow::parse(&file, &text).unwrap_or_else(|e| panic!("{file}: {e}"));
+            seen += 1;
+            let verdict = run(&workflow, &context).verdict;
+            if verdict != Verdict::Pass {
+                failing.insert(file, format!("{verdict:?}"));
+            }
+        }
+        assert!(seen >= 2, "{seen} workflows in {}", self.root.display());
+        failing
+    }
+}
 
 /// JupyterHub.
 impl Stack {

@@ -48,12 +48,21 @@ impl Example {
         }
     }
 
-    /// The service that people use, and its port in `.env`.
-    fn service(self) -> (&'static str, &'static str) {
+    /// The service that people use.
+    pub fn service(self) -> &'static str {
         match self {
-            Self::JupyterHub => ("hub", "HUB_PORT"),
-            Self::N8n => ("n8n", "N8N_PORT"),
-            Self::Bank => ("bank", "BANK_PORT"),
+            Self::JupyterHub => "hub",
+            Self::N8n => "n8n",
+            Self::Bank => "bank",
+        }
+    }
+
+    /// The variable in `.env` that names the port on this machine.
+    fn port_variable(self) -> &'static str {
+        match self {
+            Self::JupyterHub => "HUB_PORT",
+            Self::N8n => "N8N_PORT",
+            Self::Bank => "BANK_PORT",
         }
     }
 
@@ -176,7 +185,7 @@ impl Stack {
             ("ORDER_API_KEY", ORDER_KEY),
             ("N8N_ENCRYPTION_KEY", "encryption-key-of-the-tests"),
             ("N8N_OWNER_PASSWORD", "Owner-of-the-tests-1"),
-            (example.service().1, &port.to_string()),
+            (example.port_variable(), &port.to_string()),
             (
                 example.version_variable(),
                 example.images()[usize::from(example != Example::Bank)].rsplit(':').next().expect("a tag"),

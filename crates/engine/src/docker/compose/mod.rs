@@ -7,7 +7,7 @@ mod output;
 
 use super::{Docker, DockerError};
 use crate::exec::{self, Exec, Inherit, Leftovers, Output, Sink};
-use output::{PrivateDir, keep_log};
+use output::{PrivateDir, failed, keep_log};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
@@ -454,22 +454,6 @@ fn seconds(grace: Duration) -> u128 {
 
 fn stream(doing: &'static str) -> impl FnOnce(io::Error) -> DockerError {
     move |source| DockerError::Stream { doing, source }
-}
-
-/// Compose's own words, without its progress: from the last line that does not only tell of a container's state.
-fn failed(command: &'static str, output: &Output) -> DockerError {
-    let text = output.stderr_tail.trim();
-    let text = if text.is_empty() { output.stdout_tail.trim() } else { text };
-    let progress = |line: &&str| {
-        let line = line.trim_start();
-        ["Container ", "Network ", "Volume "].iter().any(|word| line.starts_with(word))
-    };
-    let said: Vec<&str> = text.lines().filter(|line| !progress(line)).collect();
-    let why = if said.is_empty() { text.to_owned() } else { said.join("\n").trim().to_owned() };
-    if why.contains("port is already allocated") || why.contains("address already in use") {
-        return DockerError::PortTaken { what: "a service".to_owned(), why };
-    }
-    DockerError::ComposeFailed { command, how: output.how(), why }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! Owns temporary files with secrets in them. They must never outlive the call.
 
-use crate::exec;
+use super::super::DockerError;
+use crate::exec::{self, Output};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -38,6 +39,22 @@ pub(super) fn keep_log(raw: &Path, log: &Path, redactor: &Redactor) -> io::Resul
         from += 1;
     }
     Ok(text[from..].to_owned())
+}
+
+/// Compose's own words, without its progress: from the last line that does not only tell of a container's state.
+pub(super) fn failed(command: &'static str, output: &Output) -> DockerError {
+    let text = output.stderr_tail.trim();
+    let text = if text.is_empty() { output.stdout_tail.trim() } else { text };
+    let progress = |line: &&str| {
+        let line = line.trim_start();
+        ["Container ", "Network ", "Volume "].iter().any(|word| line.starts_with(word))
+    };
+    let said: Vec<&str> = text.lines().filter(|line| !progress(line)).collect();
+    let why = if said.is_empty() { text.to_owned() } else { said.join("\n").trim().to_owned() };
+    if why.contains("port is already allocated") || why.contains("address already in use") {
+        return DockerError::PortTaken { what: "a service".to_owned(), why };
+    }
+    DockerError::ComposeFailed { command, how: output.how(), why }
 }
 
 /// A folder that only this user can read, removed afterwards: models and raw output hold secrets.

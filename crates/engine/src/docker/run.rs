@@ -370,7 +370,7 @@ impl Docker {
     }
 
     /// Removes a container of our own making, with its volumes that have no name.
-    pub(super) fn remove_with_scratch(&self, id: &str) -> Result<(), DockerError> {
+    pub fn remove_with_scratch(&self, id: &str) -> Result<(), DockerError> {
         self.remove_as(id, RemoveContainerOptions { force: true, v: true, link: false })
     }
 

@@ -5,7 +5,7 @@
 
 use super::ComposeData;
 use super::server::Server;
-use crate::docker::{BoundMount, Docker, DockerError, NetworkMode, RunSpec, STACK_LABEL};
+use crate::docker::{BoundMount, Docker, NetworkMode, RunSpec, STACK_LABEL};
 use crate::error::EngineError;
 use crate::runtime::Placement;
 use crate::runtime::compose::{DIR_LABEL, command_of, config_mounts_of, environment_of};
@@ -108,7 +108,7 @@ impl<'a> Throwaway<'a> {
     pub fn end(mut self) -> Result<(), EngineError> {
         self.ended = true;
         self.docker.stop(&self.id, Some(STOP))?;
-        self.docker.remove(&self.id, true)?;
+        self.docker.remove_with_scratch(&self.id)?;
         Ok(())
     }
 }
@@ -118,10 +118,7 @@ impl Drop for Throwaway<'_> {
         if !self.ended {
             // The error that led here is the one to report; `gc` finds what is left by its label.
             let _ = self.docker.stop(&self.id, Some(STOP));
-            match self.docker.remove(&self.id, true) {
-                Ok(()) | Err(DockerError::NoSuch { .. }) => {}
-                Err(_) => {}
-            }
+            let _ = self.docker.remove_with_scratch(&self.id);
         }
     }
 }

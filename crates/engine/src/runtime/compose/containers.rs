@@ -106,16 +106,24 @@ pub fn differences(
 ) -> Result<(Vec<String>, Vec<String>), EngineError> {
     let (mut equal, mut differences) = (Vec::new(), Vec::new());
     let all = of_project(docker, project(at.instance)?)?;
-    let targets = targets(at)?;
+    let (targets, jobs) = (targets(at)?, jobs(at)?);
     for (name, service) in &at.release.services {
         let own: Vec<&Container> =
             all.iter().filter(|(s, c)| s == name.as_str() && !is_one_off(c)).map(|(_, c)| c).collect();
         let up: Vec<&Container> = own.iter().copied().filter(|c| c.state.running).collect();
         let Some(container) = up.first() else {
-            // One that has done its work and ended well is as it should be.
-            match own.first().filter(|c| c.state.exit_code == 0 && ended_by_itself(c)) {
-                Some(done) => equal.push(format!("{name}: {} has ended with exit code 0", done.name)),
-                None => differences.push(format!("{name}: no container runs")),
+            match own.first() {
+                // One that has done its work and ended well is as it should be.
+                Some(done) if jobs.contains(name) && has_done(done) => {
+                    equal.push(format!("{name}: {} has done its work", done.name));
+                }
+                Some(ended) => differences.push(format!(
+                    "{name}: {} has ended with exit code {}{}",
+                    ended.name,
+                    ended.state.exit_code,
+                    if ended.state.exit_code == 0 { JOB_HINT } else { "" }
+                )),
+                None => differences.push(format!("{name}: it has no container")),
             }
             continue;
         };
@@ -157,9 +165,23 @@ pub fn differences(
     Ok((equal, differences))
 }
 
-/// Restart policies aside, a container that exited while nobody stopped it.
-fn ended_by_itself(container: &Container) -> bool {
-    !container.state.running && !container.state.finished_at.starts_with("0001")
+/// A failed start can exit with 0, so only a service that is known to end may.
+const JOB_HINT: &str = " (if it is a job that ends, let a service depend on it with `condition: service_completed_successfully`)";
+
+/// Services that do their work and end: others wait for their completion.
+pub fn jobs(at: &Placement<'_>) -> Result<BTreeSet<ServiceName>, EngineError> {
+    let model = super::release::kept_model(at.home, &at.instance.release)?;
+    let needed = model.services().flat_map(|s| s.depends_on());
+    Ok(needed
+        .filter(|d| d.condition == "service_completed_successfully")
+        .filter_map(|d| ServiceName::new(&d.service).ok())
+        .collect())
+}
+
+/// Whether a job has ended well.
+pub fn has_done(container: &Container) -> bool {
+    let state = &container.state;
+    !state.running && !state.restarting && state.exit_code == 0 && !state.finished_at.starts_with("0001")
 }
 
 /// A place in words.

@@ -1,11 +1,13 @@
 //! Health of containers: one probe, and waiting until healthy stays healthy.
 
 use super::ComposeRuntime;
-use super::containers::container_of;
+use super::containers::{container_of, has_done, is_one_off, jobs, of_project, project};
+use crate::error::EngineError;
 use crate::check::http::{probe_http, probe_tcp};
 use crate::docker::{Container, ExecSpec};
 use crate::runtime::process::elapsed_ms;
 use crate::runtime::{Placement, ProbeResult, Stage};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use switchback_core::config::Service;
 use switchback_core::ids::ServiceName;
@@ -36,21 +38,27 @@ pub fn probe(runtime: &ComposeRuntime, at: &Placement<'_>, name: &ServiceName) -
         return bad(format!("there is no service {name}"));
     };
     match container_of(&runtime.docker, at.instance, name) {
-        Ok(Some(container)) => probe_container(runtime, service, &container),
+        Ok(Some(container)) => {
+            let job = jobs(at).is_ok_and(|jobs| jobs.contains(name));
+            probe_container(runtime, service, &container, job)
+        }
         Ok(None) => bad("it has no container".to_owned()),
         Err(e) => bad(e.to_string()),
     }
 }
 
-fn probe_container(runtime: &ComposeRuntime, service: &Service, container: &Container) -> ProbeResult {
+fn probe_container(
+    runtime: &ComposeRuntime,
+    service: &Service,
+    container: &Container,
+    job: bool,
+) -> ProbeResult {
     let good = |seen: String| ProbeResult { ok: true, seen };
     let bad = |seen: String| ProbeResult { ok: false, seen };
     let state = &container.state;
     if !state.running {
         let ended = format!("{} has ended with exit code {}", container.name, state.exit_code);
-        let done = state.exit_code == 0 && !state.restarting && state.error.is_empty();
-        let one_shot = done && !state.finished_at.starts_with("0001") && service.health == Default::default();
-        return if one_shot { good(ended) } else { bad(ended) };
+        return if job && has_done(container) { good(ended) } else { bad(ended) };
     }
     if state.paused {
         return bad(format!("{} is paused", container.name));
@@ -111,57 +119,119 @@ fn shorten(text: &str) -> &str {
     &text[..end]
 }
 
-/// Waits until a service is healthy and has stayed so for its stability time.
+/// A service that is waited for.
+struct Waiting<'a> {
+    name: &'a ServiceName,
+    service: &'a Service,
+    job: bool,
+    /// Since when, and which start of which container.
+    healthy_since: Option<(Instant, String)>,
+    first_healthy_ms: Option<u64>,
+    restarts_at_first: Option<u64>,
+}
+
+/// Waits until services are healthy and each has stayed so for its stability time; all at the same time.
 pub fn wait(
     runtime: &ComposeRuntime,
     at: &Placement<'_>,
-    name: &ServiceName,
-    service: &Service,
+    services: &BTreeMap<ServiceName, Service>,
     began: Instant,
     stage: &Stage<'_>,
-) -> Result<ServiceTimes, StepError> {
-    let deadline = began + service.health.start.0;
-    let failure = |message: String, hint: &str| StepError {
-        kind: ErrorKind::Refused,
-        message,
-        hint: Some(hint.to_owned()),
-        details: super::log_lines(runtime, at, name, 12),
-    };
-    // A healthy one is told by its id and start: a restart in between begins anew.
-    let mut healthy_since: Option<(Instant, String)> = None;
-    let mut first_healthy = None;
-    let mut first_count = None;
+) -> Result<BTreeMap<ServiceName, ServiceTimes>, StepError> {
+    let trouble = |e: EngineError| e.to_step_error();
+    let jobs = jobs(at).map_err(trouble)?;
+    let mut left: Vec<Waiting<'_>> = services
+        .iter()
+        .map(|(name, service)| Waiting {
+            name,
+            service,
+            job: jobs.contains(name),
+            healthy_since: None,
+            first_healthy_ms: None,
+            restarts_at_first: None,
+        })
+        .collect();
+    let mut done = BTreeMap::new();
     let mut pause = Duration::from_millis(20);
-    loop {
-        let found = container_of(&runtime.docker, at.instance, name)
-            .map_err(|e| failure(e.to_string(), "is the Docker engine running?"))?;
+    while !left.is_empty() {
+        let names: Vec<&str> = left.iter().map(|w| w.name.as_str()).collect();
+        (stage.say)(&format!("waiting until {} is healthy", names.join(", ")));
+        let all = of_project(&runtime.docker, project(at.instance).map_err(trouble)?).map_err(trouble)?;
+        let mut waiting = Vec::new();
+        for mut one in left {
+            let found = all.iter().find(|(s, c)| s == one.name.as_str() && !is_one_off(c)).map(|(_, c)| c);
+            match one.look(runtime, at, found, began)? {
+                Some(times) => {
+                    done.insert(one.name.clone(), times);
+                }
+                None => waiting.push(one),
+            }
+        }
+        left = waiting;
+        if left.is_empty() {
+            break;
+        }
+        if (stage.cancelled)() {
+            return Err(StepError {
+                kind: ErrorKind::Refused,
+                message: format!("interrupted while waiting for {}", left[0].name),
+                hint: Some("`switchback resume` goes on".to_owned()),
+                details: Vec::new(),
+            });
+        }
+        std::thread::sleep(pause);
+        pause = pause.saturating_mul(2).min(Duration::from_millis(100));
+    }
+    Ok(done)
+}
+
+impl Waiting<'_> {
+    /// Its times, once it has been healthy for long enough.
+    fn look(
+        &mut self,
+        runtime: &ComposeRuntime,
+        at: &Placement<'_>,
+        found: Option<&Container>,
+        began: Instant,
+    ) -> Result<Option<ServiceTimes>, StepError> {
+        let name = self.name;
+        let failure = |message: String, hint: &str| StepError {
+            kind: ErrorKind::Refused,
+            message,
+            hint: Some(hint.to_owned()),
+            details: super::log_lines(runtime, at, name, 12),
+        };
         let now = Instant::now();
         let mut seen = "it has no container".to_owned();
-        if let Some(container) = &found {
-            let result = probe_container(runtime, service, container);
+        if let Some(container) = found {
+            let result = probe_container(runtime, self.service, container, self.job);
             let restarts = container.restart_count;
-            let before = *first_count.get_or_insert(restarts);
+            let before = *self.restarts_at_first.get_or_insert(restarts);
             let identity = format!("{} {} {restarts}", container.id, container.state.started_at);
             seen = result.seen;
             if result.ok {
-                first_healthy.get_or_insert_with(|| elapsed_ms(began));
-                match &healthy_since {
-                    Some((since, same)) if *same == identity => {
-                        if now.duration_since(*since) >= service.health.stable.0 {
-                            return Ok(ServiceTimes {
-                                healthy_after_ms: first_healthy,
-                                stable_after_ms: Some(elapsed_ms(began)),
-                                ..ServiceTimes::default()
-                            });
-                        }
-                    }
-                    _ => healthy_since = Some((now, identity)),
+                self.first_healthy_ms.get_or_insert_with(|| elapsed_ms(began));
+                // A restart in between begins anew: whatever answered before is gone.
+                let since = match &self.healthy_since {
+                    Some((since, same)) if *same == identity => *since,
+                    _ => now,
+                };
+                self.healthy_since = Some((since, identity));
+                // A job that is done cannot become less so.
+                if self.job && !container.state.running
+                    || now.duration_since(since) >= self.service.health.stable.0
+                {
+                    return Ok(Some(ServiceTimes {
+                        healthy_after_ms: self.first_healthy_ms,
+                        stable_after_ms: Some(elapsed_ms(began)),
+                        ..ServiceTimes::default()
+                    }));
                 }
             } else {
-                healthy_since = None;
+                self.healthy_since = None;
             }
             let gone = !container.state.running && !container.state.restarting && !result.ok;
-            if restarts >= before + RESTARTS || (gone && container.state.exit_code != 0) {
+            if restarts >= before + RESTARTS || gone {
                 let message = format!(
                     "{name} does not stay up: {} ended with exit code {}",
                     container.name, container.state.exit_code
@@ -169,15 +239,10 @@ pub fn wait(
                 return Err(failure(message, &format!("its log tells why: `docker logs {}`", container.name)));
             }
         }
-        if now >= deadline {
-            let message = format!("{name} did not become healthy within {}: {seen}", service.health.start);
+        if now >= began + self.service.health.start.0 {
+            let message = format!("{name} did not become healthy within {}: {seen}", self.service.health.start);
             return Err(failure(message, "raise `health.start` if it only needs longer"));
         }
-        if (stage.cancelled)() {
-            let message = format!("interrupted while waiting for {name}");
-            return Err(failure(message, "`switchback resume` goes on"));
-        }
-        std::thread::sleep(pause);
-        pause = pause.saturating_mul(2).min(Duration::from_millis(100));
+        Ok(None)
     }
 }

@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use switchback_core::compose::Model;
-use switchback_core::config::Config;
+use switchback_core::config::{Config, Service};
 use switchback_core::duration::human_ms;
 use switchback_core::ids::{Digest, ServiceName, StoreName};
 use switchback_core::journal::Output;
@@ -254,19 +254,15 @@ impl Runtime for ComposeRuntime {
             (stage.midway)();
             self.cli.up(&Self::model_file(at)?, &options, stage.cancelled).map_err(EngineError::from)?;
         }
-        for group in Config::start_order(&services) {
-            for name in &group {
-                let service = &services[name];
-                (stage.say)(&format!("waiting until {name} is healthy"));
-                let times = health::wait(self, at, name, service, began, stage)
-                    .map_err(|error| Failed { error, output: Box::new(output.clone()) })?;
-                output.notes.push(format!(
-                    "{name} {}: healthy after {}",
-                    service.version,
-                    human_ms(times.healthy_after_ms.unwrap_or(0))
-                ));
-                output.services.insert(name.clone(), times);
-            }
+        let times = health::wait(self, at, &services, began, stage)
+            .map_err(|error| Failed { error, output: Box::new(output.clone()) })?;
+        for (name, times) in times {
+            output.notes.push(format!(
+                "{name} {}: healthy after {}",
+                services[&name].version,
+                human_ms(times.healthy_after_ms.unwrap_or(0))
+            ));
+            output.services.insert(name, times);
         }
         Ok(output)
     }
@@ -291,11 +287,10 @@ impl Runtime for ComposeRuntime {
             let needed: Vec<&str> = service.needs.iter().map(|n| n.as_str()).collect();
             let only = UpOptions { services: needed.iter().map(|n| (*n).to_owned()).collect(), limit: UP, ..UpOptions::default() };
             self.cli.up(&Self::model_file(at)?, &only, stage.cancelled)?;
-            for needed in &service.needs {
-                health::wait(self, at, needed, &services[needed], began, stage).map_err(|e| {
-                    EngineError::refused(e.message, e.hint.unwrap_or_default())
-                })?;
-            }
+            let needed: BTreeMap<ServiceName, Service> =
+                service.needs.iter().map(|n| (n.clone(), services[n].clone())).collect();
+            health::wait(self, at, &needed, began, stage)
+                .map_err(|e| EngineError::refused(e.message, e.hint.unwrap_or_default()))?;
         }
         let log = at.home.instance_dir(at.instance).join(format!("migrate-{name}.log"));
         let shot = OneShot {

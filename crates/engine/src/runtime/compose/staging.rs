@@ -21,7 +21,7 @@ pub fn remove(docker: &Docker, home: &Home, dir: &str) -> Result<(), EngineError
     let own = [(STACK_LABEL, stack.as_str())];
     for container in docker.containers(&own)? {
         if below(&container.labels, dir) {
-            docker.remove(&container.id, true)?;
+            docker.remove_with_scratch(&container.id)?;
         }
     }
     for network in docker.networks(&own)? {

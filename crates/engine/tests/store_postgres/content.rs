@@ -148,6 +148,13 @@ fn a_role_without_rights_and_a_missing_role_or_database_are_told_plainly() {
         text.contains("superuser") && text.contains("permission denied") || text.contains("row-level"),
         "{text}"
     );
+    let facts = postgres::server_facts(&a).unwrap();
+    assert!(!facts.superuser && facts.hba.is_none() && facts.preload.is_none());
+    assert!(facts.warnings()[0].contains("role weak is no superuser"), "{:?}", facts.warnings());
+    let connection =
+        postgres::standby::Connection { host: a.socket(), port: 5432, user: a.user.clone(), password: None };
+    let refused = postgres::standby::refusals(&facts, &connection, &[]);
+    assert!(refused.len() == 1 && refused[0].contains("role weak may not replicate"), "{refused:?}");
     a.user = "nobody".into();
     let text = postgres::databases(&a).unwrap_err().to_string();
     assert!(text.contains("role \"nobody\" does not exist") && text.contains("POSTGRES_USER"), "{text}");

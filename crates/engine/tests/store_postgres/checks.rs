@@ -1,6 +1,6 @@
 //! Facts, integrity, and keeping clones harmless.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, give_to_server};
 use std::os::unix::fs::FileExt as _;
 use switchback_engine::store::Progress;
 use switchback_engine::store::postgres::{
@@ -19,7 +19,7 @@ fn what_matters_for_a_clone_is_told_about_a_server() {
     a.start();
     let space = a.folder.path().join("space");
     std::fs::create_dir(&space).unwrap();
-    crate::cluster::run(std::process::Command::new("chown").arg("postgres").arg(&space));
+    give_to_server(&space);
     a.sql("postgres", &format!("CREATE TABLESPACE spc LOCATION '{}'", space.display()));
     a.sql(
         "app",

@@ -39,6 +39,13 @@ pub fn as_server(program: &Path) -> Command {
     command
 }
 
+/// Lets the server write to a folder.
+pub fn give_to_server(folder: &Path) {
+    if rustix::process::getuid().is_root() {
+        run(Command::new("chown").arg("postgres:postgres").arg(folder));
+    }
+}
+
 /// Runs a command to its end; its output if it succeeded.
 pub fn run(command: &mut Command) -> String {
     let shown = format!("{command:?}");
@@ -60,9 +67,7 @@ pub struct Cluster {
 impl Cluster {
     fn folder() -> TempDir {
         let folder = tempfile::Builder::new().prefix("postgres-").tempdir_in("/tmp").unwrap();
-        if rustix::process::getuid().is_root() {
-            run(Command::new("chown").arg("postgres:postgres").arg(folder.path()));
-        }
+        give_to_server(folder.path());
         folder
     }
 

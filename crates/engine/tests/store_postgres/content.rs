@@ -136,7 +136,7 @@ fn a_role_without_rights_and_a_missing_role_or_database_are_told_plainly() {
     a.sql("app", "CREATE TABLE t(x int); CREATE ROLE weak LOGIN");
     a.sql(
         "app",
-        "CREATE TABLE rls(x int); ALTER TABLE rls ENABLE ROW LEVEL SECURITY; GRANT SELECT ON rls TO weak",
+        "CREATE TABLE zz_rls(x int); INSERT INTO zz_rls VALUES (1); ALTER TABLE zz_rls ENABLE ROW LEVEL SECURITY; GRANT SELECT ON zz_rls TO weak",
     );
     let missing = postgres::fingerprint(&a, &["nope".into()], &Progress::none()).unwrap_err().to_string();
     assert!(missing.contains("\"nope\"") && missing.contains("app, postgres"), "{missing}");
@@ -144,10 +144,20 @@ fn a_role_without_rights_and_a_missing_role_or_database_are_told_plainly() {
     let error = postgres::fingerprint(&a, &["app".into()], &Progress::none()).unwrap_err();
     assert_eq!(error.sqlstate(), Some("42501"));
     let text = error.to_string();
-    assert!(
-        text.contains("superuser") && text.contains("permission denied") || text.contains("row-level"),
-        "{text}"
-    );
+    assert!(text.contains("permission denied") && text.contains("needs a superuser"), "{text}");
+    // Rows that a policy hides are an error, not missing.
+    a.user = "postgres".into();
+    a.sql("app", "GRANT SELECT ON t TO weak");
+    a.user = "weak".into();
+    let text = postgres::fingerprint(&a, &["app".into()], &Progress::none()).unwrap_err().to_string();
+    assert!(text.contains("row-level security"), "{text}");
+    let facts = postgres::server_facts(&a).unwrap();
+    assert!(!facts.superuser && facts.hba.is_none() && facts.preload.is_none());
+    assert!(facts.warnings()[0].contains("role weak is no superuser"), "{:?}", facts.warnings());
+    let connection =
+        postgres::standby::Connection { host: a.socket(), port: 5432, user: a.user.clone(), password: None };
+    let refused = postgres::standby::refusals(&facts, &connection, &[]);
+    assert!(refused.len() == 1 && refused[0].contains("role weak may not replicate"), "{refused:?}");
     a.user = "nobody".into();
     let text = postgres::databases(&a).unwrap_err().to_string();
     assert!(text.contains("role \"nobody\" does not exist") && text.contains("POSTGRES_USER"), "{text}");

@@ -1,7 +1,8 @@
 //! Differences of shape in words; orphans and sequences.
 
 use crate::changes::{diff, part};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, as_server, bin, run};
+use crate::content::print;
 use switchback_core::data::PartChange;
 
 const BASE: &str = "
@@ -13,7 +14,7 @@ CREATE VIEW v AS SELECT id FROM t; CREATE MATERIALIZED VIEW mv AS SELECT count(*
 CREATE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION trg() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION trg();
-CREATE TYPE mood AS ENUM ('a'); CREATE DOMAIN dom AS int CHECK (VALUE > 0); CREATE SEQUENCE seq;
+CREATE TYPE mood_of_t AS ENUM ('a'); CREATE DOMAIN dom AS int CHECK (VALUE > 0); CREATE SEQUENCE seq;
 CREATE ROLE reader; CREATE ROLE writer PASSWORD 'old'; CREATE ROLE leaver; CREATE SCHEMA s; CREATE TABLE pol(x int);
 ALTER DATABASE app SET app.secret = 'hush-old';
 ";
@@ -45,8 +46,8 @@ const CHANGES: [(&str, &str); 30] = [
     ),
     ("ALTER TABLE t DISABLE TRIGGER tr", "app: trigger tr on public.t: CREATE TRIGGER"),
     (
-        "ALTER TYPE mood ADD VALUE 'b'",
-        "app: type public.mood: owner postgres, enum 'a' -> owner postgres, enum 'a', 'b'",
+        "ALTER TYPE mood_of_t ADD VALUE 'b'",
+        "app: type public.mood_of_t: owner postgres, enum 'a' -> owner postgres, enum 'a', 'b'",
     ),
     (
         "ALTER DOMAIN dom SET NOT NULL",
@@ -172,4 +173,37 @@ fn a_sequence_that_went_back_counts_as_loss_and_one_that_went_on_does_not() {
     assert!(told("back").2.contains("went back"));
     assert_eq!(part(&found, "app.public.gone (sequence)").change, PartChange::Dropped);
     assert_eq!(found.lost_or_altered(), 2);
+}
+
+#[test]
+fn a_restored_dump_equals_its_origin_in_content_and_shape() {
+    let a = Cluster::new();
+    a.sql("app", BASE);
+    a.sql("app", crate::content::TYPES);
+    a.sql(
+        "app",
+        "CREATE TABLE tree(k int, v text) PARTITION BY HASH (k); CREATE TABLE leaf_0 PARTITION OF tree FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+         CREATE TABLE leaf_1 PARTITION OF tree FOR VALUES WITH (MODULUS 2, REMAINDER 1); INSERT INTO tree SELECT i, 'v' FROM generate_series(1, 100) i;
+         CREATE POLICY p ON pol TO reader USING (true); GRANT INSERT, SELECT ON pol TO reader, writer; COMMENT ON COLUMN t.a IS 'said';
+         CREATE OPERATOR === (leftarg = int, rightarg = int, function = int4eq); CREATE AGGREGATE total(int) (sfunc = int4pl, stype = int);",
+    );
+    a.sql("app", "SELECT lo_from_bytea(70000, '\\x0102'); ALTER TABLE t DROP COLUMN c; CREATE EXTENSION hstore; CREATE STATISTICS st ON id, a FROM t; REFRESH MATERIALIZED VIEW mv");
+    let file = a.folder.path().join("dump.sql");
+    let dump = |program: &str, more: &[&str]| {
+        run(as_server(&bin(program)).args(["-h", &a.socket(), "-U", "postgres"]).args(more))
+    };
+    let roles = dump("pg_dumpall", &["--roles-only"]).replace("CREATE ROLE postgres;", "");
+    std::fs::write(&file, dump("pg_dump", &["app"])).unwrap();
+    let b = Cluster::new();
+    b.sql("postgres", &roles);
+    run(b.psql("app").arg("-f").arg(&file));
+    b.sql("app", "ALTER DATABASE app SET app.secret = 'hush-old'");
+    let found = diff(&a, &b);
+    assert!(
+        found.is_empty(),
+        "{:#?} {:#?}",
+        found.schema_changes,
+        found.parts.iter().filter(|p| p.change != PartChange::Unchanged).collect::<Vec<_>>()
+    );
+    assert_eq!(print(&a).digest, print(&b).digest);
 }

@@ -1,13 +1,13 @@
 //! A clone by base backup and streaming, while money moves between accounts.
 
-use crate::cluster::{Cluster, as_server, bin, run};
+use crate::cluster::{Cluster, as_server, bin, give_to_server, run};
 use crate::content::print;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use switchback_engine::store::Progress;
 use switchback_engine::store::postgres::standby::{
-    self, Command, Connection, abandoned_slots, base_backup, caught_up, controldata, drop_slot,
+    self, Command, Connection, Mapping, abandoned_slots, base_backup, caught_up, controldata, drop_slot,
     parse_controldata, promote, refusals, slot_name, standby_settings, warnings,
 };
 use switchback_engine::store::postgres::{PgError, compare_fingerprints, diff, server_facts};
@@ -32,8 +32,16 @@ fn a_standby_made_under_load_is_promoted_without_losing_a_transfer() {
     );
     let connection =
         Connection { host: a.socket(), port: 5432, user: "postgres".into(), password: Some("s3cret".into()) };
+    let (space, place) = (a.folder.path().join("space=1"), a.folder.path().join("clone's"));
+    std::fs::create_dir(&space).unwrap();
+    give_to_server(&space);
+    a.sql("postgres", &format!("CREATE TABLESPACE spc LOCATION '{}'", space.display()));
+    a.sql("app", "CREATE TABLE far(x int) TABLESPACE spc; INSERT INTO far VALUES (1)");
     let facts = server_facts(&a).unwrap();
-    assert_eq!(refusals(&facts, &connection, &[]), Vec::<String>::new());
+    assert_eq!(refusals(&facts, &connection, &[]).len(), 1, "the tablespace");
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let mappings = [Mapping { from: text(&space), to: text(&place) }];
+    assert_eq!(refusals(&facts, &connection, &mappings), Vec::<String>::new());
     assert!(warnings(&facts)[0].contains("max_slot_wal_keep_size"));
     let mut b = Cluster::empty();
     let transfers = a.folder.path().join("transfer.sql");
@@ -55,7 +63,7 @@ fn a_standby_made_under_load_is_promoted_without_losing_a_transfer() {
         .spawn()
         .unwrap();
     let slot = slot_name("01ARZ3NDEKTSV4RRFFQ69G5FAV");
-    execute(&base_backup(&connection, &slot, b.data().to_str().unwrap(), &[]));
+    execute(&base_backup(&connection, &slot, b.data().to_str().unwrap(), &mappings));
     b.options = standby_settings(&a).unwrap().iter().map(|(k, v)| format!(" -c {k}='{v}'")).collect();
     b.start();
     let moved = || a.sql("app", "SELECT count(*) FROM transfer").trim().parse::<i64>().unwrap();
@@ -66,6 +74,7 @@ fn a_standby_made_under_load_is_promoted_without_losing_a_transfer() {
     assert!(server_facts(&b).unwrap().in_recovery);
     // A standby can be read too; unlogged tables are empty there.
     assert_eq!(print(&b).parts["app.public.loose (unlogged)"].items, 0);
+    assert!(diff(&a, &b, &[], &Progress::none()).is_ok());
     let told = refusals(&server_facts(&b).unwrap(), &connection, &[]).concat();
     assert!(told.contains("standby itself"), "{told}");
     assert!(matches!(drop_slot(&a, &slot), Err(PgError::Server { .. })), "the slot is in use");

@@ -137,6 +137,7 @@ fn hint(sqlstate: &str, message: &str) -> &'static str {
             ". Reading a whole cluster exactly needs a superuser: give the store the role that the image was set up with"
         }
         "53100" => ". The disk of the server is full; sorting and hashing need room for temporary files",
+        "55P03" => ". Another session, perhaps a migration, holds a lock for long; wait for its end",
         "57014" => ". The statement was cancelled by somebody else",
         "40001" | "40P01" => ". Another session was in the way; try again",
         "" if says("password") && (says("authentication failed") || says("no password supplied")) => {

@@ -17,7 +17,7 @@ COPY (
     'archive_mode', current_setting('archive_mode'),
     'archives', coalesce((SELECT bool_or(setting NOT IN ('', '(disabled)')) FROM pg_settings
                  WHERE name IN ('archive_command', 'archive_library')), false),
-    'preload', current_setting('shared_preload_libraries', true),
+    'preload', (SELECT setting FROM pg_settings WHERE name = 'shared_preload_libraries'),
     'tablespaces', (SELECT coalesce(json_agg(json_build_object('name', spcname, 'location', pg_tablespace_location(oid))
                     ORDER BY spcname), '[]') FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global')),
     'slots', (SELECT coalesce(json_agg(json_build_object('name', slot_name, 'kind', slot_type, 'database', database,

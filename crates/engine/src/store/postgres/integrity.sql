@@ -20,6 +20,7 @@ SELECT format('COPY (SELECT ''p'', %L || count(*) FROM ONLY %I.%I WHERE NOT (%s)
          n.nspname, t.relname, pg_get_expr(c.conbin, c.conrelid))
 FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid JOIN pg_namespace n ON n.oid = t.relnamespace
 WHERE c.contype = 'c' AND NOT c.convalidated AND t.relkind = 'r'
+  AND NOT (pg_is_in_recovery() AND t.relpersistence = 'u')
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_constraint'::regclass AND d.objid = c.oid
                   AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_cast'::regclass))
 \gexec
@@ -42,4 +43,5 @@ JOIN pg_class t ON t.oid = link.tab AND t.relkind IN ('r', 'p') JOIN pg_namespac
 JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = link.col
 JOIN pg_type y ON y.oid = a.atttypid AND y.typname IN ('int2', 'int4', 'int8')
 WHERE s.relpersistence <> 't' AND t.relpersistence <> 't'
+  AND NOT (pg_is_in_recovery() AND 'u' IN (s.relpersistence, t.relpersistence))
 \gexec

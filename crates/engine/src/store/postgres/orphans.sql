@@ -20,6 +20,7 @@ CROSS JOIN LATERAL (
   JOIN pg_operator op ON op.oid = u.eq JOIN pg_namespace o ON o.oid = op.oprnamespace
 ) k
 WHERE f.contype = 'f' AND f.conparentid = 0 AND t.relpersistence <> 't'
+  AND NOT (pg_is_in_recovery() AND 'u' IN (t.relpersistence, r.relpersistence))
   AND to_jsonb(f)->>'conperiod' IS DISTINCT FROM 'true'
 ORDER BY 1
 \gexec

@@ -1,5 +1,6 @@
 //! Tests of the plan for a clone by base backup, as far as no server is needed.
 
+use super::super::facts::TablespaceFact;
 use super::*;
 
 fn connection(host: &str) -> Connection {
@@ -82,6 +83,14 @@ fn each_obstacle_to_replication_is_named() {
     assert!(reason(&|f| f.max_replication_slots = 0).contains("replication slots"));
     assert!(reason(&|f| f.in_recovery = true).contains("standby itself"));
     assert!(reason(&|f| f.version_num = 110_000).contains("12 or later"));
+    let spaces = |f: &mut ServerFacts| {
+        f.tablespaces = vec![TablespaceFact { name: "spc".into(), location: "/ts".into() }];
+    };
+    assert!(reason(&spaces).contains("tablespace spc at /ts"));
+    let mut mapped = facts();
+    spaces(&mut mapped);
+    let mapping = Mapping { from: "/ts".into(), to: "/new".into() };
+    assert!(refusals(&mapped, &socket, &[mapping]).is_empty());
     assert!(reason(&|f| f.hba = Some(Vec::new())).contains("local replication app"));
 }
 

@@ -3,8 +3,8 @@
 use crate::data::{ComposeData, Data, LocalData};
 use crate::docker::Docker;
 use crate::error::EngineError;
-use crate::runtime::Runtime;
 use crate::home::Home;
+use crate::runtime::Runtime;
 use crate::runtime::compose::{self, ComposeRuntime};
 use crate::runtime::process::ProcessRuntime;
 use std::sync::Arc;

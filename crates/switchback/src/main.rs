@@ -7,8 +7,8 @@ mod progress;
 mod render;
 
 use std::process::ExitCode;
-use switchback_engine::docker::thaw::{self, THAW_VERB};
 use switchback_engine::docker::hands;
+use switchback_engine::docker::thaw::{self, THAW_VERB};
 use switchback_engine::engine::Cancel;
 use switchback_engine::home::Home;
 use switchback_engine::runtime::process::{shim, start::SHIM_VERB};

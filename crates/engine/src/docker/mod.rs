@@ -16,9 +16,9 @@ mod image;
 mod name;
 mod network;
 pub mod permissions;
-pub mod thaw;
 mod run;
 mod stream;
+pub mod thaw;
 mod volume;
 
 pub use container::{Container, ContainerSummary, Health, MountPoint, Published, State};

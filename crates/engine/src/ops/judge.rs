@@ -167,13 +167,20 @@ pub fn describe(part: &PartDiff) -> String {
 /// What in a difference is a loss that nobody declared.
 fn judge(store: &StoreName, kind: StoreKind, diff: &StoreDiff, expected: &[String]) -> Vec<Failure> {
     let allowed = |part: &str| {
-        expected.iter().any(|e| e == &format!("{store}.*") || e == &format!("{store}.{part}"))
-            || (kind == StoreKind::Sqlite && is_bookkeeping(part))
+        let mut names = vec![part];
+        // Tables of Postgres are named `database.schema.table`; a person may leave out what is clear.
+        if kind == StoreKind::Postgres {
+            names.extend(part.match_indices('.').map(|(at, _)| &part[at + 1..]));
+        }
+        let table = names.last().copied().unwrap_or(part);
+        names.iter().any(|name| expected.iter().any(|e| *e == format!("{store}.{name}")))
+            || expected.iter().any(|e| *e == format!("{store}.*"))
+            || (kind != StoreKind::Files && is_bookkeeping(table))
     };
     let mut failures = Vec::new();
     for part in diff.parts.iter().filter(|p| !allowed(&p.name)) {
         let mut words = Vec::new();
-        let thing = if kind == StoreKind::Sqlite { "rows" } else { "files" };
+        let thing = if kind == StoreKind::Files { "files" } else { "rows" };
         match part.change {
             PartChange::Dropped => words.push("is gone".to_owned()),
             PartChange::Unchanged | PartChange::Added | PartChange::ColumnsAdded => {}

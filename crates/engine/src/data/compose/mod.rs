@@ -166,12 +166,7 @@ impl Data for ComposeData {
             return was.close(Ok(())).and(found);
         }
         let hands = self.hands(after.home)?;
-        Ok(hands.diff_live(
-            new.kind,
-            (old_mount, &old.path),
-            (new_mount, &new.path),
-            work.progress,
-        )?)
+        Ok(hands.diff_live(new.kind, (old_mount, &old.path), (new_mount, &new.path), work.progress)?)
     }
 
     fn export(
@@ -197,7 +192,8 @@ impl Data for ComposeData {
             return was.close(Ok(())).and(found.map(Some));
         }
         let hands = self.hands(at.home)?;
-        let stats = hands.export(place.kind, (&base, &place.path), (mount, &place.path), out, work.progress)?;
+        let stats =
+            hands.export(place.kind, (&base, &place.path), (mount, &place.path), out, work.progress)?;
         Ok(Some(stats))
     }
 

@@ -2,8 +2,8 @@
 
 use super::pause::Writers;
 use super::{ComposeData, Cost, Work};
-use crate::docker::hands::{CutMode, CutPair, CutStats, HandsError};
 use crate::docker::DockerError;
+use crate::docker::hands::{CutMode, CutPair, CutStats, HandsError};
 use crate::error::EngineError;
 use crate::home::{Home, write_atomic};
 use crate::runtime::Placement;
@@ -219,7 +219,8 @@ impl ComposeData {
             } else {
                 String::new()
             };
-            let waiting = if waited > 0 { format!(", writers waited {}", human_ms(waited)) } else { String::new() };
+            let waiting =
+                if waited > 0 { format!(", writers waited {}", human_ms(waited)) } else { String::new() };
             output.notes.push(format!(
                 "{}: {} in {}{how}{waiting}",
                 names.join(", "),
@@ -334,7 +335,9 @@ impl ComposeData {
                         Ok(None) | Err(DockerError::NotScratch { .. }) => {}
                         Err(e) => return Err(e.into()),
                     },
-                    MountPlace::Dir(path) if mount.beside.as_ref().is_some_and(|b| path.starts_with(b.as_str())) => {
+                    MountPlace::Dir(path)
+                        if mount.beside.as_ref().is_some_and(|b| path.starts_with(b.as_str())) =>
+                    {
                         let (beside, suffix) = parts(path)?;
                         folders.insert((beside.to_owned(), suffix.to_owned()));
                     }
@@ -374,7 +377,12 @@ impl ComposeData {
     }
 
     /// Marks the folders beside production's data as scratch, or as live. Volumes are told by the pointer.
-    pub(super) fn mark_mounts(&self, home: &Home, instance: &Instance, scratch: bool) -> Result<(), EngineError> {
+    pub(super) fn mark_mounts(
+        &self,
+        home: &Home,
+        instance: &Instance,
+        scratch: bool,
+    ) -> Result<(), EngineError> {
         let mut folders = BTreeSet::new();
         for mount in mounts(instance).into_keys() {
             if let (Some(beside), MountPlace::Dir(path)) = (&mount.beside, &mount.at)

@@ -64,9 +64,9 @@ impl<'a> Writers<'a> {
     ) -> Result<(), DockerError> {
         std::thread::scope(|scope| {
             let work = &work;
-            let all: Vec<_> =
-                self.ids.iter().map(|id| scope.spawn(move || work(self.docker, id))).collect();
-            let done: Vec<_> = all.into_iter().map(|h| h.join().unwrap_or(Err(DockerError::Cancelled))).collect();
+            let all: Vec<_> = self.ids.iter().map(|id| scope.spawn(move || work(self.docker, id))).collect();
+            let done: Vec<_> =
+                all.into_iter().map(|h| h.join().unwrap_or(Err(DockerError::Cancelled))).collect();
             done.into_iter().collect()
         })
     }

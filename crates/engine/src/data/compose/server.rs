@@ -90,7 +90,11 @@ impl<'a> Server<'a> {
 
     /// The first value that a query yields, as JSON.
     pub fn value(&self, sql: &str, values: &[Value]) -> Result<Value, String> {
-        let query = sql.trim().trim_end_matches(';');
+        let mut query = sql.trim().trim_end_matches(';').to_owned();
+        // Workflows number their values as SQLite does.
+        for number in (1..=values.len()).rev() {
+            query = query.replace(&format!("?{number}"), &format!("${number}"));
+        }
         // Values are bound, not pasted: the server quotes them by their type.
         let script = if values.is_empty() {
             format!("BEGIN READ ONLY;\nSELECT to_json(t) FROM (\n{query}\n) t LIMIT 1;\nCOMMIT;\n")
@@ -109,9 +113,11 @@ impl<'a> Server<'a> {
         };
         let row: Value = serde_json::from_str(line).map_err(|e| format!("unexpected answer: {e}"))?;
         match row {
-            Value::Object(columns) => {
-                columns.into_iter().next().map(|(_, v)| v).ok_or_else(|| "the query yields no column".to_owned())
-            }
+            Value::Object(columns) => columns
+                .into_iter()
+                .next()
+                .map(|(_, v)| v)
+                .ok_or_else(|| "the query yields no column".to_owned()),
             other => Ok(other),
         }
     }
@@ -154,9 +160,7 @@ pub fn engine_error(error: PgError) -> EngineError {
         PgError::Cancelled => EngineError::Store(crate::store::StoreError::Cancelled),
         other => {
             let hint = match other.sqlstate() {
-                Some("28P01" | "28000") => {
-                    "check `user` and `password_env` of the store in switchback.yaml"
-                }
+                Some("28P01" | "28000") => "check `user` and `password_env` of the store in switchback.yaml",
                 Some("42501") => "the role must be able to read everything: use the superuser",
                 _ => "see the server's log: `docker logs`",
             };
@@ -173,7 +177,8 @@ impl Psql for Server<'_> {
         out: &mut dyn Write,
         cancel: &dyn Fn() -> bool,
     ) -> Result<(), PgError> {
-        let argv = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", &self.user, "-d", database];
+        let argv =
+            ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", &self.user, "-d", database];
         let spec = ExecSpec {
             argv: argv.map(str::to_owned).to_vec(),
             env: self.password.iter().map(|p| ("PGPASSWORD".to_owned(), p.clone())).collect(),

@@ -53,11 +53,8 @@ impl<'a> Throwaway<'a> {
         for (name, value) in harmless_settings(major) {
             argv.extend(["-c".to_owned(), format!("{name}={value}")]);
         }
-        let mut mounts = vec![BoundMount {
-            place: mount.clone(),
-            target: reached.target.clone(),
-            read_only: false,
-        }];
+        let mut mounts =
+            vec![BoundMount { place: mount.clone(), target: reached.target.clone(), read_only: false }];
         mounts.extend(config_mounts_of(at, &reached.service));
         let spec = RunSpec {
             image: image.id.clone(),

@@ -188,7 +188,8 @@ pub(super) fn perform(
             site.finish()?;
         }
     }
-    serde_json::to_value(stats).map_err(|e| StoreError::Unsupported { path: PathBuf::new(), why: e.to_string() })
+    serde_json::to_value(stats)
+        .map_err(|e| StoreError::Unsupported { path: PathBuf::new(), why: e.to_string() })
 }
 
 fn shared(
@@ -209,7 +210,8 @@ fn shared(
     if pause {
         turn(Turn::Ready)?;
     }
-    let made = sites.iter().map(|s| store::reflink_tree(&s.from, &s.made, progress)).collect::<store::Result<_>>();
+    let made =
+        sites.iter().map(|s| store::reflink_tree(&s.from, &s.made, progress)).collect::<store::Result<_>>();
     if pause {
         turn(Turn::Cut)?;
     }

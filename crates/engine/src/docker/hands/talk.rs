@@ -120,7 +120,9 @@ impl Hands<'_> {
             let ended = ended?;
             match answer {
                 Some(answer) => Ok(answer.map_err(HandsError::Store)?),
-                None => Err(HandsError::Broken { code: ended.code, why: ended.stderr_tail.trim().to_owned() }),
+                None => {
+                    Err(HandsError::Broken { code: ended.code, why: ended.stderr_tail.trim().to_owned() })
+                }
             }
         })
     }

@@ -100,10 +100,7 @@ pub fn holds(container: &Container, place: &MountPlace) -> bool {
 }
 
 /// How what runs differs from an instance; empty if exactly this instance runs.
-pub fn differences(
-    docker: &Docker,
-    at: &Placement<'_>,
-) -> Result<(Vec<String>, Vec<String>), EngineError> {
+pub fn differences(docker: &Docker, at: &Placement<'_>) -> Result<(Vec<String>, Vec<String>), EngineError> {
     let (mut equal, mut differences) = (Vec::new(), Vec::new());
     let all = of_project(docker, project(at.instance)?)?;
     let (targets, jobs) = (targets(at)?, jobs(at)?);
@@ -193,9 +190,7 @@ pub fn shown(place: &MountPlace) -> String {
 }
 
 /// Where each service mounts the places of an instance: service, then path in the container.
-fn targets(
-    at: &Placement<'_>,
-) -> Result<BTreeMap<ServiceName, BTreeMap<String, MountPlace>>, EngineError> {
+fn targets(at: &Placement<'_>) -> Result<BTreeMap<ServiceName, BTreeMap<String, MountPlace>>, EngineError> {
     let base = super::release::kept_model(at.home, &at.instance.release)?;
     let pinned = mounts(at);
     let mut found: BTreeMap<ServiceName, BTreeMap<String, MountPlace>> = BTreeMap::new();
@@ -244,15 +239,14 @@ pub fn stop(runtime: &ComposeRuntime, at: &Placement<'_>, stage: &Stage<'_>) -> 
                     scope.spawn(move || stop_one(&runtime.docker, container, grace))
                 })
                 .collect();
-            handles
-                .into_iter()
-                .map(|h| h.join().unwrap_or(Err(DockerError::Cancelled)))
-                .collect()
+            handles.into_iter().map(|h| h.join().unwrap_or(Err(DockerError::Cancelled))).collect()
         });
         for ((service, container), times) in now.iter().zip(stopped) {
             let times = times?;
             if times.killed {
-                output.notes.push(format!("{} did not end within its grace time and was killed", container.name));
+                output
+                    .notes
+                    .push(format!("{} did not end within its grace time and was killed", container.name));
             }
             if let Ok(name) = ServiceName::new(service) {
                 output.services.insert(name, times);
@@ -287,7 +281,11 @@ fn stop_one(
         let Some(now) = docker.inspect(&container.id)? else { break };
         if !now.state.running && !now.state.restarting {
             let killed = killed_before(&now) && grace.is_some_and(|g| began.elapsed() >= g);
-            return Ok(ServiceTimes { stopped_after_ms: Some(elapsed_ms(began)), killed, ..ServiceTimes::default() });
+            return Ok(ServiceTimes {
+                stopped_after_ms: Some(elapsed_ms(began)),
+                killed,
+                ..ServiceTimes::default()
+            });
         }
         if Instant::now() >= deadline {
             return Err(DockerError::Timeout { doing: "stop the container", limit: ENGINE_MARGIN });

@@ -2,9 +2,9 @@
 
 use super::ComposeRuntime;
 use super::containers::{container_of, has_done, is_one_off, jobs, of_project, project};
-use crate::error::EngineError;
 use crate::check::http::{probe_http, probe_tcp};
 use crate::docker::{Container, ExecSpec};
+use crate::error::EngineError;
 use crate::runtime::process::elapsed_ms;
 use crate::runtime::{Placement, ProbeResult, Stage};
 use std::collections::BTreeMap;
@@ -106,10 +106,9 @@ fn run_command(
     let began = Instant::now();
     let cancelled = || began.elapsed() > timeout;
     match runtime.docker.exec(&container.id, &spec, None, &mut std::io::sink(), &cancelled) {
-        Ok(ended) => ProbeResult {
-            ok: ended.code == 0,
-            seen: format!("the health command: exit code {}", ended.code),
-        },
+        Ok(ended) => {
+            ProbeResult { ok: ended.code == 0, seen: format!("the health command: exit code {}", ended.code) }
+        }
         Err(e) => ProbeResult { ok: false, seen: format!("the health command: {e}") },
     }
 }
@@ -236,11 +235,15 @@ impl Waiting<'_> {
                     "{name} does not stay up: {} ended with exit code {}",
                     container.name, container.state.exit_code
                 );
-                return Err(failure(message, &format!("its log tells why: `docker logs {}`", container.name)));
+                return Err(failure(
+                    message,
+                    &format!("its log tells why: `docker logs {}`", container.name),
+                ));
             }
         }
         if now >= began + self.service.health.start.0 {
-            let message = format!("{name} did not become healthy within {}: {seen}", self.service.health.start);
+            let message =
+                format!("{name} did not become healthy within {}: {seen}", self.service.health.start);
             return Err(failure(message, "raise `health.start` if it only needs longer"));
         }
         Ok(None)

@@ -21,7 +21,8 @@ pub fn write(at: &Placement<'_>) -> Result<(), EngineError> {
         run: generation.created_by.to_string(),
         date,
     };
-    let refused = |e: switchback_core::compose::ModelError| EngineError::refused(e.to_string(), "see the Compose file");
+    let refused =
+        |e: switchback_core::compose::ModelError| EngineError::refused(e.to_string(), "see the Compose file");
     let text = lock_file(&model, &pins(at)?, &header).map_err(refused)?;
     write_if_other(&at.home.root().join(LOCK_FILE), &text, 0o644)?;
     let env = dot_env(at.home)?;

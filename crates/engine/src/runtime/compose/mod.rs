@@ -73,7 +73,11 @@ impl ComposeRuntime {
     ) -> Result<(), EngineError> {
         let path = home.state().join("build.json");
         crate::home::write_json(&path, model)?;
-        let file = ModelFile { path: path.clone(), project: model.project().to_owned(), project_dir: home.root().to_owned() };
+        let file = ModelFile {
+            path: path.clone(),
+            project: model.project().to_owned(),
+            project_dir: home.root().to_owned(),
+        };
         let result = self.cli.build(&file, &[name.to_string()], BUILD, stage.cancelled);
         // It holds the environment; what is left of it is worth nothing.
         let _ = std::fs::remove_file(&path);
@@ -101,7 +105,8 @@ impl ComposeRuntime {
                     "pull or build it again before Switchback takes the stack over: a rollback needs it",
                 ));
             };
-            let reference = model.service(&name).and_then(|s| s.image()).unwrap_or(&container.image).to_owned();
+            let reference =
+                model.service(&name).and_then(|s| s.image()).unwrap_or(&container.image).to_owned();
             found.insert(name, release::image_ref(&reference, &image));
         }
         Ok(found)
@@ -117,9 +122,10 @@ impl ComposeRuntime {
         for (store, place) in stores {
             let Some(mount) = &mut place.mount else { continue };
             let MountSource::Anonymous { service, target } = &mount.source else { continue };
-            let mounted = all.iter().filter(|(s, _)| s == service.as_str()).find_map(|(_, c)| {
-                c.mounts.iter().find(|m| m.destination == *target && !m.name.is_empty())
-            });
+            let mounted = all
+                .iter()
+                .filter(|(s, _)| s == service.as_str())
+                .find_map(|(_, c)| c.mounts.iter().find(|m| m.destination == *target && !m.name.is_empty()));
             let Some(mounted) = mounted else {
                 return Err(EngineError::refused(
                     format!("stores.{store}: {service} has no volume at {target}"),
@@ -131,11 +137,21 @@ impl ComposeRuntime {
         Ok(())
     }
 
-    fn stores_of(&self, home: &Home, config: &Config, model: &Model) -> Result<BTreeMap<StoreName, StorePlace>, EngineError> {
+    fn stores_of(
+        &self,
+        home: &Home,
+        config: &Config,
+        model: &Model,
+    ) -> Result<BTreeMap<StoreName, StorePlace>, EngineError> {
         let environment = |name: &ServiceName| -> BTreeMap<String, String> {
-            let image = model.service(name).and_then(|s| s.image()).and_then(|i| self.docker.image(i).ok().flatten());
+            let image =
+                model.service(name).and_then(|s| s.image()).and_then(|i| self.docker.image(i).ok().flatten());
             let pairs = image.map(|i| i.env).unwrap_or_default();
-            pairs.iter().filter_map(|e| e.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+            pairs
+                .iter()
+                .filter_map(|e| e.split_once('='))
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect()
         };
         project::stores(home, config, model, &environment)
     }
@@ -206,7 +222,10 @@ impl Runtime for ComposeRuntime {
                 let port = published.iter().find(|p| p.container == container && p.protocol == "tcp");
                 port.and_then(|p| p.published.as_ref()?.parse().ok()).unwrap_or(0)
             };
-            all.insert(name.clone(), service.definition.ports.iter().map(|(n, c)| (n.clone(), host(*c))).collect());
+            all.insert(
+                name.clone(),
+                service.definition.ports.iter().map(|(n, c)| (n.clone(), host(*c))).collect(),
+            );
         }
         Ok(all)
     }
@@ -285,7 +304,11 @@ impl Runtime for ComposeRuntime {
         let began = Instant::now();
         if !service.needs.is_empty() {
             let needed: Vec<&str> = service.needs.iter().map(|n| n.as_str()).collect();
-            let only = UpOptions { services: needed.iter().map(|n| (*n).to_owned()).collect(), limit: UP, ..UpOptions::default() };
+            let only = UpOptions {
+                services: needed.iter().map(|n| (*n).to_owned()).collect(),
+                limit: UP,
+                ..UpOptions::default()
+            };
             self.cli.up(&Self::model_file(at)?, &only, stage.cancelled)?;
             let needed: BTreeMap<ServiceName, Service> =
                 service.needs.iter().map(|n| (n.clone(), services[n].clone())).collect();
@@ -382,7 +405,8 @@ impl Runtime for ComposeRuntime {
     }
 
     fn secrets(&self, at: &Placement<'_>) -> Vec<String> {
-        let mut found = release::kept_model(at.home, &at.instance.release).map(|m| m.secrets()).unwrap_or_default();
+        let mut found =
+            release::kept_model(at.home, &at.instance.release).map(|m| m.secrets()).unwrap_or_default();
         let staged = at.config.staging.env.iter();
         let secret = staged.filter(|(name, _)| switchback_core::workflow::is_secret_name(name));
         found.extend(secret.map(|(_, value)| value.clone()));

@@ -18,8 +18,12 @@ use switchback_core::release::{Mount, MountPlace, MountSource, Server, StorePlac
 pub const LOCK_FILE: &str = "switchback.lock.yaml";
 /// What `docker compose` takes by itself, in its order.
 const DEFAULT_FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
-const OVERRIDES: [&str; 4] =
-    ["compose.override.yaml", "compose.override.yml", "docker-compose.override.yaml", "docker-compose.override.yml"];
+const OVERRIDES: [&str; 4] = [
+    "compose.override.yaml",
+    "compose.override.yml",
+    "docker-compose.override.yaml",
+    "docker-compose.override.yml",
+];
 
 /// The value of a variable in the stack's `.env`; empty if there is none.
 pub fn dot_env(home: &Home) -> Result<String, EngineError> {
@@ -48,7 +52,8 @@ pub fn base_files(home: &Home, config: &Config) -> Result<Vec<String>, EngineErr
         let separator = env_value(&env, "COMPOSE_PATH_SEPARATOR").unwrap_or_else(|| ":".to_owned());
         list.split(&separator).filter(|f| !f.is_empty()).map(str::to_owned).collect()
     } else {
-        let first = |names: &[&str]| names.iter().find(|f| home.root().join(f).is_file()).map(|f| (*f).to_owned());
+        let first =
+            |names: &[&str]| names.iter().find(|f| home.root().join(f).is_file()).map(|f| (*f).to_owned());
         first(&DEFAULT_FILES).into_iter().chain(first(&OVERRIDES)).collect()
     };
     let files: Vec<String> =
@@ -193,7 +198,8 @@ pub fn stores(
 }
 
 fn no_mount(name: &StoreName, what: &str, mounts: &[MountUse]) -> EngineError {
-    let known: BTreeSet<String> = mounts.iter().filter(|m| !m.read_only).map(|m| describe(&m.source)).collect();
+    let known: BTreeSet<String> =
+        mounts.iter().filter(|m| !m.read_only).map(|m| describe(&m.source)).collect();
     EngineError::refused(
         format!("stores.{name}: no service mounts {what}"),
         format!("mounted are: {}", known.into_iter().collect::<Vec<_>>().join(", ")),
@@ -205,11 +211,18 @@ pub fn describe(source: &MountSource) -> String {
     match source {
         MountSource::Volume(key) => format!("the volume {key}"),
         MountSource::Bind(path) => path.clone(),
-        MountSource::Anonymous { service, target } => format!("{target} of {service} (a volume without a name)"),
+        MountSource::Anonymous { service, target } => {
+            format!("{target} of {service} (a volume without a name)")
+        }
     }
 }
 
-fn plain(home: &Home, name: &StoreName, store: &Store, mounts: &[MountUse]) -> Result<StorePlace, EngineError> {
+fn plain(
+    home: &Home,
+    name: &StoreName,
+    store: &Store,
+    mounts: &[MountUse],
+) -> Result<StorePlace, EngineError> {
     let (source, path) = if let Some(key) = &store.volume {
         (MountSource::Volume(key.clone()), store.path.clone())
     } else if let (Some(service), Some(target)) = (&store.service, &store.target) {
@@ -251,7 +264,10 @@ fn postgres(
 ) -> Result<StorePlace, EngineError> {
     let Some(service) = store.service.as_ref().and_then(|s| model.service(s)) else {
         return Err(EngineError::refused(
-            format!("stores.{name}: the Compose file has no service {:?}", store.service.as_ref().map_or("", |s| s.as_str())),
+            format!(
+                "stores.{name}: the Compose file has no service {:?}",
+                store.service.as_ref().map_or("", |s| s.as_str())
+            ),
             "name the service that runs the Postgres server",
         ));
     };
@@ -260,16 +276,19 @@ fn postgres(
     let data = env.get("PGDATA").cloned().unwrap_or_else(|| "/var/lib/postgresql/data".to_owned());
     // The mount that holds PGDATA; images of version 18 keep it below /var/lib/postgresql.
     let own = mounts.iter().filter(|m| m.service == *service.name());
-    let inside = |m: &&MountUse| Path::new(&data).starts_with(&m.target) || Path::new(&m.target).starts_with("/var/lib/postgresql");
+    let inside = |m: &&MountUse| {
+        Path::new(&data).starts_with(&m.target) || Path::new(&m.target).starts_with("/var/lib/postgresql")
+    };
     let mounted = own.filter(inside).max_by_key(|m| m.target.len());
     let (source, target) = match mounted {
         Some(m) => (m.source.clone(), m.target.clone()),
-        None => (
-            MountSource::Anonymous { service: service.name().clone(), target: data.clone() },
-            data.clone(),
-        ),
+        None => {
+            (MountSource::Anonymous { service: service.name().clone(), target: data.clone() }, data.clone())
+        }
     };
-    let path = Path::new(&data).strip_prefix(&target).map_or_else(|_| String::new(), |p| p.to_string_lossy().into_owned());
+    let path = Path::new(&data)
+        .strip_prefix(&target)
+        .map_or_else(|_| String::new(), |p| p.to_string_lossy().into_owned());
     let user = store.user.clone().or_else(|| env.get("POSTGRES_USER").cloned());
     Ok(StorePlace {
         kind: StoreKind::Postgres,
@@ -293,7 +312,9 @@ fn uncovered(
     stores: &BTreeMap<StoreName, StorePlace>,
 ) -> Result<(), EngineError> {
     let shared: Vec<&str> = config.compose.iter().flat_map(|c| &c.shared).map(String::as_str).collect();
-    for mount in mounts.iter().filter(|m| !m.read_only && matches!(m.kind, MountKind::Volume | MountKind::Bind)) {
+    for mount in
+        mounts.iter().filter(|m| !m.read_only && matches!(m.kind, MountKind::Volume | MountKind::Bind))
+    {
         let covered = stores.values().any(|p| p.mount.as_ref().is_some_and(|m| m.source == mount.source));
         let named = match &mount.source {
             MountSource::Volume(key) => shared.contains(&key.as_str()),
@@ -318,7 +339,9 @@ fn uncovered(
                 mount.service,
                 describe(&mount.source)
             ),
-            format!("add a store, `NAME: {store}`; or, if every generation may use the same one, `compose: {{ shared: [{share}] }}`"),
+            format!(
+                "add a store, `NAME: {store}`; or, if every generation may use the same one, `compose: {{ shared: [{share}] }}`"
+            ),
         ));
     }
     Ok(())
@@ -326,7 +349,8 @@ fn uncovered(
 
 /// Host paths that are no data: sockets of the engine and the kernel's file systems.
 fn is_special(path: &str) -> bool {
-    path.ends_with(".sock") || ["/proc", "/sys", "/dev", "/run", "/var/run"].iter().any(|p| Path::new(path).starts_with(p))
+    path.ends_with(".sock")
+        || ["/proc", "/sys", "/dev", "/run", "/var/run"].iter().any(|p| Path::new(path).starts_with(p))
 }
 
 /// Finds where a mount's data lies now, and where clones go that can share its blocks.

@@ -111,7 +111,9 @@ fn config_files(home: &Home, model: &Model) -> Result<BTreeMap<String, PathBuf>,
             bytes += entry.metadata().map_or(0, |m| m.len());
             if bytes > CONFIG_BYTES {
                 return Err(EngineError::refused(
-                    format!("the read-only mount {source} holds more than 16 MiB: that is data, not configuration"),
+                    format!(
+                        "the read-only mount {source} holds more than 16 MiB: that is data, not configuration"
+                    ),
                     "move it out of the stack's folder; read-only mounts from elsewhere are used as they are",
                 ));
             }
@@ -138,8 +140,9 @@ pub fn edits(
     let mut env = dot_env(home)?;
     let mut changed = BTreeMap::new();
     for (service, version) in versions {
-        let edit = set_version(&files, &env, service, version)
-            .map_err(|e| EngineError::refused(e.to_string(), "write the version into the Compose file yourself"))?;
+        let edit = set_version(&files, &env, service, version).map_err(|e| {
+            EngineError::refused(e.to_string(), "write the version into the Compose file yourself")
+        })?;
         match edit {
             Edit::Compose { file, text, .. } => {
                 if let Some(entry) = files.iter_mut().find(|(name, _)| *name == file) {
@@ -213,7 +216,8 @@ pub fn make(
     stage: &Stage<'_>,
 ) -> Result<(Digest, Release), EngineError> {
     let (model, temporary) = desired(runtime, home, config, versions)?;
-    let result = images(runtime, home, &model, stage).and_then(|images| keep(home, config, &Parts { model, images }));
+    let result =
+        images(runtime, home, &model, stage).and_then(|images| keep(home, config, &Parts { model, images }));
     remove_all(&temporary);
     result
 }
@@ -252,7 +256,9 @@ pub fn images(
 
 /// An image as a release names it.
 pub fn image_ref(reference: &str, image: &crate::docker::Image) -> ImageRef {
-    let repository = switchback_core::compose::ImageName::parse(reference).map(|n| n.repository).unwrap_or_default();
-    let digest = image.repo_digests.iter().find(|d| d.split('@').next() == Some(repository.as_str())).cloned();
+    let repository =
+        switchback_core::compose::ImageName::parse(reference).map(|n| n.repository).unwrap_or_default();
+    let digest =
+        image.repo_digests.iter().find(|d| d.split('@').next() == Some(repository.as_str())).cloned();
     ImageRef { reference: reference.to_owned(), id: image.id.clone(), digest }
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 fn below(labels: &BTreeMap<String, String>, dir: &str) -> bool {
     labels.get(DIR_LABEL).is_some_and(|found| {
         let dir = dir.trim_end_matches('/');
-        found.starts_with("staging/") && (dir.is_empty() || found == dir || found.starts_with(&format!("{dir}/")))
+        found.starts_with("staging/")
+            && (dir.is_empty() || found == dir || found.starts_with(&format!("{dir}/")))
     })
 }
 

@@ -33,7 +33,7 @@ impl<'a> Writers<'a> {
         }
         self.guard = Some(ThawGuard::start(&self.ids)?);
         self.since = Some(Instant::now());
-        let frozen = self.each(|docker, id| docker.pause(id));
+        let frozen = self.each(crate::docker::Docker::pause);
         if let Err(e) = frozen {
             self.resume()?;
             return Err(e.into());

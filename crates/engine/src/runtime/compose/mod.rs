@@ -12,7 +12,7 @@ pub mod project;
 mod release;
 mod staging;
 
-pub use containers::{container_of, describe_container, users_of};
+pub use containers::{container_of, describe_container, shown, users_of};
 pub use instance::{
     DIR_LABEL, command_of, config_mounts_of, differences as staging_differences, environment_of,
 };

@@ -33,7 +33,7 @@ impl<'a> Writers<'a> {
         }
         self.guard = Some(ThawGuard::start(&self.ids)?);
         self.since = Some(Instant::now());
-        let frozen = self.each(crate::docker::Docker::pause);
+        let frozen = self.each(freeze);
         if let Err(e) = frozen {
             self.resume()?;
             return Err(e.into());
@@ -69,6 +69,22 @@ impl<'a> Writers<'a> {
                 all.into_iter().map(|h| h.join().unwrap_or(Err(DockerError::Cancelled))).collect();
             done.into_iter().collect()
         })
+    }
+}
+
+/// Tries at freezing one container: a host with much to do sometimes does not manage it at once.
+const FREEZES: u32 = 3;
+
+fn freeze(docker: &Docker, id: &str) -> Result<(), DockerError> {
+    let mut tries = 1;
+    loop {
+        match docker.pause(id) {
+            Err(e) if tries < FREEZES && e.to_string().contains("unable to freeze") => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            other => return other,
+        }
     }
 }
 

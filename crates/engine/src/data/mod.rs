@@ -6,7 +6,7 @@
 mod compose;
 mod local;
 
-pub use compose::ComposeData;
+pub use compose::{ComposeData, MountFacts, PostgresFacts};
 pub use local::LocalData;
 
 use crate::error::EngineError;

@@ -4,10 +4,13 @@
 //! read by helper containers, Postgres through its own server. It must never start a server on production's pristine
 //! data, and never write to a mount that is not scratch.
 
+mod facts;
 mod mounts;
 mod pause;
 mod server;
 mod throwaway;
+
+pub use facts::{MountFacts, PostgresFacts};
 
 use super::{Cost, Data, Work};
 use crate::docker::hands::Hands;
@@ -69,6 +72,12 @@ impl Data for ComposeData {
             }
             // The engine would make a volume that is mounted and does not exist.
             MountPlace::Volume(name) if self.docker.volume(name)?.is_none() => Ok(false),
+            // What this host sees needs no helper; it may not see what belongs to another user.
+            MountPlace::Dir(path)
+                if self.docker.is_local() && Path::new(path).join(&place.path).symlink_metadata().is_ok() =>
+            {
+                Ok(true)
+            }
             _ => Ok(self.hands(at.home)?.exists((mount, &place.path))?),
         }
     }

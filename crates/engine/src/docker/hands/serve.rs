@@ -138,6 +138,7 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
         Request::MakeDir { path, mode, uid, gid } => make_dir(Path::new(&path), mode, uid, gid),
         Request::List { path } => list(Path::new(&path)),
         Request::ReadFile { path, limit } => read_file(Path::new(&path), limit),
+        Request::Survey { path } => json(super::look::survey(Path::new(&path))),
         Request::Remove { root, path, stack } => remove(Path::new(&root), Path::new(&path), stack.as_deref()),
         Request::Mark { path, stack } => mark(Path::new(&path), &stack),
         Request::Marked { path, stack } => {

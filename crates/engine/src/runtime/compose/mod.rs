@@ -7,15 +7,17 @@ mod containers;
 mod health;
 mod instance;
 mod lock;
+mod observe;
 mod preflight;
 pub mod project;
 mod release;
 mod staging;
 
-pub use containers::{container_of, describe_container, users_of};
+pub use containers::{PROJECT, container_of, describe_container, is_one_off, of_project, users_of};
 pub use instance::{
     DIR_LABEL, command_of, config_mounts_of, differences as staging_differences, environment_of,
 };
+pub use lock::drift as lock_drift;
 
 use crate::check::workflow::Endpoint;
 use crate::docker::compose::{ComposeCli, ModelFile, OneShot, UpOptions};
@@ -24,7 +26,7 @@ use crate::error::EngineError;
 use crate::gather;
 use crate::home::Home;
 use crate::ops::Failed;
-use crate::runtime::{Adopted, Migrated, Placement, PreflightFor, ProbeResult, Runtime, Stage};
+use crate::runtime::{Adopted, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage};
 use crate::scratch::Scratch;
 use crate::store::Progress;
 use std::collections::BTreeMap;
@@ -371,6 +373,14 @@ impl Runtime for ComposeRuntime {
         health::probe(self, at, name)
     }
 
+    fn observe(&self, at: &Placement<'_>) -> Result<BTreeMap<ServiceName, Observed>, EngineError> {
+        observe::observe(self, at)
+    }
+
+    fn missing(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
+        observe::missing(&self.docker, at)
+    }
+
     fn restarting(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
         let all = containers::of_project(&self.docker, containers::project(at.instance)?)?;
         let again = all.iter().filter(|(_, c)| c.state.restarting);
@@ -447,6 +457,16 @@ impl Runtime for ComposeRuntime {
 }
 
 impl ComposeRuntime {
+    /// Where a port of a container is reached from here, if it is.
+    pub fn reached(&self, container: &crate::docker::Container, port: u16) -> Option<(String, u16)> {
+        health::address(self, container, port)
+    }
+
+    /// The program that reads Compose files.
+    pub fn compose(&self) -> &ComposeCli {
+        &self.cli
+    }
+
     /// Where the data of production lies; facts for plans.
     pub fn docker(&self) -> &Arc<Docker> {
         &self.docker

@@ -209,6 +209,10 @@ impl Data for LocalData {
         sqlite_value(Path::new(&place.path), sql, values)
     }
 
+    fn end_leftovers(&self, _: &Home) -> Result<(), EngineError> {
+        Ok(()) // work on files ends with the program that does it
+    }
+
     fn discard(&self, _: &Home, _: &Instance, _: &Scratch) -> Result<(), EngineError> {
         Ok(()) // it lies in the instance's folder
     }

@@ -118,6 +118,10 @@ pub trait Data: Send + Sync {
         values: &[Value],
     ) -> Result<Value, String>;
 
+    /// Ends what a killed program left at work on the stack's data. Only for the holder of the stack's lock, before
+    /// it starts work of its own.
+    fn end_leftovers(&self, home: &Home) -> Result<(), EngineError>;
+
     /// Removes the data of a scratch instance that lies outside its folder. The caller holds its [`Scratch`].
     fn discard(&self, home: &Home, instance: &Instance, scratch: &Scratch) -> Result<(), EngineError>;
 

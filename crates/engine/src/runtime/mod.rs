@@ -209,6 +209,9 @@ pub trait Runtime: Send + Sync {
     /// What runs or is left below a folder of the state, in words.
     fn left_below(&self, home: &Home, dir: &str) -> Result<Vec<String>, EngineError>;
 
+    /// Whether what runs the services can be spoken to; if not, why.
+    fn reachable(&self) -> Result<(), EngineError>;
+
     /// Told after production's pointer was moved to this generation.
     fn activated(&self, at: &Placement<'_>) -> Result<(), EngineError>;
 }

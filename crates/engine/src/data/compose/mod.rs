@@ -13,7 +13,7 @@ mod throwaway;
 pub use facts::{MountFacts, PostgresFacts};
 
 use super::{Cost, Data, Work};
-use crate::docker::hands::Hands;
+use crate::docker::hands::{self, Hands};
 use crate::docker::{Docker, helper};
 use crate::error::EngineError;
 use crate::home::Home;
@@ -226,6 +226,10 @@ impl Data for ComposeData {
             }
             StoreKind::Files => Err(format!("the store {store} is not a database")),
         }
+    }
+
+    fn end_leftovers(&self, home: &Home) -> Result<(), EngineError> {
+        Ok(hands::remove_leftovers(&self.docker, &home.id()?).map(drop)?)
     }
 
     fn discard(&self, home: &Home, instance: &Instance, _: &Scratch) -> Result<(), EngineError> {

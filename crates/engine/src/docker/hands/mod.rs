@@ -13,7 +13,7 @@ mod serve;
 mod talk;
 mod wire;
 
-pub use client::{Hands, HandsError, Scratch, ScratchDir};
+pub use client::{Hands, HandsError, Scratch, ScratchDir, remove_leftovers};
 pub use cut::{CutMode, CutPair, CutStats};
 pub use look::Survey;
 pub use serve::{STORE_VERB, serve};

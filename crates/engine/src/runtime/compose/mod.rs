@@ -21,7 +21,7 @@ pub use lock::drift as lock_drift;
 
 use crate::check::workflow::Endpoint;
 use crate::docker::compose::{ComposeCli, ModelFile, OneShot, UpOptions};
-use crate::docker::{Docker, DockerError};
+use crate::docker::{Docker, DockerError, HELPER_LABEL, STACK_LABEL};
 use crate::error::EngineError;
 use crate::gather;
 use crate::home::Home;
@@ -330,6 +330,11 @@ impl Runtime for ComposeRuntime {
             entrypoint: None,
             argv: service.migrate.clone(),
             container: format!("{}-migrate-{name}", containers::project(at.instance)?),
+            // So that the next run ends it if this one is killed.
+            labels: BTreeMap::from([
+                (STACK_LABEL.to_owned(), at.home.id()?),
+                (HELPER_LABEL.to_owned(), "migration".to_owned()),
+            ]),
             log: log.clone(),
             limit: service.migrate_deadline.0,
         };
@@ -449,6 +454,10 @@ impl Runtime for ComposeRuntime {
 
     fn left_below(&self, home: &Home, dir: &str) -> Result<Vec<String>, EngineError> {
         staging::left(&self.docker, home, dir)
+    }
+
+    fn reachable(&self) -> Result<(), EngineError> {
+        Ok(self.docker.ping()?)
     }
 
     fn activated(&self, at: &Placement<'_>) -> Result<(), EngineError> {

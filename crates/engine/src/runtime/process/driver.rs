@@ -292,6 +292,10 @@ impl Runtime for ProcessRuntime {
         Ok(members_below(home, dir)?.iter().map(|p| format!("process {}", p.pid)).collect())
     }
 
+    fn reachable(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     fn activated(&self, _: &Placement<'_>) -> Result<(), EngineError> {
         Ok(())
     }

@@ -4,9 +4,11 @@
 //! read by helper containers, Postgres through its own server. It must never start a server on production's pristine
 //! data, and never write to a mount that is not scratch.
 
+mod ahead;
 mod mounts;
 mod pause;
 mod server;
+mod standby;
 mod throwaway;
 
 use super::{Cost, Data, Work};
@@ -14,7 +16,7 @@ use crate::docker::hands::Hands;
 use crate::docker::{Docker, helper};
 use crate::error::EngineError;
 use crate::home::Home;
-use crate::runtime::Placement;
+use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
 use crate::store::postgres::{self, Amcheck};
 use serde_json::Value;
@@ -85,6 +87,15 @@ impl Data for ComposeData {
         work: &Work<'_>,
     ) -> Result<Output, EngineError> {
         self.copy_ahead(from, to, work)
+    }
+
+    fn forget_precopy(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        stage: &Stage<'_>,
+    ) -> Result<Output, EngineError> {
+        self.forget_standbys(from, to, stage)
     }
 
     fn clone(

@@ -4,7 +4,7 @@ use super::{Cost, Data, Work};
 use crate::check::sql::sqlite_value;
 use crate::error::{EngineError, io};
 use crate::home::{Home, create_dir};
-use crate::runtime::Placement;
+use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
 use crate::store::{self, Source};
 use serde_json::Value;
@@ -66,6 +66,16 @@ impl Data for LocalData {
         _: &Scratch,
         _: &Work<'_>,
     ) -> Result<Output, EngineError> {
+        Ok(Output::default())
+    }
+
+    fn forget_precopy(
+        &self,
+        _: &Placement<'_>,
+        _: &Placement<'_>,
+        stage: &Stage<'_>,
+    ) -> Result<Output, EngineError> {
+        (stage.midway)();
         Ok(Output::default())
     }
 

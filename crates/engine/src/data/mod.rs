@@ -50,6 +50,14 @@ pub trait Data: Send + Sync {
         work: &Work<'_>,
     ) -> Result<Output, EngineError>;
 
+    /// Ends what goes on after a [`Data::precopy`], on either side. Fine if nothing does, and safe to repeat.
+    fn forget_precopy(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        stage: &Stage<'_>,
+    ) -> Result<Output, EngineError>;
+
     /// Clones all stores of one instance into another, cut at one moment.
     fn clone(
         &self,

@@ -5,9 +5,11 @@
 //! data, and never write to a mount that is not scratch.
 
 mod facts;
+mod ahead;
 mod mounts;
 mod pause;
 mod server;
+mod standby;
 mod throwaway;
 
 pub use facts::{MountFacts, PostgresFacts};
@@ -17,7 +19,7 @@ use crate::docker::hands::{self, Hands};
 use crate::docker::{Docker, helper};
 use crate::error::EngineError;
 use crate::home::Home;
-use crate::runtime::Placement;
+use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
 use crate::store::postgres::{self, Amcheck};
 use serde_json::Value;
@@ -94,6 +96,15 @@ impl Data for ComposeData {
         work: &Work<'_>,
     ) -> Result<Output, EngineError> {
         self.copy_ahead(from, to, work)
+    }
+
+    fn forget_precopy(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        stage: &Stage<'_>,
+    ) -> Result<Output, EngineError> {
+        self.forget_standbys(from, to, stage)
     }
 
     fn clone(

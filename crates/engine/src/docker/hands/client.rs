@@ -352,7 +352,8 @@ impl<'a> Hands<'a> {
         }
     }
 
-    /// Makes a folder; fine if it exists. Returns whether it was made. The folder above must exist.
+    /// Makes a folder; fine if it exists. Returns whether it was made. The folder above must exist. The root of an
+    /// empty volume gets owner and mode too.
     pub fn make_dir(&self, at: Below<'_>, mode: u32, (uid, gid): (u32, u32)) -> Result<bool> {
         let mut mounts = Mounts::default();
         let path = mounts.makes(at)?;

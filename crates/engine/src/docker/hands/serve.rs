@@ -264,7 +264,10 @@ fn can_reflink(from: &Path, to: &Path) -> store::Result<Value> {
 fn make_dir(path: &Path, mode: u32, uid: u32, gid: u32) -> store::Result<Value> {
     let made = match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => true,
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => false,
+        // An empty volume is as good as none.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+            is_volume_root(path) && fs::read_dir(path).map_err(io_error("list", path))?.next().is_none()
+        }
         Err(e) => return Err(io_error("create", path)(e)),
     };
     if made {

@@ -138,6 +138,16 @@ impl EngineError {
         Self::Refused { message: message.into(), hint: Some(hint.into()) }
     }
 
+    /// A mistake in what the user wrote, with advice.
+    pub fn misconfigured(
+        file: impl Into<String>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        let hint = Some(hint.into());
+        Self::Config(ConfigError { file: file.into(), line: 0, message: message.into(), hint })
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {

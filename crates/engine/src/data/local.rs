@@ -59,6 +59,10 @@ impl Data for LocalData {
         Ok(cost)
     }
 
+    fn preflight(&self, _: &Placement<'_>, _: &Placement<'_>, _: u64) -> Result<Vec<String>, EngineError> {
+        Ok(Vec::new()) // the state lies beside the data; the runtime looks at its disk
+    }
+
     fn precopy(
         &self,
         _: &Placement<'_>,

@@ -41,6 +41,15 @@ pub trait Data: Send + Sync {
     /// What one clone of all stores takes, and whether blocks can be shared instead.
     fn cost(&self, home: &Home, instance: &Instance) -> Result<Cost, EngineError>;
 
+    /// Confirms that production's data can be cloned faithfully, that there is room where the clones go, and that the
+    /// target can read it: what a person should know.
+    fn preflight(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        need_bytes: u64,
+    ) -> Result<Vec<String>, EngineError>;
+
     /// Copies ahead, while the source is in use, what the clone can then take over.
     fn precopy(
         &self,

@@ -8,6 +8,7 @@ mod facts;
 mod ahead;
 mod mounts;
 mod pause;
+mod preflight;
 mod server;
 mod standby;
 mod throwaway;
@@ -86,6 +87,15 @@ impl Data for ComposeData {
 
     fn cost(&self, home: &Home, instance: &Instance) -> Result<Cost, EngineError> {
         self.measure(home, instance)
+    }
+
+    fn preflight(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        need_bytes: u64,
+    ) -> Result<Vec<String>, EngineError> {
+        preflight::preflight(self, from, to, need_bytes)
     }
 
     fn precopy(

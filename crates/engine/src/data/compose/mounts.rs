@@ -37,7 +37,7 @@ pub fn base_of(mount: &MountPlace) -> MountPlace {
 }
 
 /// The mounts of an instance, each once, with the stores on it.
-fn mounts(instance: &Instance) -> BTreeMap<Mount, Vec<StoreName>> {
+pub(super) fn mounts(instance: &Instance) -> BTreeMap<Mount, Vec<StoreName>> {
     let mut found: BTreeMap<Mount, Vec<StoreName>> = BTreeMap::new();
     for (name, place) in &instance.stores {
         if let Some(mount) = &place.mount {

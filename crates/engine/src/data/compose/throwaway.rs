@@ -89,7 +89,7 @@ impl<'a> Throwaway<'a> {
             let Err(why) = answer else { return Ok(()) };
             let running = self.docker.inspect(&self.id)?.is_some_and(|c| c.state.running);
             // A role that may not log in will not become able to by waiting.
-            let refused = matches!(why.sqlstate(), Some("28P01" | "28000" | "42501" | "3D000"));
+            let refused = why.is_denied() || matches!(why.sqlstate(), Some("42501" | "3D000"));
             if !running || refused || began.elapsed() > READY {
                 let log = self.docker.logs_tail(&self.id, 15).unwrap_or_default();
                 return Err(EngineError::refused(

@@ -249,7 +249,7 @@ fn commands_in_the_documentation_exist() {
             while words.next_if(|w| *w == "-C").is_some() {
                 words.next();
             }
-            let Some(command) = words.next() else { continue };
+            let Some(command) = words.next().filter(|w| w.is_ascii()) else { continue };
             if command.starts_with("--") {
                 assert!(global.contains(command), "{page}: switchback {command}");
                 continue;

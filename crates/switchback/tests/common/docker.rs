@@ -15,9 +15,9 @@ pub const HUB_TOKEN: &str = "token-of-the-tests-7c1e";
 /// The key that the webhook of the n8n example asks for.
 pub const ORDER_KEY: &str = "order-key-of-the-tests-41";
 /// Of every database: with signs that have a meaning in URLs, YAML and shells.
-const DB_PASSWORD: &str = "pass:w@rd/of%the-tests";
+pub const DB_PASSWORD: &str = "pass:w@rd/of%the-tests";
 /// On objects that a test makes beside its project; the value is the project.
-const LABEL: &str = "dev.switchback.test";
+pub const LABEL: &str = "dev.switchback.test";
 
 /// The stacks there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,10 @@ pub enum Example {
     N8n,
     /// tests/upgrade-infrastructure/stacks/bank: small and quick; SQLite and files that belong together.
     Bank,
+    /// tests/upgrade-infrastructure/stacks/exchange: the bank and PostgreSQL in folders of the host, named by DATA_DIR.
+    Exchange,
+    /// tests/upgrade-infrastructure/stacks/crowded: the bank with all that collides with a second copy.
+    Crowded,
 }
 
 impl Example {
@@ -37,6 +41,8 @@ impl Example {
             Self::JupyterHub => "examples/compose-jupyterhub",
             Self::N8n => "examples/compose-n8n",
             Self::Bank => "tests/upgrade-infrastructure/stacks/bank",
+            Self::Exchange => "tests/upgrade-infrastructure/stacks/exchange",
+            Self::Crowded => "tests/upgrade-infrastructure/stacks/crowded",
         })
     }
 
@@ -45,6 +51,8 @@ impl Example {
             Self::JupyterHub => &["sbt/postgres:15", "sbt/jupyterhub:3.1.1", "sbt/jupyterhub:5.4.6"],
             Self::N8n => &["sbt/postgres:15", "sbt/n8n:1.71.3", "sbt/n8n:2.8.4"],
             Self::Bank => &["sbt/bank:1", "sbt/bank:2"],
+            Self::Exchange => &["sbt/postgres:15", "sbt/bank:1", "sbt/bank:2"],
+            Self::Crowded => &["sbt/python:3.11", "sbt/bank:1", "sbt/bank:2"],
         }
     }
 
@@ -53,7 +61,7 @@ impl Example {
         match self {
             Self::JupyterHub => "hub",
             Self::N8n => "n8n",
-            Self::Bank => "bank",
+            Self::Bank | Self::Exchange | Self::Crowded => "bank",
         }
     }
 
@@ -62,7 +70,7 @@ impl Example {
         match self {
             Self::JupyterHub => "HUB_PORT",
             Self::N8n => "N8N_PORT",
-            Self::Bank => "BANK_PORT",
+            Self::Bank | Self::Exchange | Self::Crowded => "BANK_PORT",
         }
     }
 
@@ -71,7 +79,7 @@ impl Example {
         match self {
             Self::JupyterHub => "JHUB_VERSION",
             Self::N8n => "N8N_VERSION",
-            Self::Bank => "BANK_VERSION",
+            Self::Bank | Self::Exchange | Self::Crowded => "BANK_VERSION",
         }
     }
 
@@ -80,7 +88,8 @@ impl Example {
         match self {
             Self::JupyterHub => "hub",
             Self::N8n => "n8n",
-            Self::Bank => panic!("the bank has no PostgreSQL"),
+            Self::Exchange => "exchange",
+            Self::Bank | Self::Crowded => panic!("the bank has no PostgreSQL"),
         }
     }
 }
@@ -90,7 +99,7 @@ pub fn docker(args: &[&str]) -> Ran {
     ran(&Command::new("docker").args(args).stdin(Stdio::null()).output().expect("docker is installed"))
 }
 
-fn ran(output: &Output) -> Ran {
+pub fn ran(output: &Output) -> Ran {
     Ran {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -137,7 +146,7 @@ pub struct Stack {
 }
 
 /// A port below the ephemeral range and away from the other tests' ports.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let mut candidate = 30_000 + (std::process::id().wrapping_mul(7) % 2_500) as u16;
     loop {
         if std::net::TcpListener::bind(("127.0.0.1", candidate)).is_ok() {
@@ -355,7 +364,7 @@ impl Stack {
     }
 }
 
-fn accounting() -> PathBuf {
+pub fn accounting() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/upgrade-infrastructure/accounting")
         .canonicalize()

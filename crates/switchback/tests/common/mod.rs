@@ -3,6 +3,7 @@
 
 pub mod applications;
 pub mod docker;
+pub mod upgrade;
 
 use assistant::{PlaceProgram, ReleaseKind};
 use serde_json::Value;

@@ -19,7 +19,7 @@ use crate::scratch::Scratch;
 use crate::store::postgres::{self, Amcheck};
 use serde_json::Value;
 use server::Server;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
@@ -30,13 +30,20 @@ use switchback_core::release::{Instance, MountPlace, StorePlace};
 /// Data that the engine's containers can reach.
 pub struct ComposeData {
     docker: Arc<Docker>,
+    /// What helpers and guards are made of.
+    program: PathBuf,
     helper: OnceLock<String>,
 }
 
 impl ComposeData {
     /// The data on an engine.
     pub fn new(docker: Arc<Docker>) -> Self {
-        Self { docker, helper: OnceLock::new() }
+        Self::of_program(docker, helper::this_program())
+    }
+
+    /// The same, where the caller is not `switchback` itself: helpers and guards are made of the program at this path.
+    pub fn of_program(docker: Arc<Docker>, program: PathBuf) -> Self {
+        Self { docker, program, helper: OnceLock::new() }
     }
 
     /// Helper containers for a stack.
@@ -44,7 +51,7 @@ impl ComposeData {
         let image = match self.helper.get() {
             Some(image) => image,
             None => {
-                let image = helper::ensure(&self.docker, &helper::this_program())?;
+                let image = helper::ensure(&self.docker, &self.program)?;
                 self.helper.get_or_init(|| image)
             }
         };

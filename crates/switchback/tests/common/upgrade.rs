@@ -11,6 +11,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use switchback_core::journal::Event;
+use switchback_engine::journal::Journal;
 
 /// A switchback command on the stack, with its own environment.
 pub fn command(stack: &Stack, args: &[&str], env: &[(&str, &str)]) -> Command {
@@ -48,6 +50,14 @@ pub fn status(stack: &Stack) -> Value {
 #[track_caller]
 pub fn report(stack: &Stack) -> Value {
     stack.run(&["report", "--json"]).expect(0).json()
+}
+
+/// Whether the unfinished run has begun a step.
+pub fn has_begun(stack: &Stack, step: &str) -> bool {
+    let Ok(Some(journal)) = Journal::open_read(&state(stack).join("journal.db")) else { return false };
+    let Some(run) = journal.unfinished().expect("reads").pop() else { return false };
+    let (_, _, records) = journal.load(&run).expect("reads");
+    records.iter().any(|r| matches!(&r.event, Event::Started { step: s, .. } if s.as_str() == step))
 }
 
 /// The generation that production's pointer names.

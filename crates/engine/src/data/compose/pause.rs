@@ -47,7 +47,7 @@ impl<'a> Writers<'a> {
             tries += 1;
             self.guard = Some(ThawGuard::start(self.program, &self.ids)?);
             self.since = Some(Instant::now());
-            let Err(e) = self.each(|docker, id| docker.pause(id)) else { return Ok(()) };
+            let Err(e) = self.each(crate::docker::Docker::pause) else { return Ok(()) };
             self.resume()?;
             if tries == FREEZE_TRIES || !may_freeze_later(&e) {
                 return Err(e.into());

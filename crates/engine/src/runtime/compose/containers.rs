@@ -168,7 +168,7 @@ const JOB_HINT: &str = " (if it is a job that ends, let a service depend on it w
 /// Services that do their work and end: others wait for their completion.
 pub fn jobs(at: &Placement<'_>) -> Result<BTreeSet<ServiceName>, EngineError> {
     let model = super::release::kept_model(at.home, &at.instance.release)?;
-    let needed = model.services().flat_map(|s| s.depends_on());
+    let needed = model.services().flat_map(switchback_core::compose::Service::depends_on);
     Ok(needed
         .filter(|d| d.condition == "service_completed_successfully")
         .filter_map(|d| ServiceName::new(&d.service).ok())
@@ -277,8 +277,7 @@ fn stop_one(
         Err(e) => return Err(e),
     }
     let deadline = Instant::now() + ENGINE_MARGIN;
-    loop {
-        let Some(now) = docker.inspect(&container.id)? else { break };
+    while let Some(now) = docker.inspect(&container.id)? {
         if !now.state.running && !now.state.restarting {
             let killed = killed_before(&now) && grace.is_some_and(|g| began.elapsed() >= g);
             return Ok(ServiceTimes {

@@ -110,13 +110,21 @@ pub fn model(at: &Placement<'_>) -> Result<Model, EngineError> {
 /// The environment of a service in the release's model.
 pub fn environment_of(at: &Placement<'_>, service: &ServiceName) -> BTreeMap<String, String> {
     let model = kept_model(at.home, &at.instance.release).ok();
-    model.as_ref().and_then(|m| m.service(service)).map(|s| s.environment()).unwrap_or_default()
+    model
+        .as_ref()
+        .and_then(|m| m.service(service))
+        .map(switchback_core::compose::Service::environment)
+        .unwrap_or_default()
 }
 
 /// The command of a service in the release's model; empty where the image's is meant.
 pub fn command_of(at: &Placement<'_>, service: &ServiceName) -> Vec<String> {
     let model = kept_model(at.home, &at.instance.release).ok();
-    model.as_ref().and_then(|m| m.service(service)).map(|s| s.command()).unwrap_or_default()
+    model
+        .as_ref()
+        .and_then(|m| m.service(service))
+        .map(switchback_core::compose::Service::command)
+        .unwrap_or_default()
 }
 
 /// The read-only configuration that a service mounts, from the release's own copy.

@@ -105,8 +105,11 @@ impl ComposeRuntime {
                     "pull or build it again before Switchback takes the stack over: a rollback needs it",
                 ));
             };
-            let reference =
-                model.service(&name).and_then(|s| s.image()).unwrap_or(&container.image).to_owned();
+            let reference = model
+                .service(&name)
+                .and_then(switchback_core::compose::Service::image)
+                .unwrap_or(&container.image)
+                .to_owned();
             found.insert(name, release::image_ref(&reference, &image));
         }
         Ok(found)
@@ -144,8 +147,10 @@ impl ComposeRuntime {
         model: &Model,
     ) -> Result<BTreeMap<StoreName, StorePlace>, EngineError> {
         let environment = |name: &ServiceName| -> BTreeMap<String, String> {
-            let image =
-                model.service(name).and_then(|s| s.image()).and_then(|i| self.docker.image(i).ok().flatten());
+            let image = model
+                .service(name)
+                .and_then(switchback_core::compose::Service::image)
+                .and_then(|i| self.docker.image(i).ok().flatten());
             let pairs = image.map(|i| i.env).unwrap_or_default();
             pairs
                 .iter()
@@ -217,7 +222,8 @@ impl Runtime for ComposeRuntime {
         let model = release::kept_model(home, &release.0)?;
         let mut all = BTreeMap::new();
         for (name, service) in &release.1.services {
-            let published = model.service(name).map(|s| s.ports()).unwrap_or_default();
+            let published =
+                model.service(name).map(switchback_core::compose::Service::ports).unwrap_or_default();
             let host = |container: u16| {
                 let port = published.iter().find(|p| p.container == container && p.protocol == "tcp");
                 port.and_then(|p| p.published.as_ref()?.parse().ok()).unwrap_or(0)
@@ -303,7 +309,8 @@ impl Runtime for ComposeRuntime {
         // Services that it needs run for the migration, as they will for the service.
         let began = Instant::now();
         if !service.needs.is_empty() {
-            let needed: Vec<&str> = service.needs.iter().map(|n| n.as_str()).collect();
+            let needed: Vec<&str> =
+                service.needs.iter().map(switchback_core::ids::ServiceName::as_str).collect();
             let only = UpOptions {
                 services: needed.iter().map(|n| (*n).to_owned()).collect(),
                 limit: UP,

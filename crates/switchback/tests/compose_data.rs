@@ -113,10 +113,27 @@ impl Writers {
         let script = "n=0; while :; do n=$((n+1)); \
                       psql -XqAt -c \"insert into bank.notes values ($n)\" && echo $n >> /notes/known; sleep 0.05; done";
         let output = Command::new("docker")
-            .args(["run", "-d", "--init", "--name", &container, "--label", &format!("{LABEL}={}", stack.project)])
+            .args([
+                "run",
+                "-d",
+                "--init",
+                "--name",
+                &container,
+                "--label",
+                &format!("{LABEL}={}", stack.project),
+            ])
             .args(["--network", &format!("{}_default", stack.project)])
             .args(["-v", &format!("{}:/notes", notes.path().display())])
-            .args(["-e", "PGPASSWORD", "-e", "PGHOST=db", "-e", "PGCONNECT_TIMEOUT=2", "-e", "PGUSER=exchange"])
+            .args([
+                "-e",
+                "PGPASSWORD",
+                "-e",
+                "PGHOST=db",
+                "-e",
+                "PGCONNECT_TIMEOUT=2",
+                "-e",
+                "PGUSER=exchange",
+            ])
             .args(["-e", "PGDATABASE=exchange", "--entrypoint", "sh", "sbt/postgres:15", "-c", script])
             .env("PGPASSWORD", DB_PASSWORD)
             .output()
@@ -236,7 +253,10 @@ fn upgraded_under_load(place: &Path, shared: bool) {
     }
 
     stack.run(&["rollback", "--yes"]).expect(0);
-    eprintln!("MEASURED exchange: down {} ms by the rollback", report(stack)["times"]["rollback_downtime_ms"]);
+    eprintln!(
+        "MEASURED exchange: down {} ms by the rollback",
+        report(stack)["times"]["rollback_downtime_ms"]
+    );
     assert_eq!(generation(stack), 1);
     writers.wait_for(stack, 10);
     let (transfers, notes) = writers.stop();
@@ -244,13 +264,18 @@ fn upgraded_under_load(place: &Path, shared: bool) {
     // The bank's numbers begin again where generation 1 stopped: a transfer after the rollback may have the number
     // of one after the promotion. Notes have their own.
     let export = exported(stack, 2, "db");
-    let later = export.iter().find(|(file, _)| file.contains("notes")).map(|(_, rows)| keys(rows)).expect("notes");
+    let later =
+        export.iter().find(|(file, _)| file.contains("notes")).map(|(_, rows)| keys(rows)).expect("notes");
     let here: BTreeSet<u64> =
         stack.psql("select id from bank.notes").lines().map(|l| l.parse().expect("a number")).collect();
     let lost: Vec<&u64> = notes.iter().filter(|n| !later.contains(n) && !here.contains(n)).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?} of {}", notes.len());
     assert!(later.len() >= 20, "{} notes in the export", later.len());
-    assert_eq!(later.intersection(&here).count(), 0, "notes of the generation that was left are in the older one");
+    assert_eq!(
+        later.intersection(&here).count(),
+        0,
+        "notes of the generation that was left are in the older one"
+    );
     let exported_transfers = keys(&exported(stack, 2, "books")["transfers.jsonl"]);
     let most = stack.bank()["transfers"].as_u64().expect("a number");
     let lost: Vec<&u64> =
@@ -345,7 +370,8 @@ fn cut_without_tearing(place: &Path, shared: bool, times: u32) {
 #[track_caller]
 fn clone_of(folder: &Path, begins: &str) -> PathBuf {
     let all: Vec<PathBuf> = fs::read_dir(folder).expect("lists").map(|e| e.expect("lists").path()).collect();
-    let mut found = all.iter().filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(begins)));
+    let mut found =
+        all.iter().filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(begins)));
     found.next().unwrap_or_else(|| panic!("no {begins} in {all:?}")).clone()
 }
 

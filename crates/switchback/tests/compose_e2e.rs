@@ -5,8 +5,8 @@ mod common;
 
 use common::docker::{DB_PASSWORD, Example, HUB_TOKEN, Stack, docker, free_port};
 use common::upgrade::{
-    Bystander, assert_no_secret_is_told, assert_same_tree, containers, derived_image, exported,
-    generation, has_begun, mountpoint, report, staging_left, start, state, status, tree, wait_for_rollback,
+    Bystander, assert_no_secret_is_told, assert_same_tree, containers, derived_image, exported, generation,
+    has_begun, mountpoint, report, staging_left, start, state, status, tree, wait_for_rollback,
 };
 use serde_json::Value;
 use std::fs;
@@ -23,7 +23,9 @@ fn breaking(kind: &str) -> String {
         // `bank.py migrate` knows no way to 3.
         "lost" => "FROM sbt/bank:1\nENV BANK_RELEASE=3\n",
         // Good at first; then nothing answers, and the container runs on.
-        "later" => "FROM sbt/bank:2\nCMD [\"sh\", \"-c\", \"timeout 12 python3 /app/bank.py; sleep 86400\"]\n",
+        "later" => {
+            "FROM sbt/bank:2\nCMD [\"sh\", \"-c\", \"timeout 12 python3 /app/bank.py; sleep 86400\"]\n"
+        }
         other => panic!("{other}"),
     };
     derived_image(&format!("sbt/bank:{version}"), how);
@@ -33,6 +35,9 @@ fn breaking(kind: &str) -> String {
 /// A bank that runs and is known to Switchback.
 fn bank() -> Stack {
     let stack = Stack::compose(Example::Bank);
+    // For a machine that does other things as well.
+    stack.edit("switchback.yaml", "start: 20s", "start: 90s");
+    stack.edit("compose.yaml", "timeout: 3s", "timeout: 10s");
     stack.up();
     for _ in 0..5 {
         stack.transfer();
@@ -65,6 +70,9 @@ fn assert_plain_compose_changes_nothing(stack: &Stack) {
 fn jupyterhub_is_upgraded_and_rolled_back_exactly_and_nothing_else_is_touched() {
     let stack = Stack::compose(Example::JupyterHub);
     stack.edit("switchback.yaml", "watch: 20s, every: 2s", "watch: 5s, every: 1s");
+    // For a machine that does other things as well.
+    stack.edit("switchback.yaml", "start: 90s", "start: 4m");
+    stack.edit("compose.yaml", "timeout: 3s", "timeout: 20s");
     stack.up();
     stack.seed(&["--users", "20", "--groups", "3"]);
     let bystander = Bystander::start(&stack);
@@ -219,7 +227,8 @@ fn the_bank_is_upgraded_and_rolled_back_and_upgraded_again() {
 #[test]
 fn releases_that_break_do_not_pass_the_rehearsal_and_are_undone_where_they_are_promoted() {
     let stack = bank();
-    stack.edit("switchback.yaml", "start: 20s", "start: 6s");
+    // Of the new releases; the old one keeps its own.
+    stack.edit("switchback.yaml", "start: 90s", "start: 12s");
     let before = stack.bank();
     for (kind, reason) in [("mute", "healthy"), ("lost", "migrat")] {
         let version = format!("bank={}", breaking(kind));
@@ -297,6 +306,8 @@ fn ctrl_c_in_a_rehearsal_and_in_a_promotion_leaves_what_resume_goes_on_with() {
 fn a_rehearsal_killed_while_production_is_paused_lets_it_go_on_within_seconds() {
     let stack = bank();
     stack.set("BANK_RATE", "20");
+    // Copies make no transfers of their own accord: what a migration changes is seen then.
+    stack.edit("switchback.yaml", "\nrollback:", "\nstaging: { env: { BANK_RATE: \"0\" } }\n\nrollback:");
     stack.docker_compose(&["up", "-d", "--wait"]).expect(0);
     let running = containers(&stack);
     let fault = [("SWITCHBACK_FAULT", "do:snapshot:during")];
@@ -356,7 +367,8 @@ fn a_stack_that_collides_with_every_copy_is_rehearsed_beside_production_and_upgr
     assert!(!report(&stack)["certificate"].is_null());
     assert_eq!(containers(&stack), running, "a rehearsal restarted production");
     assert_eq!(staging_left(&stack), Vec::<String>::new());
-    let members = docker(&["network", "inspect", "--format", "{{len .Containers}}", &outside]).expect(0).stdout;
+    let members =
+        docker(&["network", "inspect", "--format", "{{len .Containers}}", &outside]).expect(0).stdout;
     assert_eq!(members.trim(), "1", "a copy joined production's network");
 
     let books = stack.bank();
@@ -384,5 +396,4 @@ fn a_stack_that_collides_with_every_copy_is_rehearsed_beside_production_and_upgr
     assert!(kept.is_dir(), "{} is missing", kept.display());
     assert_eq!(staging_left(&stack), Vec::<String>::new());
     assert_no_secret_is_told(&stack, &["combination-of-the-vault-9931"]);
-
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use switchback_core::journal::Event;
+use switchback_engine::home::Home;
 use switchback_engine::journal::Journal;
 
 /// A switchback command on the stack, with its own environment.
@@ -37,8 +38,11 @@ pub fn state(stack: &Stack) -> PathBuf {
 }
 
 /// The stack's id, which is on everything that Switchback makes for it.
+#[track_caller]
 pub fn id(stack: &Stack) -> String {
-    fs::read_to_string(state(stack).join("id")).expect("the stack has an id").trim().to_owned()
+    let id = Home::open(&stack.root).and_then(|home| home.id()).expect("reads");
+    assert_ne!(id, "unborn", "the stack is not known to Switchback yet");
+    id
 }
 
 #[track_caller]
@@ -69,7 +73,8 @@ pub fn generation(stack: &Stack) -> u64 {
 /// What staging environments and helpers of the stack left in the engine, and folders of staging.
 pub fn staging_left(stack: &Stack) -> Vec<String> {
     let label = format!("label=dev.switchback.stack={}", id(stack));
-    let format = "{{.ID}} {{.Names}} {{.Label \"dev.switchback.instance\"}} {{.Label \"dev.switchback.helper\"}}";
+    let format =
+        "{{.ID}} {{.Names}} {{.Label \"dev.switchback.instance\"}} {{.Label \"dev.switchback.helper\"}}";
     let mut found: Vec<String> = docker(&["ps", "-a", "--filter", &label, "--format", format])
         .expect(0)
         .stdout
@@ -90,8 +95,7 @@ pub fn staging_left(stack: &Stack) -> Vec<String> {
 pub fn containers(stack: &Stack) -> BTreeMap<String, (String, String)> {
     let filter = format!("label=com.docker.compose.project={}", stack.project);
     let ids = docker(&["ps", "-aq", "--no-trunc", "--filter", &filter]).expect(0).stdout;
-    let format =
-        "{{index .Config.Labels \"com.docker.compose.service\"}} {{.Id}} {{.State.StartedAt}} {{.State.Status}}";
+    let format = "{{index .Config.Labels \"com.docker.compose.service\"}} {{.Id}} {{.State.StartedAt}} {{.State.Status}}";
     ids.lines()
         .map(|id| {
             let line = docker(&["inspect", "--format", format, id]).expect(0).stdout;
@@ -207,7 +211,8 @@ impl Bystander {
     #[track_caller]
     pub fn start(stack: &Stack) -> Self {
         let name = format!("{}-bystander", stack.project);
-        let label = ["--label", "com.docker.compose.project=bystander", "--label", "dev.switchback.stack=of-another"];
+        let label =
+            ["--label", "com.docker.compose.project=bystander", "--label", "dev.switchback.stack=of-another"];
         let run = |args: &[&[&str]]| docker(&args.concat()).expect(0).stdout;
         run(&[&["volume", "create"], &label, &[&name]]);
         run(&[&["network", "create"], &label, &[&name]]);
@@ -280,9 +285,10 @@ pub fn assert_no_secret_is_told(stack: &Stack, secrets: &[&str]) {
         let own = argv.contains("switchback") || argv.contains("docker");
         assert!(!own || told(argv.as_bytes()).is_none(), "process {pid} has a secret in its arguments");
     }
-    for label in
-        [format!("com.docker.compose.project={}", stack.project), format!("dev.switchback.stack={}", id(stack))]
-    {
+    for label in [
+        format!("com.docker.compose.project={}", stack.project),
+        format!("dev.switchback.stack={}", id(stack)),
+    ] {
         let ids = docker(&["ps", "-aq", "--filter", &format!("label={label}")]).expect(0).stdout;
         for id in ids.lines() {
             let format = "{{json .Path}}{{json .Args}}{{json .Config.Cmd}}{{json .Config.Entrypoint}}{{json .Config.Labels}}";

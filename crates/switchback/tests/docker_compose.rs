@@ -82,6 +82,7 @@ impl<'a> Project<'a> {
 
     fn shot(&self, script: &str, log: &Path) -> OneShot {
         OneShot {
+            labels: BTreeMap::new(),
             service: "web".into(),
             entrypoint: None,
             argv: vec!["sh".into(), "-c".into(), script.into()],

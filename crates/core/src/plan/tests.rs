@@ -44,6 +44,7 @@ pub(crate) fn promote_plan() -> Plan {
         target_ports: instance(1, "1").ports,
         migrate: vec![service("app")],
         edit: Default::default(),
+        precopy: false,
         cheap_base: true,
         need_bytes: 0,
         budget_ms: 300_000,

@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -94,9 +95,25 @@ impl Example {
     }
 }
 
+/// Another engine than the usual one, for this whole process.
+static ENGINE: OnceLock<String> = OnceLock::new();
+
+/// Has everything here use another engine: its address, as in `DOCKER_HOST`. Before anything else.
+pub fn use_engine(host: &str) {
+    assert_eq!(ENGINE.get_or_init(|| host.to_owned()), host, "one engine per process");
+}
+
+fn program(name: &str) -> Command {
+    let mut command = Command::new(name);
+    if let Some(host) = ENGINE.get() {
+        command.env("DOCKER_HOST", host);
+    }
+    command
+}
+
 /// Runs docker; its streams and exit code.
 pub fn docker(args: &[&str]) -> Ran {
-    ran(&Command::new("docker").args(args).stdin(Stdio::null()).output().expect("docker is installed"))
+    ran(&program("docker").args(args).stdin(Stdio::null()).output().expect("docker is installed"))
 }
 
 pub fn ran(output: &Output) -> Ran {
@@ -111,7 +128,7 @@ pub fn ran(output: &Output) -> Ran {
 #[track_caller]
 pub fn need(images: &[&str]) {
     let hint = "scripts/test prepares it, or scripts/lib/engine.sh";
-    match Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]).output() {
+    match program("docker").args(["version", "--format", "{{.Server.Version}}"]).output() {
         Err(e) => panic!("docker cannot be run ({e}); {hint}"),
         Ok(o) => assert!(
             o.status.success(),
@@ -229,16 +246,27 @@ impl Stack {
         fs::write(&path, text.replace(from, to)).expect("writes");
     }
 
+    /// Switchback on the stack, not yet run.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = program(PROGRAM);
+        command.arg("-C").arg(&self.root).args(args).env("NO_COLOR", "1").env_remove("SWITCHBACK_FAULT");
+        command.stdin(Stdio::null());
+        command
+    }
+
     /// Runs switchback on the stack.
     pub fn run(&self, args: &[&str]) -> Ran {
-        let mut command = Command::new(PROGRAM);
-        command.arg("-C").arg(&self.root).args(args).env("NO_COLOR", "1").env_remove("SWITCHBACK_FAULT");
-        ran(&command.stdin(Stdio::null()).output().expect("runs"))
+        self.run_with(args, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Ran {
+        ran(&self.command(args).envs(env.iter().copied()).output().expect("runs"))
     }
 
     /// Runs `docker compose` in the stack's folder, as its owner does.
     pub fn docker_compose(&self, args: &[&str]) -> Ran {
-        let mut command = Command::new("docker");
+        let mut command = program("docker");
         command.arg("compose").args(args).current_dir(&self.root).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("COMPOSE_") {
@@ -341,7 +369,7 @@ impl Stack {
         let label = format!("{LABEL}={}", self.project);
         let mount = format!("{}:/accounting:ro", accounting().display());
         // The password through docker's own environment, not its arguments.
-        let output = Command::new("docker")
+        let output = program("docker")
             .args(["run", "-d", "--init", "--name", &name, "--label", &label, "--network", &network])
             .args(["-v", &mount, "-e", "PGPASSWORD", "-e", "PGHOST=db", "-e", "PGCONNECT_TIMEOUT=2"])
             .args(["-e", &format!("PGUSER={database}"), "-e", &format!("PGDATABASE={database}")])

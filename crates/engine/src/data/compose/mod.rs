@@ -4,17 +4,23 @@
 //! read by helper containers, Postgres through its own server. It must never start a server on production's pristine
 //! data, and never write to a mount that is not scratch.
 
+mod facts;
+mod ahead;
 mod mounts;
 mod pause;
+mod preflight;
 mod server;
+mod standby;
 mod throwaway;
 
+pub use facts::{MountFacts, PostgresFacts};
+
 use super::{Cost, Data, Work};
-use crate::docker::hands::Hands;
+use crate::docker::hands::{self, Hands};
 use crate::docker::{Docker, helper};
 use crate::error::EngineError;
 use crate::home::Home;
-use crate::runtime::Placement;
+use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
 use crate::store::postgres::{self, Amcheck};
 use serde_json::Value;
@@ -76,12 +82,27 @@ impl Data for ComposeData {
             }
             // The engine would make a volume that is mounted and does not exist.
             MountPlace::Volume(name) if self.docker.volume(name)?.is_none() => Ok(false),
+            // What this host sees needs no helper; it may not see what belongs to another user.
+            MountPlace::Dir(path)
+                if self.docker.is_local() && Path::new(path).join(&place.path).symlink_metadata().is_ok() =>
+            {
+                Ok(true)
+            }
             _ => Ok(self.hands(at.home)?.exists((mount, &place.path))?),
         }
     }
 
     fn cost(&self, home: &Home, instance: &Instance) -> Result<Cost, EngineError> {
         self.measure(home, instance)
+    }
+
+    fn preflight(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        need_bytes: u64,
+    ) -> Result<Vec<String>, EngineError> {
+        preflight::preflight(self, from, to, need_bytes)
     }
 
     fn precopy(
@@ -92,6 +113,15 @@ impl Data for ComposeData {
         work: &Work<'_>,
     ) -> Result<Output, EngineError> {
         self.copy_ahead(from, to, work)
+    }
+
+    fn forget_precopy(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        stage: &Stage<'_>,
+    ) -> Result<Output, EngineError> {
+        self.forget_standbys(from, to, stage)
     }
 
     fn clone(
@@ -224,6 +254,10 @@ impl Data for ComposeData {
             }
             StoreKind::Files => Err(format!("the store {store} is not a database")),
         }
+    }
+
+    fn end_leftovers(&self, home: &Home) -> Result<(), EngineError> {
+        Ok(hands::remove_leftovers(&self.docker, &home.id()?).map(drop)?)
     }
 
     fn discard(&self, home: &Home, instance: &Instance, _: &Scratch) -> Result<(), EngineError> {

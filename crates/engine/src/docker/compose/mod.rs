@@ -8,6 +8,7 @@ mod output;
 use super::{Docker, DockerError};
 use crate::exec::{self, Exec, Inherit, Leftovers, Output, Sink};
 use output::{PrivateDir, failed, keep_log};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
@@ -99,6 +100,8 @@ pub struct OneShot {
     pub argv: Vec<String>,
     /// Name of the container; one that a killed run left is replaced.
     pub container: String,
+    /// Labels of the container, besides those of the service.
+    pub labels: BTreeMap<String, String>,
     /// File that gets the output, redacted.
     pub log: PathBuf,
     /// Limit on the whole call.
@@ -395,6 +398,7 @@ impl ComposeCli {
         remove_leftover(docker, model, container)?;
         let mut arguments = self.of_model(model)?;
         arguments.extend(["run", "--rm", "--no-deps", "-T", "--name", container].map(OsString::from));
+        arguments.extend(shot.labels.iter().map(|(name, value)| format!("--label={name}={value}").into()));
         if let Some(entrypoint) = &shot.entrypoint {
             arguments.push(format!("--entrypoint={entrypoint}").into());
         }

@@ -4,8 +4,8 @@
 //! read by helper containers, Postgres through its own server. It must never start a server on production's pristine
 //! data, and never write to a mount that is not scratch.
 
-mod facts;
 mod ahead;
+mod facts;
 mod mounts;
 mod pause;
 mod preflight;

@@ -13,9 +13,7 @@ pub mod project;
 mod release;
 mod staging;
 
-pub use containers::{
-    PROJECT, container_of, describe_container, is_one_off, of_project, shown, users_of,
-};
+pub use containers::{PROJECT, container_of, describe_container, is_one_off, of_project, shown, users_of};
 pub use instance::{
     DIR_LABEL, command_of, config_mounts_of, differences as staging_differences, environment_of,
 };

@@ -27,7 +27,7 @@ struct Project<'a> {
 impl<'a> Project<'a> {
     fn new(docker: &'a Docker) -> Self {
         shell_image(docker);
-        let compose = ComposeCli::find().expect("these tests need docker compose 2.20 or newer");
+        let compose = ComposeCli::find().expect("these tests need docker compose 2.24.4 or newer");
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("compose.yml"), format!(
             "services:\n  \

@@ -148,9 +148,11 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
         .reversible();
     if !facts.edit.1.is_empty() {
         let op = Op::EditVersions { from: facts.edit.0.clone(), to: facts.edit.1.clone() };
-        steps
-            .add("edit-versions", "Write the new versions into switchback.yaml", Group::Check, op)
-            .reversible();
+        let title = match facts.production.project {
+            None => "Write the new versions into switchback.yaml",
+            Some(_) => "Write the new versions into the Compose file or .env",
+        };
+        steps.add("edit-versions", title, Group::Check, op).reversible();
     }
     steps
         .add(

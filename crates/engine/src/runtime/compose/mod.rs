@@ -3,13 +3,13 @@
 //! Compose itself starts them, from a model that Switchback wrote for the instance; looking, stopping and waiting go
 //! through the engine's API. It must never touch a container of another project, and never remove a volume.
 
-mod containers;
+pub(crate) mod containers;
 mod health;
-mod instance;
+pub(crate) mod instance;
 mod lock;
 mod preflight;
 pub mod project;
-mod release;
+pub(crate) mod release;
 mod staging;
 
 pub use containers::{container_of, describe_container, users_of};
@@ -450,6 +450,11 @@ impl ComposeRuntime {
     /// Where the data of production lies; facts for plans.
     pub fn docker(&self) -> &Arc<Docker> {
         &self.docker
+    }
+
+    /// The `docker compose` that is used.
+    pub fn cli(&self) -> &ComposeCli {
+        &self.cli
     }
 }
 

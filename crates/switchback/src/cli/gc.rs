@@ -17,6 +17,7 @@ use switchback_core::release::{Instance, MountPlace};
 use switchback_engine::home::Home;
 use switchback_engine::scratch;
 use switchback_engine::session::Session;
+use switchback_engine::verify;
 use switchback_engine::world::World;
 
 /// Options of gc.
@@ -40,6 +41,8 @@ struct Found {
     releases: Vec<String>,
     /// What is left of staging outside the state folder, in words.
     elsewhere: Vec<String>,
+    /// Sandboxes that a killed `verify` left.
+    sandboxes: Vec<String>,
     bytes: u64,
     kept: Vec<Kept>,
     removed: bool,
@@ -77,12 +80,13 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
         && found.staging.is_empty()
         && found.runs.is_empty()
         && found.releases.is_empty()
-        && found.elsewhere.is_empty();
+        && found.elsewhere.is_empty()
+        && found.sandboxes.is_empty();
     if !args.dry_run && !nothing {
         let mut question = format!(
             "Remove {} generations, {} leftovers of staging and {} runs ({})?",
             found.generations.len(),
-            found.staging.len() + found.elsewhere.len(),
+            found.staging.len() + found.elsewhere.len() + found.sandboxes.len(),
             found.runs.len(),
             human_bytes(found.bytes)
         );
@@ -95,6 +99,9 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
                 message: "not confirmed; nothing was done".to_owned(),
                 hint: None,
             });
+        }
+        if !found.sandboxes.is_empty() {
+            verify::remove_leftovers(&home, &config)?;
         }
         remove(&home, &world, &found)?;
         found.removed = true;
@@ -113,6 +120,9 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
     }
     for what in &found.elsewhere {
         out.line(&format!("{verb} {what}, left of staging"))?;
+    }
+    for name in &found.sandboxes {
+        out.line(&format!("{verb} the sandbox {name} of a verify that was killed"))?;
     }
     for run in &found.runs {
         out.line(&format!("{verb} files of run {run}"))?;
@@ -139,6 +149,10 @@ fn look(
     lose: Option<GenerationId>,
 ) -> Result<Found, Trouble> {
     let mut found = Found::default();
+    for sandbox in verify::leftovers(home)? {
+        found.bytes += size(&sandbox);
+        found.sandboxes.extend(sandbox.file_name().map(|n| n.to_string_lossy().into_owned()));
+    }
     let Some(pointer) = home.pointer()? else { return Ok(found) };
     let unexported: BTreeSet<GenerationId> = unexported(home)?.into_iter().collect();
     let mut spare = keep_generations;

@@ -149,6 +149,24 @@ impl Data for ComposeData {
         Ok(mounts::base_mark(at).exists())
     }
 
+    fn base(&self, at: &Placement<'_>) -> Instance {
+        let mut base = at.instance.clone();
+        for mount in base.stores.values_mut().filter_map(|s| s.mount.as_mut()) {
+            mount.at = mounts::base_of(&mount.at);
+        }
+        base
+    }
+
+    fn seed(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        self.clone_mounts(from, to, mode, work)
+    }
+
     fn fingerprint(
         &self,
         at: &Placement<'_>,
@@ -188,13 +206,14 @@ impl Data for ComposeData {
         &self,
         before: &Placement<'_>,
         after: &Placement<'_>,
+        mode: CloneMode,
         store: &StoreName,
         work: &Work<'_>,
     ) -> Result<StoreDiff, EngineError> {
         let ((old, old_mount), (new, new_mount)) = (place(before, store)?, place(after, store)?);
         if new.kind == StoreKind::Postgres {
             let was = Server::open(self, before, store, old_mount, CloneMode::Cold)?;
-            let is = match Server::open(self, after, store, new_mount, CloneMode::Live) {
+            let is = match Server::open(self, after, store, new_mount, mode) {
                 Ok(is) => is,
                 Err(e) => return was.close(Ok(())).and(Err(e)),
             };
@@ -203,7 +222,11 @@ impl Data for ComposeData {
             return was.close(Ok(())).and(found);
         }
         let hands = self.hands(after.home)?;
-        Ok(hands.diff_live(new.kind, (old_mount, &old.path), (new_mount, &new.path), work.progress)?)
+        let (old, new, kind) = ((old_mount, old.path.as_str()), (new_mount, new.path.as_str()), new.kind);
+        Ok(match mode {
+            CloneMode::Live => hands.diff_live(kind, old, new, work.progress)?,
+            CloneMode::Cold => hands.diff(kind, old, new, work.progress)?,
+        })
     }
 
     fn export(

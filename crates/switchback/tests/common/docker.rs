@@ -28,6 +28,8 @@ pub enum Example {
     N8n,
     /// tests/upgrade-infrastructure/stacks/bank: small and quick; SQLite and files that belong together.
     Bank,
+    /// tests/upgrade-infrastructure/stacks/ledger: the bank, with PostgreSQL beside it.
+    Ledger,
 }
 
 impl Example {
@@ -37,6 +39,7 @@ impl Example {
             Self::JupyterHub => "examples/compose-jupyterhub",
             Self::N8n => "examples/compose-n8n",
             Self::Bank => "tests/upgrade-infrastructure/stacks/bank",
+            Self::Ledger => "tests/upgrade-infrastructure/stacks/ledger",
         })
     }
 
@@ -45,6 +48,7 @@ impl Example {
             Self::JupyterHub => &["sbt/postgres:15", "sbt/jupyterhub:3.1.1", "sbt/jupyterhub:5.4.6"],
             Self::N8n => &["sbt/postgres:15", "sbt/n8n:1.71.3", "sbt/n8n:2.8.4"],
             Self::Bank => &["sbt/bank:1", "sbt/bank:2"],
+            Self::Ledger => &["sbt/bank:1", "sbt/bank:2", "sbt/postgres:15"],
         }
     }
 
@@ -53,7 +57,7 @@ impl Example {
         match self {
             Self::JupyterHub => "hub",
             Self::N8n => "n8n",
-            Self::Bank => "bank",
+            Self::Bank | Self::Ledger => "bank",
         }
     }
 
@@ -62,7 +66,7 @@ impl Example {
         match self {
             Self::JupyterHub => "HUB_PORT",
             Self::N8n => "N8N_PORT",
-            Self::Bank => "BANK_PORT",
+            Self::Bank | Self::Ledger => "BANK_PORT",
         }
     }
 
@@ -71,7 +75,7 @@ impl Example {
         match self {
             Self::JupyterHub => "JHUB_VERSION",
             Self::N8n => "N8N_VERSION",
-            Self::Bank => "BANK_VERSION",
+            Self::Bank | Self::Ledger => "BANK_VERSION",
         }
     }
 
@@ -80,6 +84,7 @@ impl Example {
         match self {
             Self::JupyterHub => "hub",
             Self::N8n => "n8n",
+            Self::Ledger => "ledger",
             Self::Bank => panic!("the bank has no PostgreSQL"),
         }
     }
@@ -188,7 +193,10 @@ impl Stack {
             (example.port_variable(), &port.to_string()),
             (
                 example.version_variable(),
-                example.images()[usize::from(example != Example::Bank)].rsplit(':').next().expect("a tag"),
+                example.images()[usize::from(matches!(example, Example::JupyterHub | Example::N8n))]
+                    .rsplit(':')
+                    .next()
+                    .expect("a tag"),
             ),
         ];
         let text: String = env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
@@ -225,6 +233,18 @@ impl Stack {
         let mut command = Command::new(PROGRAM);
         command.arg("-C").arg(&self.root).args(args).env("NO_COLOR", "1").env_remove("SWITCHBACK_FAULT");
         ran(&command.stdin(Stdio::null()).output().expect("runs"))
+    }
+
+    /// The last run as data.
+    pub fn report(&self) -> Value {
+        self.run(&["report", "--json"]).expect(0).json()
+    }
+
+    /// Runs switchback on the stack with further variables; the exit code is the caller's to judge.
+    pub fn run_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Ran {
+        let mut command = Command::new(PROGRAM);
+        command.arg("-C").arg(&self.root).args(args).env("NO_COLOR", "1").env_remove("SWITCHBACK_FAULT");
+        ran(&command.envs(variables.iter().copied()).stdin(Stdio::null()).output().expect("runs"))
     }
 
     /// Runs `docker compose` in the stack's folder, as its owner does.

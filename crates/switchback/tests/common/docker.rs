@@ -33,6 +33,8 @@ pub enum Example {
     Exchange,
     /// tests/upgrade-infrastructure/stacks/crowded: the bank with all that collides with a second copy.
     Crowded,
+    /// tests/upgrade-infrastructure/stacks/ledger: the bank, with PostgreSQL beside it.
+    Ledger,
 }
 
 impl Example {
@@ -44,6 +46,7 @@ impl Example {
             Self::Bank => "tests/upgrade-infrastructure/stacks/bank",
             Self::Exchange => "tests/upgrade-infrastructure/stacks/exchange",
             Self::Crowded => "tests/upgrade-infrastructure/stacks/crowded",
+            Self::Ledger => "tests/upgrade-infrastructure/stacks/ledger",
         })
     }
 
@@ -54,6 +57,7 @@ impl Example {
             Self::Bank => &["sbt/bank:1", "sbt/bank:2"],
             Self::Exchange => &["sbt/postgres:15", "sbt/bank:1", "sbt/bank:2"],
             Self::Crowded => &["sbt/python:3.11", "sbt/bank:1", "sbt/bank:2"],
+            Self::Ledger => &["sbt/bank:1", "sbt/bank:2", "sbt/postgres:15"],
         }
     }
 
@@ -62,7 +66,7 @@ impl Example {
         match self {
             Self::JupyterHub => "hub",
             Self::N8n => "n8n",
-            Self::Bank | Self::Exchange | Self::Crowded => "bank",
+            Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "bank",
         }
     }
 
@@ -71,7 +75,7 @@ impl Example {
         match self {
             Self::JupyterHub => "HUB_PORT",
             Self::N8n => "N8N_PORT",
-            Self::Bank | Self::Exchange | Self::Crowded => "BANK_PORT",
+            Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "BANK_PORT",
         }
     }
 
@@ -80,7 +84,7 @@ impl Example {
         match self {
             Self::JupyterHub => "JHUB_VERSION",
             Self::N8n => "N8N_VERSION",
-            Self::Bank | Self::Exchange | Self::Crowded => "BANK_VERSION",
+            Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "BANK_VERSION",
         }
     }
 
@@ -91,6 +95,7 @@ impl Example {
             Self::N8n => "n8n",
             Self::Exchange => "exchange",
             Self::Bank | Self::Crowded => panic!("the bank has no PostgreSQL"),
+            Self::Ledger => "ledger",
         }
     }
 }
@@ -214,7 +219,10 @@ impl Stack {
             (example.port_variable(), &port.to_string()),
             (
                 example.version_variable(),
-                example.images()[usize::from(example != Example::Bank)].rsplit(':').next().expect("a tag"),
+                example.images()[usize::from(matches!(example, Example::JupyterHub | Example::N8n))]
+                    .rsplit(':')
+                    .next()
+                    .expect("a tag"),
             ),
         ];
         let text: String = env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
@@ -262,6 +270,11 @@ impl Stack {
     /// The same with variables in its environment.
     pub fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Ran {
         ran(&self.command(args).envs(env.iter().copied()).output().expect("runs"))
+    }
+
+    /// The last run as data.
+    pub fn report(&self) -> Value {
+        self.run(&["report", "--json"]).expect(0).json()
     }
 
     /// Runs `docker compose` in the stack's folder, as its owner does.

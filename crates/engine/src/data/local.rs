@@ -39,6 +39,50 @@ fn source<'a>(path: &'a Path, mode: CloneMode, temp: &'a Path) -> Source<'a> {
     }
 }
 
+/// Clones every store that is there; `clear` makes its place empty.
+fn clone_all(
+    from: &Placement<'_>,
+    to: &Placement<'_>,
+    mode: CloneMode,
+    work: &Work<'_>,
+    clear: &dyn Fn(&Path) -> Result<(), EngineError>,
+) -> Result<Output, EngineError> {
+    let mut output = Output::default();
+    for (name, place) in &from.instance.stores {
+        let src = Path::new(&place.path);
+        let Some(dst) = to.instance.stores.get(name).map(|p| PathBuf::from(&p.path)) else { continue };
+        clear(&dst)?;
+        if let Some(parent) = dst.parent() {
+            create_dir(parent)?;
+        }
+        if !src.exists() {
+            output.notes.push(format!("{name}: {} does not exist yet; nothing to clone", src.display()));
+            continue;
+        }
+        (work.stage.say)(&format!("cloning {name}"));
+        let stats = match mode {
+            CloneMode::Live => store::clone_live(place.kind, src, &dst, work.progress),
+            CloneMode::Cold => store::clone_cold(place.kind, src, &dst, work.progress),
+        }?;
+        output.notes.push(format!(
+            "{name}: {} in {}{}",
+            human_bytes(stats.bytes),
+            human_ms(stats.took_ms),
+            if stats.reflinked > 0 && stats.bytes_written == 0 {
+                ", blocks shared (reflink)"
+            } else {
+                ""
+            }
+        ));
+        output.copies.insert(name.clone(), stats);
+        (work.stage.midway)();
+    }
+    if from.instance.stores.is_empty() {
+        (work.stage.midway)();
+    }
+    Ok(output)
+}
+
 impl Data for LocalData {
     fn exists(&self, at: &Placement<'_>, store: &StoreName) -> Result<bool, EngineError> {
         Ok(at.instance.stores.get(store).is_some_and(|p| Path::new(&p.path).exists()))
@@ -91,41 +135,18 @@ impl Data for LocalData {
         scratch: &Scratch,
         work: &Work<'_>,
     ) -> Result<Output, EngineError> {
-        let mut output = Output::default();
-        for (name, place) in &from.instance.stores {
-            let src = Path::new(&place.path);
-            let Some(dst) = to.instance.stores.get(name).map(|p| PathBuf::from(&p.path)) else { continue };
-            // What an earlier attempt left may be incomplete or from another moment.
-            scratch.remove_part(&dst)?;
-            if let Some(parent) = dst.parent() {
-                create_dir(parent)?;
-            }
-            if !src.exists() {
-                output.notes.push(format!("{name}: {} does not exist yet; nothing to clone", src.display()));
-                continue;
-            }
-            (work.stage.say)(&format!("cloning {name}"));
-            let stats = match mode {
-                CloneMode::Live => store::clone_live(place.kind, src, &dst, work.progress),
-                CloneMode::Cold => store::clone_cold(place.kind, src, &dst, work.progress),
-            }?;
-            output.notes.push(format!(
-                "{name}: {} in {}{}",
-                human_bytes(stats.bytes),
-                human_ms(stats.took_ms),
-                if stats.reflinked > 0 && stats.bytes_written == 0 {
-                    ", blocks shared (reflink)"
-                } else {
-                    ""
-                }
-            ));
-            output.copies.insert(name.clone(), stats);
-            (work.stage.midway)();
-        }
-        if from.instance.stores.is_empty() {
-            (work.stage.midway)();
-        }
-        Ok(output)
+        // What an earlier attempt left may be incomplete or from another moment.
+        clone_all(from, to, mode, work, &|dst| scratch.remove_part(dst))
+    }
+
+    fn seed(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        clone_all(from, to, mode, work, &|_| Ok(()))
     }
 
     fn keep_base(
@@ -160,6 +181,15 @@ impl Data for LocalData {
         Ok(base_dir(at).is_dir())
     }
 
+    fn base(&self, at: &Placement<'_>) -> Instance {
+        let folder = base_dir(at);
+        let mut base = at.instance.clone();
+        for (name, place) in &mut base.stores {
+            place.path = folder.join(name.as_str()).to_string_lossy().into_owned();
+        }
+        base
+    }
+
     fn fingerprint(
         &self,
         at: &Placement<'_>,
@@ -186,11 +216,13 @@ impl Data for LocalData {
         &self,
         before: &Placement<'_>,
         after: &Placement<'_>,
+        mode: CloneMode,
         store: &StoreName,
         work: &Work<'_>,
     ) -> Result<StoreDiff, EngineError> {
         let ((_, old), (place, path)) = (place(before, store)?, place(after, store)?);
-        Ok(store::diff(place.kind, Source::cold(old, work.temp), Source::live(path), work.progress)?)
+        let after = source(path, mode, work.temp);
+        Ok(store::diff(place.kind, Source::cold(old, work.temp), after, work.progress)?)
     }
 
     fn export(

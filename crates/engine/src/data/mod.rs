@@ -89,6 +89,19 @@ pub trait Data: Send + Sync {
     /// Whether a base was kept beside an instance.
     fn has_base(&self, at: &Placement<'_>) -> Result<bool, EngineError>;
 
+    /// The base that was kept beside an instance, as an instance: its stores lie where the base does.
+    fn base(&self, at: &Placement<'_>) -> Instance;
+
+    /// Clones all stores of one stack's instance into the empty places of another stack, cut at one moment. The places
+    /// are scratch of the stack that they belong to.
+    fn seed(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError>;
+
     /// The exact content of a store.
     fn fingerprint(
         &self,
@@ -107,11 +120,13 @@ pub trait Data: Send + Sync {
         work: &Work<'_>,
     ) -> Result<Vec<String>, EngineError>;
 
-    /// The exact difference between a store on which nothing runs and one that is in use.
+    /// The exact difference between a store on which nothing runs and another one; `mode` says whether that one is in
+    /// use.
     fn diff(
         &self,
         before: &Placement<'_>,
         after: &Placement<'_>,
+        mode: CloneMode,
         store: &StoreName,
         work: &Work<'_>,
     ) -> Result<StoreDiff, EngineError>;

@@ -16,9 +16,9 @@ pub const HUB_TOKEN: &str = "token-of-the-tests-7c1e";
 /// The key that the webhook of the n8n example asks for.
 pub const ORDER_KEY: &str = "order-key-of-the-tests-41";
 /// Of every database: with signs that have a meaning in URLs, YAML and shells.
-const DB_PASSWORD: &str = "pass:w@rd/of%the-tests";
+pub const DB_PASSWORD: &str = "pass:w@rd/of%the-tests";
 /// On objects that a test makes beside its project; the value is the project.
-const LABEL: &str = "dev.switchback.test";
+pub const LABEL: &str = "dev.switchback.test";
 
 /// The stacks there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,12 @@ pub enum Example {
     N8n,
     /// tests/upgrade-infrastructure/stacks/bank: small and quick; SQLite and files that belong together.
     Bank,
+    /// tests/upgrade-infrastructure/stacks/exchange: the bank and PostgreSQL in folders of the host, named by DATA_DIR.
+    Exchange,
+    /// tests/upgrade-infrastructure/stacks/crowded: the bank with all that collides with a second copy.
+    Crowded,
+    /// tests/upgrade-infrastructure/stacks/ledger: the bank, with PostgreSQL beside it.
+    Ledger,
 }
 
 impl Example {
@@ -38,6 +44,9 @@ impl Example {
             Self::JupyterHub => "examples/compose-jupyterhub",
             Self::N8n => "examples/compose-n8n",
             Self::Bank => "tests/upgrade-infrastructure/stacks/bank",
+            Self::Exchange => "tests/upgrade-infrastructure/stacks/exchange",
+            Self::Crowded => "tests/upgrade-infrastructure/stacks/crowded",
+            Self::Ledger => "tests/upgrade-infrastructure/stacks/ledger",
         })
     }
 
@@ -46,6 +55,9 @@ impl Example {
             Self::JupyterHub => &["sbt/postgres:15", "sbt/jupyterhub:3.1.1", "sbt/jupyterhub:5.4.6"],
             Self::N8n => &["sbt/postgres:15", "sbt/n8n:1.71.3", "sbt/n8n:2.8.4"],
             Self::Bank => &["sbt/bank:1", "sbt/bank:2"],
+            Self::Exchange => &["sbt/postgres:15", "sbt/bank:1", "sbt/bank:2"],
+            Self::Crowded => &["sbt/python:3.11", "sbt/bank:1", "sbt/bank:2"],
+            Self::Ledger => &["sbt/bank:1", "sbt/bank:2", "sbt/postgres:15"],
         }
     }
 
@@ -54,7 +66,7 @@ impl Example {
         match self {
             Self::JupyterHub => "hub",
             Self::N8n => "n8n",
-            Self::Bank => "bank",
+            Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "bank",
         }
     }
 
@@ -63,7 +75,7 @@ impl Example {
         match self {
             Self::JupyterHub => "HUB_PORT",
             Self::N8n => "N8N_PORT",
-            Self::Bank => "BANK_PORT",
+            Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "BANK_PORT",
         }
     }
 
@@ -72,7 +84,7 @@ impl Example {
         match self {
             Self::JupyterHub => "JHUB_VERSION",
             Self::N8n => "N8N_VERSION",
-            Self::Bank => "BANK_VERSION",
+            Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "BANK_VERSION",
         }
     }
 
@@ -81,7 +93,9 @@ impl Example {
         match self {
             Self::JupyterHub => "hub",
             Self::N8n => "n8n",
-            Self::Bank => panic!("the bank has no PostgreSQL"),
+            Self::Exchange => "exchange",
+            Self::Bank | Self::Crowded => panic!("the bank has no PostgreSQL"),
+            Self::Ledger => "ledger",
         }
     }
 }
@@ -107,7 +121,7 @@ pub fn docker(args: &[&str]) -> Ran {
     ran(&program("docker").args(args).stdin(Stdio::null()).output().expect("docker is installed"))
 }
 
-fn ran(output: &Output) -> Ran {
+pub fn ran(output: &Output) -> Ran {
     Ran {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -154,7 +168,7 @@ pub struct Stack {
 }
 
 /// A port below the ephemeral range and away from the other tests' ports.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let mut candidate = 30_000 + (std::process::id().wrapping_mul(7) % 2_500) as u16;
     loop {
         if std::net::TcpListener::bind(("127.0.0.1", candidate)).is_ok() {
@@ -205,7 +219,10 @@ impl Stack {
             (example.port_variable(), &port.to_string()),
             (
                 example.version_variable(),
-                example.images()[usize::from(example != Example::Bank)].rsplit(':').next().expect("a tag"),
+                example.images()[usize::from(matches!(example, Example::JupyterHub | Example::N8n))]
+                    .rsplit(':')
+                    .next()
+                    .expect("a tag"),
             ),
         ];
         let text: String = env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
@@ -253,6 +270,11 @@ impl Stack {
     /// The same with variables in its environment.
     pub fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Ran {
         ran(&self.command(args).envs(env.iter().copied()).output().expect("runs"))
+    }
+
+    /// The last run as data.
+    pub fn report(&self) -> Value {
+        self.run(&["report", "--json"]).expect(0).json()
     }
 
     /// Runs `docker compose` in the stack's folder, as its owner does.
@@ -383,7 +405,7 @@ impl Stack {
     }
 }
 
-fn accounting() -> PathBuf {
+pub fn accounting() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/upgrade-infrastructure/accounting")
         .canonicalize()
@@ -431,19 +453,27 @@ impl Drop for Load {
     }
 }
 
-/// Removes containers, networks and volumes that carry a label.
-fn remove_labelled(label: &str) {
-    let filter = format!("label={label}");
-    let kinds: [(&[&str], &[&str]); 3] = [
-        (&["ps", "-aq", "--no-trunc"], &["rm", "-fv"]),
-        (&["network", "ls", "-q", "--no-trunc"], &["network", "rm"]),
-        (&["volume", "ls", "-q"], &["volume", "rm", "-f"]),
-    ];
-    for (list, remove) in kinds {
-        let found = docker(&[list, &["--filter", &filter]].concat()).stdout;
-        let found: Vec<&str> = found.lines().collect();
+/// The names of the containers, networks and volumes whose label begins so. (A stack's label is its id and more.)
+pub fn labelled(label: &str, prefix: &str) -> [Vec<String>; 3] {
+    [(&["ps", "-a"][..], "{{.Names}}"), (&["network", "ls"], "{{.Name}}"), (&["volume", "ls"], "{{.Name}}")]
+        .map(|(list, name)| {
+            let format = format!("{name}\t{{{{.Label \"{label}\"}}}}");
+            let filter = format!("label={label}");
+            let found =
+                docker(&[list, &["--filter", &filter, "--format", &format]].concat()).expect(0).stdout;
+            let own = found.lines().filter_map(|line| line.split_once('\t'));
+            own.filter(|(_, value)| value.starts_with(prefix)).map(|(name, _)| name.to_owned()).collect()
+        })
+}
+
+/// Removes containers, networks and volumes whose label begins so.
+fn remove_labelled(label: &str, prefix: &str) {
+    let [containers, networks, volumes] = labelled(label, prefix);
+    let kinds: [(&[&str], _); 3] =
+        [(&["rm", "-fv"], containers), (&["network", "rm"], networks), (&["volume", "rm", "-f"], volumes)];
+    for (remove, found) in kinds {
         if !found.is_empty() {
-            docker(&[remove, &found].concat());
+            docker(&[remove, &found.iter().map(String::as_str).collect::<Vec<_>>()].concat());
         }
     }
 }
@@ -461,9 +491,9 @@ impl Drop for Stack {
         if let Ok(id) = fs::read_to_string(self.root.join(".switchback/id"))
             && !id.trim().is_empty()
         {
-            remove_labelled(&format!("dev.switchback.stack={}", id.trim()));
+            remove_labelled("dev.switchback.stack", id.trim());
         }
-        remove_labelled(&format!("{LABEL}={}", self.project));
-        remove_labelled(&format!("com.docker.compose.project={}", self.project));
+        remove_labelled(LABEL, &self.project);
+        remove_labelled("com.docker.compose.project", &self.project);
     }
 }

@@ -27,11 +27,12 @@ impl ComposeData {
     ) -> Result<Output, EngineError> {
         let mut output = Output::default();
         let jobs = self.jobs(from, to, |m| m.at.clone(), &mut output)?;
-        (work.stage.midway)();
         if jobs.is_empty() {
+            (work.stage.midway)();
             return Ok(output);
         }
         if self.can_share(from.home, &jobs)? {
+            (work.stage.midway)();
             output.notes.push("blocks can be shared: nothing to copy ahead".to_owned());
             return Ok(output);
         }
@@ -46,6 +47,7 @@ impl ComposeData {
                 Begun::NotPostgres => rest.push(job),
             }
         }
+        (work.stage.midway)();
         // After the backups, which take long: the shorter ago the passes are, the less is left for the last one.
         self.pass_ahead(from.home, &rest, work, &mut output)?;
         let mut broken = Vec::new();

@@ -4,8 +4,8 @@
 //! read by helper containers, Postgres through its own server. It must never start a server on production's pristine
 //! data, and never write to a mount that is not scratch.
 
-mod facts;
 mod ahead;
+mod facts;
 mod mounts;
 mod pause;
 mod preflight;
@@ -25,7 +25,7 @@ use crate::scratch::Scratch;
 use crate::store::postgres::{self, Amcheck};
 use serde_json::Value;
 use server::Server;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
@@ -36,13 +36,20 @@ use switchback_core::release::{Instance, MountPlace, StorePlace};
 /// Data that the engine's containers can reach.
 pub struct ComposeData {
     docker: Arc<Docker>,
+    /// What helpers and guards are made of.
+    program: PathBuf,
     helper: OnceLock<String>,
 }
 
 impl ComposeData {
     /// The data on an engine.
     pub fn new(docker: Arc<Docker>) -> Self {
-        Self { docker, helper: OnceLock::new() }
+        Self::of_program(docker, helper::this_program())
+    }
+
+    /// The same, where the caller is not `switchback` itself: helpers and guards are made of the program at this path.
+    pub fn of_program(docker: Arc<Docker>, program: PathBuf) -> Self {
+        Self { docker, program, helper: OnceLock::new() }
     }
 
     /// Helper containers for a stack.
@@ -50,7 +57,7 @@ impl ComposeData {
         let image = match self.helper.get() {
             Some(image) => image,
             None => {
-                let image = helper::ensure(&self.docker, &helper::this_program())?;
+                let image = helper::ensure(&self.docker, &self.program)?;
                 self.helper.get_or_init(|| image)
             }
         };
@@ -142,6 +149,24 @@ impl Data for ComposeData {
         Ok(mounts::base_mark(at).exists())
     }
 
+    fn base(&self, at: &Placement<'_>) -> Instance {
+        let mut base = at.instance.clone();
+        for mount in base.stores.values_mut().filter_map(|s| s.mount.as_mut()) {
+            mount.at = mounts::base_of(&mount.at);
+        }
+        base
+    }
+
+    fn seed(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        self.clone_mounts(from, to, mode, work)
+    }
+
     fn fingerprint(
         &self,
         at: &Placement<'_>,
@@ -181,13 +206,14 @@ impl Data for ComposeData {
         &self,
         before: &Placement<'_>,
         after: &Placement<'_>,
+        mode: CloneMode,
         store: &StoreName,
         work: &Work<'_>,
     ) -> Result<StoreDiff, EngineError> {
         let ((old, old_mount), (new, new_mount)) = (place(before, store)?, place(after, store)?);
         if new.kind == StoreKind::Postgres {
             let was = Server::open(self, before, store, old_mount, CloneMode::Cold)?;
-            let is = match Server::open(self, after, store, new_mount, CloneMode::Live) {
+            let is = match Server::open(self, after, store, new_mount, mode) {
                 Ok(is) => is,
                 Err(e) => return was.close(Ok(())).and(Err(e)),
             };
@@ -196,7 +222,11 @@ impl Data for ComposeData {
             return was.close(Ok(())).and(found);
         }
         let hands = self.hands(after.home)?;
-        Ok(hands.diff_live(new.kind, (old_mount, &old.path), (new_mount, &new.path), work.progress)?)
+        let (old, new, kind) = ((old_mount, old.path.as_str()), (new_mount, new.path.as_str()), new.kind);
+        Ok(match mode {
+            CloneMode::Live => hands.diff_live(kind, old, new, work.progress)?,
+            CloneMode::Cold => hands.diff(kind, old, new, work.progress)?,
+        })
     }
 
     fn export(

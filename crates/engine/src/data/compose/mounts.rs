@@ -186,11 +186,11 @@ impl ComposeData {
             return Ok(output);
         }
         (work.stage.say)("cloning");
-        let mut waited = 0;
+        let waited;
         let (stats, shared) = match mode {
             CloneMode::Live => {
                 let share = self.can_share(from.home, &jobs)?;
-                let mut writers = Writers::of(&self.docker, from.instance)?;
+                let mut writers = Writers::of(&self.docker, &self.program, from.instance)?;
                 let cut = CutMode::Paused { budget_ms: PAUSE_MS };
                 let midway = work.stage.midway;
                 let stats = self.cut(from.home, &jobs, share, cut, work, &mut |stop| {

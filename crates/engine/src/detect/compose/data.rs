@@ -232,7 +232,7 @@ fn divide(home: &Home, store: &DetectedStore, survey: &Survey) -> Vec<FoundData>
         }));
     }
     if let Some(first) = found.first_mut()
-        && (survey.loose_files > 1 || folders.len() > FOLDERS)
+        && (survey.loose_files > 0 || folders.len() > FOLDERS)
     {
         first.note =
             Some("other files beside it are cloned and rolled back with it, and not compared".to_owned());

@@ -26,7 +26,7 @@ pub struct Survey {
     pub databases: Vec<String>,
     /// Folders with files in them or below them, down to a depth of three.
     pub folders: BTreeSet<String>,
-    /// Regular files directly in the mount.
+    /// Regular files directly in the mount that are neither databases nor their companions (`-wal`).
     pub loose_files: usize,
     /// Whether the mount is a file itself.
     pub is_file: bool,
@@ -61,8 +61,12 @@ pub(super) fn survey(root: &Path) -> Survey {
             continue;
         }
         let Ok(relative) = entry.path().strip_prefix(root) else { continue };
-        if entry.depth() == 1 {
+        let text = entry.file_name().to_string_lossy();
+        let companion = ["-wal", "-shm", "-journal"].iter().any(|end| text.ends_with(end));
+        if entry.depth() == 1 && !companion && !is_sqlite(entry.path()) {
             found.loose_files += 1;
+        }
+        if entry.depth() == 1 {
             found.postgres |= entry.file_name() == "PG_VERSION";
         }
         for folder in relative.ancestors().skip(1) {

@@ -3,19 +3,17 @@
 //! Compose itself starts them, from a model that Switchback wrote for the instance; looking, stopping and waiting go
 //! through the engine's API. It must never touch a container of another project, and never remove a volume.
 
-mod containers;
+pub(crate) mod containers;
 mod health;
-mod instance;
+pub(crate) mod instance;
 mod lock;
 mod observe;
 mod preflight;
 pub mod project;
-mod release;
+pub(crate) mod release;
 mod staging;
 
-pub use containers::{
-    PROJECT, container_of, describe_container, is_one_off, of_project, shown, users_of,
-};
+pub use containers::{PROJECT, container_of, describe_container, is_one_off, of_project, shown, users_of};
 pub use instance::{
     DIR_LABEL, command_of, config_mounts_of, differences as staging_differences, environment_of,
 };
@@ -481,6 +479,11 @@ impl ComposeRuntime {
     /// Where the data of production lies; facts for plans.
     pub fn docker(&self) -> &Arc<Docker> {
         &self.docker
+    }
+
+    /// The `docker compose` that is used.
+    pub fn cli(&self) -> &ComposeCli {
+        &self.cli
     }
 }
 

@@ -54,7 +54,10 @@ pub fn base_files(home: &Home, config: &Config) -> Result<Vec<String>, EngineErr
     });
     if let Some(other) = &in_env
         && !named.is_empty()
-        && !other.iter().map(|f| absolute(home, f)).eq(named.iter().filter(|f| not_lock(f)).map(|f| absolute(home, f)))
+        && !other
+            .iter()
+            .map(|f| absolute(home, f))
+            .eq(named.iter().filter(|f| not_lock(f)).map(|f| absolute(home, f)))
     {
         return Err(EngineError::misconfigured(
             CONFIG_FILE,
@@ -231,7 +234,7 @@ fn no_mount(name: &StoreName, what: &str, mounts: &[MountUse]) -> EngineError {
     let known: BTreeSet<String> =
         mounts.iter().filter(|m| !m.read_only).map(|m| describe(&m.source)).collect();
     EngineError::misconfigured(
-            CONFIG_FILE,
+        CONFIG_FILE,
         format!("stores.{name}: no service mounts {what}"),
         format!("mounted are: {}", known.into_iter().collect::<Vec<_>>().join(", ")),
     )
@@ -397,7 +400,7 @@ fn settle(home: &Home, model: &Model, place: &mut StorePlace) -> Result<(), Engi
         MountSource::Volume(key) => {
             let Some(volume) = model.volume(key) else {
                 return Err(EngineError::misconfigured(
-            CONFIG_FILE,
+                    CONFIG_FILE,
                     format!("the Compose file has no volume {key:?}"),
                     "check `volume` in switchback.yaml",
                 ));

@@ -98,9 +98,12 @@ fn a_stack_without_configuration_is_rehearsed_as_init_wrote_it() {
     stack.run(&["up", "--yes"]).expect(0);
     stack.run(&["rehearse", "--yes", "bank=1b"]).expect(0);
 
+    // On a busy machine a health check is late now and then.
+    let healthy = || stack.run(&["status", "--json"]).expect(0).json()["services"][0]["health"] == "healthy";
+    stack.wait_until("status says healthy", std::time::Duration::from_secs(120), healthy);
     let status = stack.run(&["status", "--json"]).expect(0).json();
     let service = &status["services"][0];
-    assert_eq!((&service["running"], &service["health"]), (&true.into(), &"healthy".into()), "{status:#}");
+    assert_eq!(service["running"], true, "{status:#}");
     assert_eq!(service["endpoints"]["http"], format!("127.0.0.1:{}", stack.port));
     assert_eq!(status["drift"], serde_json::json!([]));
     assert_eq!(status["desired"]["bank"], "1");

@@ -18,9 +18,9 @@ use switchback_core::plan::CloneMode;
 use switchback_core::release::{Instance, Mount, MountPlace};
 
 /// `statfs` of btrfs, which always shares blocks.
-const BTRFS: i64 = 0x9123_683E;
+const BTRFS: i128 = 0x9123_683E;
 /// `statfs` of XFS, which shares blocks unless it was made without.
-const XFS: i64 = 0x5846_5342;
+const XFS: i128 = 0x5846_5342;
 
 /// A mount of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,9 +93,10 @@ impl ComposeData {
         let Some(kind) = known.and_then(|p| rustix::fs::statfs(p).ok()).map(|s| s.f_type) else {
             return Ok(None);
         };
-        Ok(match i64::try_from(kind) {
-            Ok(BTRFS) => Some(true),
-            Ok(XFS) => None,
+        // The type of `f_type` differs between processors.
+        Ok(match i128::from(kind) {
+            BTRFS => Some(true),
+            XFS => None,
             _ => Some(false),
         })
     }

@@ -68,12 +68,8 @@ pub fn look(home: &Home, config: Option<&Config>, reached: bool, findings: &mut 
         tell(runs(home, journal, busy.is_some(), findings), "unfinished", findings);
     }
     let stand_in = config.cloned().or_else(|| stand_in(home));
-    let world = stand_in.as_ref().filter(|_| reached).map(World::open).transpose();
-    let world = match world {
-        Ok(world) => world,
-        // Why was said with the host.
-        Err(_) => None,
-    };
+    // Why it cannot be opened was said with the host.
+    let world = stand_in.as_ref().filter(|_| reached).map(World::open).transpose().unwrap_or_default();
     if let (None, Some(world)) = (&busy, &world) {
         tell(staging(home, world, findings), "staging", findings);
     }

@@ -186,7 +186,7 @@ impl ComposeData {
             return Ok(output);
         }
         (work.stage.say)("cloning");
-        let mut waited = 0;
+        let waited;
         let (stats, shared) = match mode {
             CloneMode::Live => {
                 let share = self.can_share(from.home, &jobs)?;

@@ -327,8 +327,10 @@ fn a_rehearsal_killed_while_production_is_paused_lets_it_go_on_within_seconds() 
         eprintln!("MEASURED bank: production answered {:?} after the kill", died.elapsed());
         assert_eq!(containers(&stack), running, "production was restarted");
         if how == "resume" {
-            stack.run(&["resume"]).expect(0);
-            assert!(!report(&stack)["certificate"].is_null());
+            // 3: on a machine that is busy enough, no clone fits into the pause; then it is all undone.
+            let ran = stack.run(&["resume"]);
+            assert!(matches!(ran.code, Some(0 | 3)), "{}", ran.all());
+            assert_eq!(report(&stack)["certificate"].is_null(), ran.code != Some(0), "{}", ran.all());
         } else {
             stack.run(&["resume", "--abort"]).expect(3);
         }

@@ -8,7 +8,7 @@ use common::docker::{
     DB_PASSWORD, Example, LABEL, Stack, assert_accounts_balance_in, docker, full, psql_in, ran,
 };
 use common::upgrade::{
-    assert_same_tree, containers, exported, generation, id, report, staging_left, state, tree,
+    PATIENCE, assert_same_tree, containers, exported, generation, id, report, staging_left, state, tree,
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -153,7 +153,7 @@ impl Writers {
     #[track_caller]
     fn wait_for(&self, stack: &Stack, more: usize) {
         let (bank, notes) = (*self.seen.lock().expect("unpoisoned"), self.known_notes().len());
-        stack.wait_until("both write on", Duration::from_secs(90), || {
+        stack.wait_until("both write on", PATIENCE, || {
             *self.seen.lock().expect("unpoisoned") >= bank + more as u64
                 && self.known_notes().len() >= notes + more
         });
@@ -303,7 +303,7 @@ fn cut_without_tearing(place: &Path, shared: bool, times: u32) {
     let stack = &exchange.stack;
     let load = stack.start_load(200);
     let transfers = || stack.psql("select count(*) from bank.transfers").parse::<u64>().expect("a number");
-    stack.wait_until("transfers", Duration::from_secs(60), || transfers() > 200);
+    stack.wait_until("transfers", PATIENCE, || transfers() > 200);
     let home = Home::open(&stack.root).expect("opens");
     let config = switchback_engine::world::config(&home).expect("reads");
     let pointer = home.pointer().expect("reads").expect("a generation");
@@ -390,7 +390,7 @@ fn with_container<T>(stack: &Stack, number: u32, args: &[&str], work: impl FnOnc
 fn audit_postgres(stack: &Stack, clone: &Path, number: u32) -> u64 {
     let mount = format!("{}:/var/lib/postgresql/data", clone.display());
     with_container(stack, number, &["-v", &mount, "sbt/postgres:15"], |name| {
-        stack.wait_until("the clone of the database starts", Duration::from_secs(60), || {
+        stack.wait_until("the clone of the database starts", PATIENCE, || {
             docker(&["exec", name, "pg_isready", "-q", "-h", "127.0.0.1"]).code == Some(0)
         });
         psql_in(name, "exchange", "select count(*) from bank.notes");
@@ -403,7 +403,7 @@ fn audit_bank(stack: &Stack, books: &Path, receipts: &Path, number: u32) {
     with_container(stack, number, &["-v", &mounts[0], "-v", &mounts[1], "sbt/bank:1"], |name| {
         let ask = "from urllib.request import urlopen as u; print(u('http://127.0.0.1:8080/audit').read().decode())";
         let mut answer = String::new();
-        stack.wait_until("the clone of the bank answers", Duration::from_secs(60), || {
+        stack.wait_until("the clone of the bank answers", PATIENCE, || {
             let ran = docker(&["exec", name, "python3", "-c", ask]);
             answer.clone_from(&ran.stdout);
             ran.code == Some(0)

@@ -15,6 +15,9 @@ use switchback_core::journal::Event;
 use switchback_engine::home::Home;
 use switchback_engine::journal::Journal;
 
+/// The longest that a test waits for something that takes seconds: the machine may do much else.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
 /// A switchback command on the stack, with its own environment.
 pub fn command(stack: &Stack, args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(PROGRAM);
@@ -224,7 +227,9 @@ impl Bystander {
             &["sbt/python:3.11", "sh", "-c", script],
         ]);
         let root = mountpoint(&name);
-        stack.wait_until("the bystander has written", Duration::from_secs(20), || root.join("file").exists());
+        stack.wait_until("the bystander has written", PATIENCE, || {
+            fs::read(root.join("file")).is_ok_and(|text| text == b"precious\n")
+        });
         let mut made = Self { name, seen: Default::default(), files: tree(&root) };
         made.seen = made.look();
         made

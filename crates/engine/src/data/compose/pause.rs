@@ -8,6 +8,11 @@ use crate::runtime::compose::users_of;
 use std::time::{Duration, Instant};
 use switchback_core::release::Instance;
 
+/// On a busy host the engine gives up freezing a container ("unable to freeze") that it freezes a moment later.
+const FREEZES: u32 = 5;
+/// Between two attempts; everybody goes on meanwhile.
+const BETWEEN: Duration = Duration::from_millis(300);
+
 /// The containers that use an instance's data, and how long they were paused.
 pub struct Writers<'a> {
     docker: &'a Docker,
@@ -31,12 +36,15 @@ impl<'a> Writers<'a> {
         if !stop {
             return Ok(self.resume()?);
         }
-        self.guard = Some(ThawGuard::start(&self.ids)?);
-        self.since = Some(Instant::now());
-        let frozen = self.each(crate::docker::Docker::pause);
-        if let Err(e) = frozen {
+        for attempt in 1.. {
+            self.guard = Some(ThawGuard::start(&self.ids)?);
+            self.since = Some(Instant::now());
+            let Err(e) = self.each(crate::docker::Docker::pause) else { break };
             self.resume()?;
-            return Err(e.into());
+            if attempt == FREEZES || matches!(e, DockerError::NoSuch { .. } | DockerError::Cancelled) {
+                return Err(e.into());
+            }
+            std::thread::sleep(BETWEEN);
         }
         Ok(())
     }

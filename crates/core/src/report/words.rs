@@ -66,7 +66,7 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
     };
     match (report.procedure, report.conclusion) {
         (Procedure::Rehearse, Conclusion::Pass) => {
-            vec![say("Promote it; the certificate permits it.", Some("switchback promote"))]
+            vec![say("Promote it; the certificate permits it.", Some(&promote_command(report)))]
         }
         (Procedure::Rehearse, Conclusion::Refused) => vec![
             say("Look at what failed. Nothing has to be undone.", None),
@@ -115,6 +115,18 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
         ],
         _ => Vec::new(),
     }
+}
+
+/// The promotion that a rehearsal permits. The versions may stand on its command line only, so they are named again.
+fn promote_command(report: &Report) -> String {
+    let mut command = "switchback promote".to_owned();
+    for (service, version) in report.to.iter().filter(|(s, v)| report.from.get(*s) != Some(*v)) {
+        // `latest@0a1b...` names the image that was found; it is no version that can be asked for.
+        if report.from.contains_key(service) && !version.contains('@') {
+            command.push_str(&format!(" {service}={version}"));
+        }
+    }
+    command
 }
 
 /// Whether the run was undone because a person wanted it, not because a step failed.

@@ -4,7 +4,7 @@ use super::{Cost, Data, Work};
 use crate::check::sql::sqlite_value;
 use crate::error::{EngineError, io};
 use crate::home::{Home, create_dir};
-use crate::runtime::Placement;
+use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
 use crate::store::{self, Source};
 use serde_json::Value;
@@ -103,6 +103,10 @@ impl Data for LocalData {
         Ok(cost)
     }
 
+    fn preflight(&self, _: &Placement<'_>, _: &Placement<'_>, _: u64) -> Result<Vec<String>, EngineError> {
+        Ok(Vec::new()) // the state lies beside the data; the runtime looks at its disk
+    }
+
     fn precopy(
         &self,
         _: &Placement<'_>,
@@ -110,6 +114,16 @@ impl Data for LocalData {
         _: &Scratch,
         _: &Work<'_>,
     ) -> Result<Output, EngineError> {
+        Ok(Output::default())
+    }
+
+    fn forget_precopy(
+        &self,
+        _: &Placement<'_>,
+        _: &Placement<'_>,
+        stage: &Stage<'_>,
+    ) -> Result<Output, EngineError> {
+        (stage.midway)();
         Ok(Output::default())
     }
 
@@ -239,6 +253,10 @@ impl Data for LocalData {
             return Err(format!("the store {store} is not a database"));
         }
         sqlite_value(Path::new(&place.path), sql, values)
+    }
+
+    fn end_leftovers(&self, _: &Home) -> Result<(), EngineError> {
+        Ok(()) // work on files ends with the program that does it
     }
 
     fn discard(&self, _: &Home, _: &Instance, _: &Scratch) -> Result<(), EngineError> {

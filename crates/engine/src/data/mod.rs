@@ -6,7 +6,7 @@
 mod compose;
 mod local;
 
-pub use compose::ComposeData;
+pub use compose::{ComposeData, MountFacts, PostgresFacts};
 pub use local::LocalData;
 
 use crate::error::EngineError;
@@ -41,6 +41,15 @@ pub trait Data: Send + Sync {
     /// What one clone of all stores takes, and whether blocks can be shared instead.
     fn cost(&self, home: &Home, instance: &Instance) -> Result<Cost, EngineError>;
 
+    /// Confirms that production's data can be cloned faithfully, that there is room where the clones go, and that the
+    /// target can read it: what a person should know.
+    fn preflight(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        need_bytes: u64,
+    ) -> Result<Vec<String>, EngineError>;
+
     /// Copies ahead, while the source is in use, what the clone can then take over.
     fn precopy(
         &self,
@@ -48,6 +57,14 @@ pub trait Data: Send + Sync {
         to: &Placement<'_>,
         scratch: &Scratch,
         work: &Work<'_>,
+    ) -> Result<Output, EngineError>;
+
+    /// Ends what goes on after a [`Data::precopy`], on either side. Fine if nothing does, and safe to repeat.
+    fn forget_precopy(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        stage: &Stage<'_>,
     ) -> Result<Output, EngineError>;
 
     /// Clones all stores of one instance into another, cut at one moment.
@@ -132,6 +149,10 @@ pub trait Data: Send + Sync {
         sql: &str,
         values: &[Value],
     ) -> Result<Value, String>;
+
+    /// Ends what a killed program left at work on the stack's data. Only for the holder of the stack's lock, before
+    /// it starts work of its own.
+    fn end_leftovers(&self, home: &Home) -> Result<(), EngineError>;
 
     /// Removes the data of a scratch instance that lies outside its folder. The caller holds its [`Scratch`].
     fn discard(&self, home: &Home, instance: &Instance, scratch: &Scratch) -> Result<(), EngineError>;

@@ -30,6 +30,9 @@ const BOOKKEEPING: [&str; 12] = [
     "sqlite_sequence",
 ];
 
+/// Problems of the data from before the upgrade that are named one by one.
+const KNOWN_BEFORE: usize = 5;
+
 /// Whether a table holds a migration tool's own books.
 pub fn is_bookkeeping(table: &str) -> bool {
     BOOKKEEPING.contains(&table.to_ascii_lowercase().as_str())
@@ -54,12 +57,21 @@ pub fn diff(context: &Context<'_>, before: &str, after: &str) -> Result<Output, 
             failures.extend(judge(name, place.kind, &found, &context.config.checks.expected_changes));
             let sound = working(context, "checking", |w| data.integrity(&was, name, CloneMode::Cold, w))?;
             let problems = working(context, "checking", |w| data.integrity(&is, name, CloneMode::Live, w))?;
+            let mut before = Vec::new();
             for problem in problems {
-                if !sound.contains(&problem) {
+                if sound.contains(&problem) {
+                    before.push(problem);
+                } else {
                     failures.push(Failure { at: name.to_string(), what: problem, ..Failure::default() });
                 }
             }
             output.notes.push(summary(name, &found));
+            // The upgrade did not do it, so it decides nothing; a person should know nevertheless.
+            let more = before.len().saturating_sub(KNOWN_BEFORE);
+            output.notes.extend(before.into_iter().take(KNOWN_BEFORE).map(|p| format!("{name}: {p} (so it was before)")));
+            if more > 0 {
+                output.notes.push(format!("{name}: {more} more that were so before"));
+            }
             output.diffs.insert(name.clone(), found);
         } else {
             failures.push(Failure {

@@ -24,6 +24,17 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
     context.midway();
     let wanted = PreflightFor { procedure: context.plan.procedure, need_bytes };
     output.notes.extend(context.world.runtime.preflight(&context.placement(instance, &release), wanted)?);
+    if matches!(context.plan.procedure, Procedure::Rehearse | Procedure::Promote)
+        && let Some(source) = context
+            .plan
+            .instances
+            .values()
+            .find(|i| i.is_production() && Some(i.generation) == context.plan.from_generation)
+    {
+        let old = context.release(source)?;
+        let (from, to) = (context.placement(source, &old), context.placement(instance, &release));
+        output.notes.extend(context.world.data.preflight(&from, &to, need_bytes)?);
+    }
     if context.plan.procedure == Procedure::Promote && instance.environment == PRODUCTION {
         gather::certificate_holds(context.home, context.plan)?;
         output.notes.push(match &context.plan.reason {

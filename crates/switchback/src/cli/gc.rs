@@ -9,10 +9,11 @@ use super::upgrade::{confirm, open};
 use super::{Exit, Global, Output, Trouble};
 use clap::Args;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{GenerationId, RunId};
+use switchback_core::release::{Instance, MountPlace};
 use switchback_engine::home::Home;
 use switchback_engine::scratch;
 use switchback_engine::session::Session;
@@ -33,6 +34,8 @@ pub struct GcArgs {
 #[derive(Debug, Default, Serialize)]
 struct Found {
     generations: Vec<GenerationId>,
+    /// Volumes and folders that go with a generation; Compose only.
+    data: BTreeMap<GenerationId, Vec<String>>,
     staging: Vec<String>,
     runs: Vec<RunId>,
     releases: Vec<String>,
@@ -109,7 +112,8 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
     }
     let verb = if found.removed { "removed" } else { "would remove" };
     for id in &found.generations {
-        out.line(&format!("{verb} generation {id}"))?;
+        let data = found.data.get(id).map_or_else(String::new, |d| format!(" with {}", d.join(", ")));
+        out.line(&format!("{verb} generation {id}{data}"))?;
     }
     for dir in &found.staging {
         out.line(&format!("{verb} leftovers of staging {dir}"))?;
@@ -178,6 +182,12 @@ fn look(
             }
             None => {
                 found.bytes += size(&home.instance_dir(&generation.instance));
+                let places = mounts(&generation.instance);
+                if !places.is_empty() {
+                    // Blocks that are shared with another generation are not freed.
+                    found.bytes += world.data.cost(home, &generation.instance)?.bytes;
+                    found.data.insert(id, places);
+                }
                 found.generations.push(id);
             }
         }
@@ -209,6 +219,19 @@ fn look(
         }
     }
     Ok(found)
+}
+
+/// Where the data of an instance lies outside its folder, in words.
+fn mounts(instance: &Instance) -> Vec<String> {
+    let all = instance.stores.values().filter_map(|s| s.mount.as_ref());
+    let places: BTreeSet<&MountPlace> = all.map(|m| &m.at).collect();
+    places
+        .into_iter()
+        .map(|place| match place {
+            MountPlace::Volume(name) => format!("the volume {name}"),
+            MountPlace::Dir(path) => path.clone(),
+        })
+        .collect()
 }
 
 fn certified(home: &Home, release: &str) -> Result<bool, Trouble> {

@@ -1,6 +1,8 @@
 //! A real Docker engine: an image with a shell, and names that are removed afterwards.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod proxy;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;

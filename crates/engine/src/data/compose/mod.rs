@@ -4,22 +4,28 @@
 //! read by helper containers, Postgres through its own server. It must never start a server on production's pristine
 //! data, and never write to a mount that is not scratch.
 
+mod ahead;
+mod facts;
 mod mounts;
 mod pause;
+mod preflight;
 mod server;
+mod standby;
 mod throwaway;
 
+pub use facts::{MountFacts, PostgresFacts};
+
 use super::{Cost, Data, Work};
-use crate::docker::hands::Hands;
+use crate::docker::hands::{self, Hands};
 use crate::docker::{Docker, helper};
 use crate::error::EngineError;
 use crate::home::Home;
-use crate::runtime::Placement;
+use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
 use crate::store::postgres::{self, Amcheck};
 use serde_json::Value;
 use server::Server;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
@@ -30,13 +36,20 @@ use switchback_core::release::{Instance, MountPlace, StorePlace};
 /// Data that the engine's containers can reach.
 pub struct ComposeData {
     docker: Arc<Docker>,
+    /// What helpers and guards are made of.
+    program: PathBuf,
     helper: OnceLock<String>,
 }
 
 impl ComposeData {
     /// The data on an engine.
     pub fn new(docker: Arc<Docker>) -> Self {
-        Self { docker, helper: OnceLock::new() }
+        Self::of_program(docker, helper::this_program())
+    }
+
+    /// The same, where the caller is not `switchback` itself: helpers and guards are made of the program at this path.
+    pub fn of_program(docker: Arc<Docker>, program: PathBuf) -> Self {
+        Self { docker, program, helper: OnceLock::new() }
     }
 
     /// Helper containers for a stack.
@@ -44,7 +57,7 @@ impl ComposeData {
         let image = match self.helper.get() {
             Some(image) => image,
             None => {
-                let image = helper::ensure(&self.docker, &helper::this_program())?;
+                let image = helper::ensure(&self.docker, &self.program)?;
                 self.helper.get_or_init(|| image)
             }
         };
@@ -69,12 +82,27 @@ impl Data for ComposeData {
             }
             // The engine would make a volume that is mounted and does not exist.
             MountPlace::Volume(name) if self.docker.volume(name)?.is_none() => Ok(false),
+            // What this host sees needs no helper; it may not see what belongs to another user.
+            MountPlace::Dir(path)
+                if self.docker.is_local() && Path::new(path).join(&place.path).symlink_metadata().is_ok() =>
+            {
+                Ok(true)
+            }
             _ => Ok(self.hands(at.home)?.exists((mount, &place.path))?),
         }
     }
 
     fn cost(&self, home: &Home, instance: &Instance) -> Result<Cost, EngineError> {
         self.measure(home, instance)
+    }
+
+    fn preflight(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        need_bytes: u64,
+    ) -> Result<Vec<String>, EngineError> {
+        preflight::preflight(self, from, to, need_bytes)
     }
 
     fn precopy(
@@ -85,6 +113,15 @@ impl Data for ComposeData {
         work: &Work<'_>,
     ) -> Result<Output, EngineError> {
         self.copy_ahead(from, to, work)
+    }
+
+    fn forget_precopy(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        stage: &Stage<'_>,
+    ) -> Result<Output, EngineError> {
+        self.forget_standbys(from, to, stage)
     }
 
     fn clone(
@@ -240,6 +277,10 @@ impl Data for ComposeData {
             }
             StoreKind::Files => Err(format!("the store {store} is not a database")),
         }
+    }
+
+    fn end_leftovers(&self, home: &Home) -> Result<(), EngineError> {
+        Ok(hands::remove_leftovers(&self.docker, &home.id()?).map(drop)?)
     }
 
     fn discard(&self, home: &Home, instance: &Instance, _: &Scratch) -> Result<(), EngineError> {

@@ -5,17 +5,23 @@ use crate::docker::thaw::ThawGuard;
 use crate::docker::{Docker, DockerError};
 use crate::error::EngineError;
 use crate::runtime::compose::users_of;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use switchback_core::release::Instance;
 
-/// On a busy host the engine gives up freezing a container ("unable to freeze") that it freezes a moment later.
-const FREEZES: u32 = 5;
-/// Between two attempts; everybody goes on meanwhile.
-const BETWEEN: Duration = Duration::from_millis(300);
+/// A busy kernel does not always freeze all tasks at once (cgroup v1), and the engine gives up then: "unable to freeze".
+const FREEZE_TRIES: u32 = 6;
+/// Grows with every try, so that a burst of work can pass.
+const FREEZE_AGAIN: Duration = Duration::from_millis(200);
+
+fn may_freeze_later(error: &DockerError) -> bool {
+    matches!(error, DockerError::Other { .. } | DockerError::Conflict { .. })
+}
 
 /// The containers that use an instance's data, and how long they were paused.
 pub struct Writers<'a> {
     docker: &'a Docker,
+    program: &'a Path,
     ids: Vec<String>,
     guard: Option<ThawGuard>,
     since: Option<Instant>,
@@ -24,11 +30,11 @@ pub struct Writers<'a> {
 }
 
 impl<'a> Writers<'a> {
-    /// Everything that runs on the instance's mounts, of whatever project.
-    pub fn of(docker: &'a Docker, instance: &Instance) -> Result<Self, EngineError> {
+    /// Everything that runs on the instance's mounts, of whatever project. The program guards the pause.
+    pub fn of(docker: &'a Docker, program: &'a Path, instance: &Instance) -> Result<Self, EngineError> {
         let users = users_of(docker, instance)?;
         let ids = users.into_iter().filter(|c| !c.state.paused).map(|c| c.id).collect();
-        Ok(Self { docker, ids, guard: None, since: None, longest: Duration::ZERO })
+        Ok(Self { docker, program, ids, guard: None, since: None, longest: Duration::ZERO })
     }
 
     /// Stops (`true`) or lets go on (`false`).
@@ -36,17 +42,18 @@ impl<'a> Writers<'a> {
         if !stop {
             return Ok(self.resume()?);
         }
-        for attempt in 1.. {
-            self.guard = Some(ThawGuard::start(&self.ids)?);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            self.guard = Some(ThawGuard::start(self.program, &self.ids)?);
             self.since = Some(Instant::now());
-            let Err(e) = self.each(crate::docker::Docker::pause) else { break };
+            let Err(e) = self.each(crate::docker::Docker::pause) else { return Ok(()) };
             self.resume()?;
-            if attempt == FREEZES || matches!(e, DockerError::NoSuch { .. } | DockerError::Cancelled) {
+            if tries == FREEZE_TRIES || !may_freeze_later(&e) {
                 return Err(e.into());
             }
-            std::thread::sleep(BETWEEN);
+            std::thread::sleep(FREEZE_AGAIN * tries);
         }
-        Ok(())
     }
 
     fn resume(&mut self) -> Result<(), DockerError> {

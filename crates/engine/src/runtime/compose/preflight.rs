@@ -2,11 +2,13 @@
 
 use super::containers::{PROJECT, describe_container, shown, users_of};
 use super::{ComposeRuntime, engine_free_bytes};
+use crate::docker::permissions;
 use crate::error::EngineError;
 use crate::gather;
 use crate::runtime::process::table;
 use crate::runtime::{Placement, PreflightFor};
 use switchback_core::duration::human_bytes;
+use switchback_core::plan::Procedure;
 use switchback_core::release::MountPlace;
 
 /// Confirms that the instance could be started.
@@ -29,13 +31,19 @@ pub fn preflight(
         keep_image(runtime, &image.id)?;
         notes.push(format!("{name}: image {} is there", image.reference));
     }
+    if matches!(wanted.procedure, Procedure::Rehearse | Procedure::Promote) {
+        permitted(runtime)?;
+    }
+    // Clones beside the data of bind mounts lie elsewhere; the data's own preflight looks there.
+    let here = at.instance.stores.values().filter_map(|s| s.mount.as_ref()).all(|m| m.beside.is_none());
+    let need_bytes = if here { wanted.need_bytes } else { 0 };
     match engine_free_bytes(docker) {
         Some(free) => {
-            if free < wanted.need_bytes.saturating_add(gather::RESERVE_BYTES) {
+            if free < need_bytes.saturating_add(gather::RESERVE_BYTES) {
                 return Err(EngineError::refused(
                     format!(
                         "not enough disk space where the engine keeps its data: {} are needed for the clones and {} in reserve, {} are free",
-                        human_bytes(wanted.need_bytes),
+                        human_bytes(need_bytes),
                         human_bytes(gather::RESERVE_BYTES),
                         human_bytes(free)
                     ),
@@ -44,7 +52,7 @@ pub fn preflight(
             }
             notes.push(format!(
                 "disk: {} needed, {} free",
-                human_bytes(wanted.need_bytes),
+                human_bytes(need_bytes),
                 human_bytes(free)
             ));
         }
@@ -65,6 +73,19 @@ pub fn preflight(
         }
     }
     Ok(notes)
+}
+
+/// Refuses where a proxy before the engine forbids what a run needs: it would stop in the middle.
+fn permitted(runtime: &ComposeRuntime) -> Result<(), EngineError> {
+    let missing = permissions::missing(&runtime.docker)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let sections: Vec<String> = missing.iter().map(|m| format!("{} ({})", m.section, m.needed_for)).collect();
+    Err(EngineError::refused(
+        format!("the Docker endpoint {} refuses what a run needs: {}", runtime.docker.endpoint(), sections.join(", ")),
+        "allow these sections in the proxy before the Docker socket, or set DOCKER_HOST to the engine itself",
+    ))
 }
 
 /// Refuses where another project works on production's data: its writes could not be cloned consistently, and it would

@@ -1,9 +1,10 @@
 //! The project as its Compose files describe it: the model, the services it makes of the configuration, and where
 //! the stores lie.
 
+use crate::docker::DockerError;
 use crate::docker::compose::{ComposeCli, ProjectFiles};
 use crate::error::{EngineError, io};
-use crate::home::Home;
+use crate::home::{CONFIG_FILE, Home};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -46,26 +47,47 @@ fn env_value(text: &str, name: &str) -> Option<String> {
 pub fn base_files(home: &Home, config: &Config) -> Result<Vec<String>, EngineError> {
     let named = config.compose.as_ref().map(|c| c.files.clone()).unwrap_or_default();
     let env = dot_env(home)?;
-    let files: Vec<String> = if !named.is_empty() {
-        named
-    } else if let Some(list) = env_value(&env, "COMPOSE_FILE") {
+    let not_lock = |f: &String| Path::new(f).file_name() != Some(LOCK_FILE.as_ref());
+    let in_env: Option<Vec<String>> = env_value(&env, "COMPOSE_FILE").map(|list| {
         let separator = env_value(&env, "COMPOSE_PATH_SEPARATOR").unwrap_or_else(|| ":".to_owned());
-        list.split(&separator).filter(|f| !f.is_empty()).map(str::to_owned).collect()
+        list.split(&separator).filter(|f| !f.is_empty()).map(str::to_owned).filter(not_lock).collect()
+    });
+    if let Some(other) = &in_env
+        && !named.is_empty()
+        && !other
+            .iter()
+            .map(|f| absolute(home, f))
+            .eq(named.iter().filter(|f| not_lock(f)).map(|f| absolute(home, f)))
+    {
+        return Err(EngineError::misconfigured(
+            CONFIG_FILE,
+            format!(
+                "compose.files names {}, but COMPOSE_FILE in .env names {}: plain `docker compose` would start another stack than Switchback",
+                named.join(", "),
+                other.join(", ")
+            ),
+            "let both name the same files in the same order; or leave `compose.files` out, then COMPOSE_FILE counts",
+        ));
+    }
+    let files: Vec<String> = if !named.is_empty() {
+        named.into_iter().filter(not_lock).collect()
+    } else if let Some(files) = in_env {
+        files
     } else {
         let first =
             |names: &[&str]| names.iter().find(|f| home.root().join(f).is_file()).map(|f| (*f).to_owned());
         first(&DEFAULT_FILES).into_iter().chain(first(&OVERRIDES)).collect()
     };
-    let files: Vec<String> =
-        files.into_iter().filter(|f| Path::new(f).file_name() != Some(LOCK_FILE.as_ref())).collect();
     if files.is_empty() {
-        return Err(EngineError::refused(
+        return Err(EngineError::misconfigured(
+            CONFIG_FILE,
             format!("there is no Compose file in {}", home.root().display()),
             "name it: `compose: { files: [my-compose.yaml] }` in switchback.yaml",
         ));
     }
     if let Some(missing) = files.iter().find(|f| !home.root().join(f).is_file()) {
-        return Err(EngineError::refused(
+        return Err(EngineError::misconfigured(
+            CONFIG_FILE,
             format!("the Compose file {missing} does not exist"),
             "check `compose.files` in switchback.yaml, or COMPOSE_FILE in .env",
         ));
@@ -94,8 +116,18 @@ pub fn load_with(
         env_files: env_file.map(Path::to_owned).into_iter().collect(),
         profiles,
         project,
+    });
+    let json = json.map_err(|e| match e {
+        // Compose's own words: it knows best what is wrong with its files.
+        DockerError::ComposeFailed { why, .. } => EngineError::misconfigured(
+            files.join(", "),
+            format!("Docker Compose does not accept it: {why}"),
+            "`docker compose config` must work in this folder",
+        ),
+        other => other.into(),
     })?;
-    Model::parse(&json).map_err(|e| EngineError::refused(e.to_string(), "check the Compose file"))
+    Model::parse(&json)
+        .map_err(|e| EngineError::misconfigured(files.join(", "), e.to_string(), "check the Compose file"))
 }
 
 /// The configuration with every service of the model in it: versions from image tags, ports, order and grace time from
@@ -108,7 +140,8 @@ pub fn effective(config: &Config, model: &Model) -> Result<Config, EngineError> 
             Some(meant) => format!("did you mean {meant:?}?"),
             None => format!("services of the Compose file: {}", known.join(", ")),
         };
-        return Err(EngineError::refused(
+        return Err(EngineError::misconfigured(
+            CONFIG_FILE,
             format!("services.{stranger}: the Compose file has no such service"),
             hint,
         ));
@@ -200,7 +233,8 @@ pub fn stores(
 fn no_mount(name: &StoreName, what: &str, mounts: &[MountUse]) -> EngineError {
     let known: BTreeSet<String> =
         mounts.iter().filter(|m| !m.read_only).map(|m| describe(&m.source)).collect();
-    EngineError::refused(
+    EngineError::misconfigured(
+        CONFIG_FILE,
         format!("stores.{name}: no service mounts {what}"),
         format!("mounted are: {}", known.into_iter().collect::<Vec<_>>().join(", ")),
     )
@@ -235,13 +269,15 @@ fn plain(
     } else {
         let wanted = absolute(home, &store.path);
         // The store may be a file or folder below what is mounted.
-        let mounted = mounts.iter().find_map(|m| match &m.source {
+        let holds = mounts.iter().filter_map(|m| match &m.source {
             MountSource::Bind(path) => {
                 let below = wanted.strip_prefix(path).ok()?.to_string_lossy().into_owned();
                 Some((m.source.clone(), below))
             }
             _ => None,
         });
+        // Of mounts inside each other, the nearest one.
+        let mounted = holds.min_by_key(|(_, below)| below.len());
         mounted.ok_or_else(|| no_mount(name, &wanted.to_string_lossy(), mounts))?
     };
     let anonymous = matches!(source, MountSource::Anonymous { .. });
@@ -262,13 +298,16 @@ fn postgres(
     mounts: &[MountUse],
     env_of: &dyn Fn(&ServiceName) -> BTreeMap<String, String>,
 ) -> Result<StorePlace, EngineError> {
+    let wanted = store.service.as_ref().map_or("", |s| s.as_str());
     let Some(service) = store.service.as_ref().and_then(|s| model.service(s)) else {
-        return Err(EngineError::refused(
-            format!(
-                "stores.{name}: the Compose file has no service {:?}",
-                store.service.as_ref().map_or("", |s| s.as_str())
-            ),
-            "name the service that runs the Postgres server",
+        let known: Vec<&str> = model.services().map(|s| s.name().as_str()).collect();
+        return Err(EngineError::misconfigured(
+            CONFIG_FILE,
+            format!("stores.{name}: the Compose file has no service {wanted:?}"),
+            match suggest(wanted, known.iter().copied()) {
+                Some(meant) => format!("did you mean {meant:?}?"),
+                None => format!("name the one that runs the Postgres server: {}", known.join(", ")),
+            },
         ));
     };
     let mut env = env_of(service.name());
@@ -333,7 +372,8 @@ fn uncovered(
                 (format!("{{ kind: files, service: {service}, target: {target} }}"), target.clone())
             }
         };
-        return Err(EngineError::refused(
+        return Err(EngineError::misconfigured(
+            CONFIG_FILE,
             format!(
                 "{} writes to {}, which is no store: it would not come back with a rollback",
                 mount.service,
@@ -359,7 +399,8 @@ fn settle(home: &Home, model: &Model, place: &mut StorePlace) -> Result<(), Engi
     match &mount.source {
         MountSource::Volume(key) => {
             let Some(volume) = model.volume(key) else {
-                return Err(EngineError::refused(
+                return Err(EngineError::misconfigured(
+                    CONFIG_FILE,
                     format!("the Compose file has no volume {key:?}"),
                     "check `volume` in switchback.yaml",
                 ));

@@ -2,6 +2,7 @@
 
 use super::ComposeRuntime;
 use super::project::{self, base_files, dot_env, load, load_with, version_of};
+use crate::docker::DockerError;
 use crate::error::{EngineError, io};
 use crate::home::{Home, create_dir, read_json, write_atomic, write_json};
 use crate::runtime::Stage;
@@ -251,7 +252,7 @@ pub fn images(
             image = runtime.docker.image(&reference)?;
         } else if image.is_none() {
             (stage.say)(&format!("pulling {reference}"));
-            runtime.pull(&reference, stage)?;
+            runtime.pull(&reference, stage).map_err(|e| not_there(name, &reference, e))?;
             image = runtime.docker.image(&reference)?;
         }
         let Some(image) = image else {
@@ -263,6 +264,19 @@ pub fn images(
         found.insert(name.clone(), image_ref(&reference, &image));
     }
     Ok(found)
+}
+
+/// A registry that does not deliver is mostly a version that does not exist; only the user can tell.
+fn not_there(name: &ServiceName, reference: &str, error: EngineError) -> EngineError {
+    match error {
+        EngineError::Docker(e @ (DockerError::PullFailed { .. } | DockerError::ImageMissing { .. })) => {
+            EngineError::refused(
+                format!("the image {reference} of {name} is not on the engine and could not be pulled: {e}"),
+                "check its name and version; an image that was built or loaded by hand is taken as it is",
+            )
+        }
+        other => other,
+    }
 }
 
 /// An image as a release names it.

@@ -104,6 +104,19 @@ impl PgError {
         }
     }
 
+    /// Whether the server let nobody in: wrong password, no such role, no rule. Before a session there is no SQLSTATE.
+    pub fn is_denied(&self) -> bool {
+        let Self::Server { sqlstate, message, .. } = self else { return false };
+        let says = |text: &str| message.contains(text);
+        matches!(sqlstate.as_str(), "28P01" | "28000")
+            || sqlstate.is_empty()
+                && (says("authentication failed")
+                    || says("no password supplied")
+                    || says("no pg_hba.conf entry")
+                    || says("is not permitted to log in")
+                    || says("role \"") && says("does not exist"))
+    }
+
     pub(super) fn protocol(database: &str, detail: impl Into<String>) -> Self {
         Self::Protocol { database: database.to_owned(), detail: detail.into() }
     }
@@ -174,6 +187,7 @@ mod tests {
         let error = PgError::from_stderr("app", text);
         assert_eq!(error.sqlstate(), None);
         assert!(error.to_string().contains("Name an existing role"), "{error}");
+        assert!(error.is_denied() && !PgError::from_stderr("a", b"psql: error: the database system is starting up").is_denied());
     }
 
     #[test]

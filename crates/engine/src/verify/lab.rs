@@ -303,7 +303,8 @@ impl<'a> Lab<'a> {
         self.carry_out_seen(config, plan, self.request.observe)
     }
 
-    fn carry_out_seen(
+    /// Plans and carries out a procedure on the sandbox, and tells somebody else than usual.
+    pub fn carry_out_seen(
         &self,
         config: &Config,
         plan: impl FnOnce(&Session<'_>) -> Result<Plan, EngineError>,

@@ -6,7 +6,11 @@ use super::proof::{Proof, Stop};
 use crate::error::EngineError;
 use crate::gather::Target;
 use crate::home::read_json;
+use super::production::begins;
+use crate::engine::Notice;
 use crate::runtime::Stage;
+use crate::session::Session;
+use std::sync::Mutex;
 use crate::runtime::process::start::own_program;
 use std::path::{Path, PathBuf};
 use switchback_core::check::{CheckKind, Verdict};
@@ -20,6 +24,8 @@ use switchback_core::report::StepStatus;
 
 /// A service that must fail is not waited for longer than this.
 const START: Span = Span::secs(4);
+/// The mutant that loses rows.
+const ROWS_LOST: &str = "mutant: rows lost";
 /// The port that nobody listens on.
 const DEAF_PORT: &str = "switchback-verify";
 
@@ -93,7 +99,6 @@ fn wrap(service: &mut Service, migration: bool, line: &str, extra: &[String]) {
 }
 
 fn lost_rows(lab: &Lab<'_>, config: &Config, target: &Target, proof: &mut Proof) -> Result<(), Stop> {
-    const NAME: &str = "mutant: rows lost";
     let Some((service, migration)) = victim(lab, config)? else { return Ok(()) };
     let Some((store, kind)) = store_of(lab, config, &service)? else {
         proof.not_run("the stack has no data that a migration could lose");
@@ -119,24 +124,74 @@ fn lost_rows(lab: &Lab<'_>, config: &Config, target: &Target, proof: &mut Proof)
         proof.doubt(format!("the mutant that loses rows did not lose any: {}", ran.why()));
         return Ok(());
     };
+    judge_lost(&ran, &store, &done, proof);
+    Ok(())
+}
+
+/// Takes rows away between the migration and the first check: what a migration that loses them leaves.
+fn lost_rows_of_containers(
+    lab: &Lab<'_>,
+    config: &Config,
+    target: &Target,
+    proof: &mut Proof,
+) -> Result<(), Stop> {
+    let mut stores: Vec<(&StoreName, StoreKind)> =
+        lab.sandbox()?.places.iter().map(|(n, p)| (n, p.kind)).collect();
+    stores.sort_by_key(|(_, kind)| match kind {
+        StoreKind::Sqlite => 0,
+        StoreKind::Postgres => 1,
+        StoreKind::Files => 2,
+    });
+    let Some((store, kind)) = stores.first().map(|(n, k)| ((*n).clone(), *k)) else {
+        proof.not_run("the stack has no data that a migration could lose");
+        return Ok(());
+    };
+    // A server's rows are taken through the server, which runs only then.
+    let step = if kind == StoreKind::Postgres { "read-back-new" } else { "start-new" };
+    let prefix = format!("{store}.");
+    let not: Vec<String> = config
+        .checks
+        .expected_changes
+        .iter()
+        .filter_map(|c| c.strip_prefix(&prefix).map(str::to_owned))
+        .collect();
+    let lost: Mutex<Option<Result<Mutation, String>>> = Mutex::new(None);
+    let (ground, home, told) = (lab.ground, lab.sandbox()?.home.clone(), lab.request.observe);
+    let observe = |notice: &Notice<'_>| {
+        if let Notice::Recorded(plan, record) = notice
+            && begins(&record.event, step)
+            && let Some(instance) = plan.instance("candidate/2")
+            && let Ok(mut lost) = lost.lock()
+        {
+            *lost = ground
+                .lose_rows(&home, instance, &store, &not)
+                .map_err(|e| e.to_string())
+                .transpose();
+        }
+        told(notice);
+    };
+    let mut mutated = config.clone();
+    mutated.rehearsal.code_only_rollback = false;
+    let plan = |s: &Session<'_>| s.plan_rehearsal(&mutated, target, &Stage::quiet());
+    let ran = lab.carry_out_seen(&mutated, plan, &observe)?;
+    proof.runs.push(ran.plan.run.clone());
+    match lost.into_inner().ok().flatten() {
+        Some(Ok(done)) => judge_lost(&ran, &store, &done, proof),
+        Some(Err(e)) => _ = proof.doubt(format!("the mutant that loses rows did not lose any: {e}")),
+        None => _ = proof.doubt(format!("the mutant that loses rows did not lose any: {}", ran.why())),
+    }
+    Ok(())
+}
+
+/// Holds what was refused against what was taken away.
+fn judge_lost(ran: &Ran, store: &StoreName, done: &Mutation, proof: &mut Proof) {
     let place = format!("{store}.{}", done.part);
     let named =
         ran.report.checks.iter().filter(|c| c.kind == CheckKind::Integrity).any(
             |c| matches!(&c.verdict, Verdict::Fail { reasons } if reasons.iter().any(|r| r.at == place)),
         );
     proof.measure("rows lost on purpose", format!("{} of {} in {place}", done.lost, done.before));
-    judge(&ran, NAME, named, &format!("the integrity check to name {place}"), proof);
-    Ok(())
-}
-
-fn lost_rows_of_containers(
-    _: &Lab<'_>,
-    _: &Config,
-    _: &Target,
-    proof: &mut Proof,
-) -> Result<(), Stop> {
-    proof.not_run("rows are not taken away from stores of containers yet; the other mutants were tried");
-    Ok(())
+    judge(ran, ROWS_LOST, named, &format!("the integrity check to name {place}"), proof);
 }
 
 /// The store that a service's commands name, databases first; empty ones have nothing to lose.

@@ -4,6 +4,7 @@
 //! networks, volumes of its own. Everything of it carries the sandbox's own identity as a label, and only what does is
 //! ever killed or removed.
 
+use super::super::mutate::Mutation;
 use super::super::proof::Proof;
 use super::super::sandbox::{Outline, Sandbox, link, yaml};
 use super::{Copied, Count, Ground, Lasting, Order, Seen, Words};
@@ -28,10 +29,11 @@ use std::sync::{Arc, Mutex};
 use switchback_core::compose::Model;
 use switchback_core::config::{Config, Service};
 use switchback_core::duration::human_bytes;
-use switchback_core::ids::{Digest, ServiceName};
+use switchback_core::ids::{Digest, ServiceName, StoreName};
 use switchback_core::plan::{self, CloneMode, Plan};
 use switchback_core::release::{ImageRef, Instance, Mount, MountPlace, MountSource, Release};
 
+mod damage;
 mod model;
 
 use model::{Recipe, base_model, with_variable, write_model};
@@ -470,6 +472,16 @@ impl Ground for ComposeGround {
             }
         }
         Ok(())
+    }
+
+    fn lose_rows(
+        &self,
+        home: &Home,
+        instance: &Instance,
+        store: &StoreName,
+        not: &[String],
+    ) -> Result<Option<Mutation>, EngineError> {
+        damage::lose_rows(&self.docker, home, instance, (store, not)).map(Some)
     }
 
     fn vital(&self, home: &Home, instance: &Instance) -> PathBuf {

@@ -10,6 +10,7 @@ mod process;
 pub use compose::ComposeGround;
 pub use process::ProcessGround;
 
+use super::mutate::Mutation;
 use super::proof::Proof;
 use super::sandbox::Sandbox;
 use crate::data::Work;
@@ -145,6 +146,16 @@ pub trait Ground: Send + Sync {
 
     /// Kills everything that runs of an instance of the sandbox, without asking it to end.
     fn crash(&self, home: &Home, instance: &Instance) -> Result<(), EngineError>;
+
+    /// Takes some rows, or a file, away from a store of an instance of the sandbox, as a bad migration does; `None` where
+    /// the migration itself must be made to do it. Tables in `not` are left alone.
+    fn lose_rows(
+        &self,
+        home: &Home,
+        instance: &Instance,
+        store: &StoreName,
+        not: &[String],
+    ) -> Result<Option<Mutation>, EngineError>;
 
     /// A file or folder of an instance of the sandbox without which it cannot start.
     fn vital(&self, home: &Home, instance: &Instance) -> PathBuf;

@@ -2,6 +2,7 @@
 //!
 //! Releases are used where they lie and never written.
 
+use super::super::mutate::Mutation;
 use super::super::production::open_files;
 use super::super::proof::Proof;
 use super::super::sandbox::{DATA, Outline, Sandbox, link, short_trial, yaml};
@@ -17,7 +18,7 @@ use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use switchback_core::config::{Config, Service};
-use switchback_core::ids::{Digest, GenerationId, ServiceName};
+use switchback_core::ids::{Digest, GenerationId, ServiceName, StoreName};
 use switchback_core::plan::{CloneMode, Plan};
 use switchback_core::release::{Instance, PRODUCTION, Release};
 
@@ -297,6 +298,16 @@ impl Ground for ProcessGround {
 
     fn crash(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
         kill_below(home, &format!("{}:", instance.dir))
+    }
+
+    fn lose_rows(
+        &self,
+        _: &Home,
+        _: &Instance,
+        _: &StoreName,
+        _: &[String],
+    ) -> Result<Option<Mutation>, EngineError> {
+        Ok(None)
     }
 
     fn vital(&self, home: &Home, instance: &Instance) -> PathBuf {

@@ -431,19 +431,27 @@ impl Drop for Load {
     }
 }
 
-/// Removes containers, networks and volumes that carry a label.
-fn remove_labelled(label: &str) {
-    let filter = format!("label={label}");
-    let kinds: [(&[&str], &[&str]); 3] = [
-        (&["ps", "-aq", "--no-trunc"], &["rm", "-fv"]),
-        (&["network", "ls", "-q", "--no-trunc"], &["network", "rm"]),
-        (&["volume", "ls", "-q"], &["volume", "rm", "-f"]),
-    ];
-    for (list, remove) in kinds {
-        let found = docker(&[list, &["--filter", &filter]].concat()).stdout;
-        let found: Vec<&str> = found.lines().collect();
+/// The names of the containers, networks and volumes whose label begins so. (A stack's label is its id and more.)
+pub fn labelled(label: &str, prefix: &str) -> [Vec<String>; 3] {
+    [(&["ps", "-a"][..], "{{.Names}}"), (&["network", "ls"], "{{.Name}}"), (&["volume", "ls"], "{{.Name}}")]
+        .map(|(list, name)| {
+            let format = format!("{name}\t{{{{.Label \"{label}\"}}}}");
+            let filter = format!("label={label}");
+            let found =
+                docker(&[list, &["--filter", &filter, "--format", &format]].concat()).expect(0).stdout;
+            let own = found.lines().filter_map(|line| line.split_once('\t'));
+            own.filter(|(_, value)| value.starts_with(prefix)).map(|(name, _)| name.to_owned()).collect()
+        })
+}
+
+/// Removes containers, networks and volumes whose label begins so.
+fn remove_labelled(label: &str, prefix: &str) {
+    let [containers, networks, volumes] = labelled(label, prefix);
+    let kinds: [(&[&str], _); 3] =
+        [(&["rm", "-fv"], containers), (&["network", "rm"], networks), (&["volume", "rm", "-f"], volumes)];
+    for (remove, found) in kinds {
         if !found.is_empty() {
-            docker(&[remove, &found].concat());
+            docker(&[remove, &found.iter().map(String::as_str).collect::<Vec<_>>()].concat());
         }
     }
 }
@@ -461,9 +469,9 @@ impl Drop for Stack {
         if let Ok(id) = fs::read_to_string(self.root.join(".switchback/id"))
             && !id.trim().is_empty()
         {
-            remove_labelled(&format!("dev.switchback.stack={}", id.trim()));
+            remove_labelled("dev.switchback.stack", id.trim());
         }
-        remove_labelled(&format!("{LABEL}={}", self.project));
-        remove_labelled(&format!("com.docker.compose.project={}", self.project));
+        remove_labelled(LABEL, &self.project);
+        remove_labelled("com.docker.compose.project", &self.project);
     }
 }

@@ -9,7 +9,7 @@
 mod common;
 
 use common::bank::{Bank, PROMOTE, ROLLBACK};
-use common::docker::{docker, full};
+use common::docker::{docker, full, labelled};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -195,24 +195,22 @@ fn a_container_killed_in_the_middle_of_a_switch_of_compose_ends_on_one_generatio
         }
         let args: &[&str] = if release == 1 { &PROMOTE } else { &ROLLBACK };
         let mut child = bank.stack.command(args).stdout(std::process::Stdio::null()).spawn().expect("runs");
-        let id = std::fs::read_to_string(bank.stack.root.join(".switchback/id")).expect("an id");
+        let id = bank.id();
         let image = if what.contains('/') {
             docker(&["image", "inspect", "--format", "{{.Id}}", what]).expect(0).stdout
         } else {
             String::new()
         };
         let find = || -> Option<String> {
-            let filter = match what {
-                "helper" => format!("label=dev.switchback.stack={}", id.trim()),
-                _ => format!("label=com.docker.compose.project={}", bank.stack.project),
-            };
-            let ran = docker(&["ps", "-q", "--no-trunc", "--filter", &filter]);
-            ran.stdout.lines().map(str::to_owned).find(|id| {
-                let seen = docker(&["inspect", "--format", "{{.Image}} {{.Name}}", id]).stdout;
+            if what == "helper" {
+                return labelled("dev.switchback.stack", &id)[0].first().cloned();
+            }
+            let [containers, ..] = labelled("com.docker.compose.project", &bank.stack.project);
+            containers.into_iter().find(|name| {
+                let seen = docker(&["inspect", "--format", "{{.Image}} {{.State.Running}}", name]).stdout;
                 match what {
-                    "helper" => true,
-                    "-migrate-bank" => seen.trim().ends_with(what),
-                    _ => !seen.contains("-migrate-") && seen.starts_with(image.trim()),
+                    "-migrate-bank" => name.ends_with(what) && seen.contains("true"),
+                    _ => !name.contains("-migrate-") && seen.trim() == format!("{} true", image.trim()),
                 }
             })
         };

@@ -4,6 +4,7 @@
 mod engine;
 
 use engine::{SHELL, docker, shell_image, unique};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -74,6 +74,9 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
     session.require_settled()?;
     let lose = args.lose_writes_of.map(GenerationId);
     let world = World::open(&config)?;
+    if !args.dry_run {
+        world.data.end_leftovers(&home)?;
+    }
     let mut found = look(&home, &world, config.retention.generations, config.retention.runs, lose)?;
     let out = Output::new(global.json);
     let nothing = found.generations.is_empty()

@@ -364,6 +364,10 @@ pub fn resume(global: &Global, args: &ResumeArgs) -> Result<Exit, Trouble> {
             let who = watchdog::ensure(&home)?;
             Progress::new(global.quiet).line(&format!("  ✓ The trial is watched ({who})."));
         }
+        // A program that was killed while it planned may have left a helper. The next run ends it, too.
+        if let Ok(config) = home.config() {
+            let _ = session.end_leftovers(&config);
+        }
         let out = Output::new(global.json);
         if out.is_json() {
             out.json(&serde_json::json!({ "resumed": null }))?;

@@ -3,7 +3,7 @@
 //! Nothing here asks Switchback what is there: images, mounts, data and leftovers are read from the engine.
 
 use super::Ran;
-use super::docker::{Example, Stack, docker};
+use super::docker::{Example, Stack, docker, labelled};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -83,6 +83,8 @@ impl Bank {
             stack.transfer();
         }
         stack.run(&["up", "--yes"]).expect(0);
+        // Its image is pinned by id from now on, so Compose makes the container once more.
+        stack.docker_compose(&["up", "-d", "--no-build"]).expect(0);
         let before = dump(&Self::originals(&stack));
         Self { stack, before }
     }
@@ -106,9 +108,16 @@ impl Bank {
         serde_json::from_str(&text).expect("JSON")
     }
 
+    /// The stack's id, with which the labels of what Switchback makes begin.
+    pub fn id(&self) -> String {
+        let id = fs::read_to_string(self.stack.root.join(".switchback/id")).expect("an id");
+        id.trim().to_owned()
+    }
+
     /// The volumes of a generation, by store.
     fn volumes(&self, generation: u64) -> BTreeMap<String, String> {
-        let stores = self.read(&format!("generations/{generation}/generation.json"))["instance"]["stores"].clone();
+        let stores =
+            self.read(&format!("generations/{generation}/generation.json"))["instance"]["stores"].clone();
         let stores = stores.as_object().expect("stores").clone();
         let name = |v: &Value| v["mount"]["at"]["volume"].as_str().expect("a volume").to_owned();
         stores.iter().map(|(store, place)| (store.clone(), name(place))).collect()
@@ -121,7 +130,11 @@ impl Bank {
         if now == release {
             return;
         }
-        if release == 2 { self.promote(&[]).expect(0) } else { self.stack.run(&ROLLBACK).expect(0) };
+        if release == 2 {
+            self.promote(&[]).expect(0)
+        } else {
+            self.stack.run(&ROLLBACK).expect(0)
+        };
     }
 
     /// Promotes, from a `.env` that still names the old release.
@@ -153,7 +166,8 @@ impl Bank {
         assert_eq!(all.lines().count(), 1, "{case}: containers of the project: {all}");
         let found = docker(&["inspect", all.trim()]).expect(0).json()[0].clone();
         assert_eq!(found["State"]["Status"], "running", "{case}: {}", found["State"]);
-        let image = docker(&["image", "inspect", "--format", "{{.Id}}", &format!("sbt/bank:{release}")]).expect(0);
+        let image =
+            docker(&["image", "inspect", "--format", "{{.Id}}", &format!("sbt/bank:{release}")]).expect(0);
         assert_eq!(found["Image"], image.stdout.trim(), "{case}: another image");
         let mounted: BTreeMap<&str, &str> = found["Mounts"]
             .as_array()
@@ -163,7 +177,8 @@ impl Bank {
             .collect();
         let wanted = BTreeMap::from([("/data", &*volumes["books"]), ("/receipts", &*volumes["receipts"])]);
         assert_eq!(mounted, wanted, "{case}: other mounts");
-        let (code, body) = self.stack.ask("GET", "/health", &[], None).unwrap_or_else(|e| panic!("{case}: {e}"));
+        let (code, body) =
+            self.stack.ask("GET", "/health", &[], None).unwrap_or_else(|e| panic!("{case}: {e}"));
         assert_eq!((code, &*body), (200, &*format!("{{\"release\": {release}}}")), "{case}");
     }
 
@@ -180,9 +195,15 @@ impl Bank {
             let mut books = found.remove(&volumes["books"]).expect("dumped");
             assert_eq!(books["version"], 2, "{case}: not migrated");
             books["version"] = 1.into();
-            assert_eq!(books, self.before[&originals[0]], "{case}: the new generation's rows are not the old ones");
+            assert_eq!(
+                books, self.before[&originals[0]],
+                "{case}: the new generation's rows are not the old ones"
+            );
             let receipts = found.remove(&volumes["receipts"]).expect("dumped");
-            assert_eq!(receipts, self.before[&originals[1]], "{case}: the new generation's files are not the old ones");
+            assert_eq!(
+                receipts, self.before[&originals[1]],
+                "{case}: the new generation's files are not the old ones"
+            );
         }
         assert_eq!(found, self.before, "{case}: the old generation's data changed");
     }
@@ -190,20 +211,13 @@ impl Bank {
     /// Nothing in the engine that belongs to no generation, and nothing half-made in the folder.
     #[track_caller]
     fn assert_tidy(&self, case: &str, release: u64) {
-        let id = fs::read_to_string(self.stack.root.join(".switchback/id")).expect("an id");
-        let own = format!("label=dev.switchback.stack={}", id.trim());
-        let project = format!("label=com.docker.compose.project={}", self.stack.project);
-        let list = |args: &[&str], filter: &str| -> BTreeSet<String> {
-            let ran = docker(&[args, &["--filter", filter]].concat()).expect(0);
-            ran.stdout.lines().map(str::to_owned).collect()
-        };
-        let none = BTreeSet::new();
-        assert_eq!(list(&["ps", "-a", "--format", "{{.Names}} {{.Status}}"], &own), none, "{case}: containers");
-        assert_eq!(list(&["network", "ls", "--format", "{{.Name}}"], &own), none, "{case}: networks");
-        let network = BTreeSet::from([format!("{}_default", self.stack.project)]);
-        assert_eq!(list(&["network", "ls", "--format", "{{.Name}}"], &project), network, "{case}: networks");
-        let originals: BTreeSet<String> = Self::originals(&self.stack).into_iter().collect();
-        assert_eq!(list(&["volume", "ls", "-q"], &project), originals, "{case}: the user's volumes");
+        let [containers, networks, own] = labelled("dev.switchback.stack", &self.id());
+        assert_eq!(containers, Vec::<String>::new(), "{case}: containers");
+        assert_eq!(networks, Vec::<String>::new(), "{case}: networks");
+        let [_, networks, mut originals] = labelled("com.docker.compose.project", &self.stack.project);
+        assert_eq!(networks, [format!("{}_default", self.stack.project)], "{case}: networks");
+        originals.sort();
+        assert_eq!(originals, Self::originals(&self.stack), "{case}: the user's volumes");
         let state = self.stack.root.join(".switchback");
         let mut owned = BTreeSet::new();
         for generation in names(&state.join("generations")) {
@@ -211,17 +225,18 @@ impl Bank {
                 owned.extend([format!("{volume}.base"), volume]);
             }
         }
-        let strays: Vec<String> =
-            list(&["volume", "ls", "-q"], &own).into_iter().filter(|v| !owned.contains(v)).collect();
+        let own: BTreeSet<String> = own.into_iter().collect();
+        let strays: Vec<&String> = own.difference(&owned).collect();
         assert!(strays.is_empty(), "{case}: volumes of no generation: {strays:?}");
         if release == 2 {
             let generation = self.volumes(self.generation());
             let bases: BTreeSet<String> = generation.values().map(|v| format!("{v}.base")).collect();
-            assert!(bases.is_subset(&list(&["volume", "ls", "-q"], &own)), "{case}: no base to export by");
+            assert!(bases.is_subset(&own), "{case}: no base to export by: {own:?}");
         }
         assert_eq!(names(&state.join("staging")), Vec::<String>::new(), "{case}: staging is left");
         let everywhere = walk(&self.stack.root);
-        let odd = |f: &&String| f.contains(".tmp-") || f.contains("partial") || f.contains("switchback-desired");
+        let odd =
+            |f: &&String| f.contains(".tmp-") || f.contains("partial") || f.contains("switchback-desired");
         assert_eq!(everywhere.iter().find(odd), None, "{case}: half-made files");
     }
 
@@ -234,7 +249,10 @@ impl Bank {
         assert_eq!(look(), before, "{case}: plain `docker compose up -d` changed something");
         let model = self.stack.docker_compose(&["config", "--format", "json"]).expect(0).json();
         for (store, volume) in volumes {
-            assert_eq!(model["volumes"][&store]["name"], volume, "{case}: the lock file names another volume");
+            assert_eq!(
+                model["volumes"][&store]["name"], volume,
+                "{case}: the lock file names another volume"
+            );
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The sentences of a report: headline, what became of production, what to do next.
 
 use super::{Advice, Conclusion, Report};
+use crate::check::{CheckKind, CheckResult, Verdict};
 use crate::duration::human_ms;
 use crate::plan::{Plan, Procedure};
 
@@ -59,6 +60,7 @@ pub(super) fn production(plan: &Plan, report: &Report) -> String {
     }
 }
 
+/// A command with the versions that the report is about.
 pub(super) fn advice(report: &Report) -> Vec<Advice> {
     let say = |text: &str, command: Option<&str>| Advice {
         text: text.to_owned(),
@@ -66,16 +68,24 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
     };
     match (report.procedure, report.conclusion) {
         (Procedure::Rehearse, Conclusion::Pass) => {
-            vec![say("Promote it; the certificate permits it.", Some(&promote_command(report)))]
+            vec![say("Promote it; the certificate permits it.", Some(&with_versions(report, "promote")))]
         }
-        (Procedure::Rehearse, Conclusion::Refused) => vec![
-            say("Look at what failed. Nothing has to be undone.", None),
-            say("After a fix, rehearse again.", Some("switchback rehearse")),
-        ],
+        (Procedure::Rehearse, Conclusion::Refused) => {
+            let mut advice = vec![say("Look at what failed. Nothing has to be undone.", None)];
+            let data = |c: &&CheckResult| c.kind == CheckKind::Integrity;
+            if report.checks.iter().filter(data).any(|c| matches!(c.verdict, Verdict::Fail { .. })) {
+                advice.push(say(
+                    "If a change of the data is intended, name it in checks.expected_changes (store.table, as above).",
+                    None,
+                ));
+            }
+            advice.push(say("After a fix, rehearse again.", Some(&with_versions(report, "rehearse"))));
+            advice
+        }
         (Procedure::Rehearse, Conclusion::Inconclusive) => {
             vec![say(
                 "Make the open points decidable and rehearse again; inconclusive never promotes.",
-                Some("switchback rehearse"),
+                Some(&with_versions(report, "rehearse")),
             )]
         }
         (Procedure::Promote, Conclusion::OnTrial) => vec![
@@ -118,8 +128,8 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
 }
 
 /// The promotion that a rehearsal permits. The versions may stand on its command line only, so they are named again.
-fn promote_command(report: &Report) -> String {
-    let mut command = "switchback promote".to_owned();
+fn with_versions(report: &Report, command: &str) -> String {
+    let mut command = format!("switchback {command}");
     for (service, version) in report.to.iter().filter(|(s, v)| report.from.get(*s) != Some(*v)) {
         // `latest@0a1b...` names the image that was found; it is no version that can be asked for.
         if report.from.contains_key(service) && !version.contains('@') {

@@ -172,14 +172,18 @@ pub fn lost(part: &PartDiff) -> u64 {
 /// The diff does not say so itself. Only files have notes; for a table that is new or gone, its rows
 /// are also its added or removed rows.
 pub fn holds_files(diff: &StoreDiff) -> bool {
-    diff.parts.iter().any(|p| {
-        !p.notes.is_empty()
-            || match p.change {
-                PartChange::Added => p.after != p.rows_added,
-                PartChange::Dropped => p.before != p.rows_removed,
-                PartChange::Unchanged | PartChange::ColumnsAdded | PartChange::Changed => false,
-            }
-    })
+    // Only a database has columns and a schema; notes are written about its tables, too.
+    let database = !diff.schema_changes.is_empty()
+        || diff.parts.iter().any(|p| !p.columns_added.is_empty() || !p.columns_removed.is_empty());
+    !database
+        && diff.parts.iter().any(|p| {
+            !p.notes.is_empty()
+                || match p.change {
+                    PartChange::Added => p.after != p.rows_added,
+                    PartChange::Dropped => p.before != p.rows_removed,
+                    PartChange::Unchanged | PartChange::ColumnsAdded | PartChange::Changed => false,
+                }
+        })
 }
 
 /// UTC time of day with its date.

@@ -16,17 +16,15 @@ use switchback_engine::docker::STACK_LABEL;
 fn without_an_engine_every_command_says_where_it_was_looked_for() {
     let stack = adopted();
     let (before, books) = (production(&stack), stack.bank());
-    for args in [
-        &["rehearse", "bank=2"][..],
-        &["promote", "bank=2", "--yes"],
-        &["rollback", "--yes"],
-        &["up", "--yes"],
-    ] {
+    for args in [&["rehearse", "bank=2"][..], &["promote", "bank=2", "--yes"], &["up", "--yes"]] {
         let mut command = program(&stack, args);
         command.env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
         run(command).says(
             5,
-            &["the Docker engine at unix:///nonexistent/docker.sock cannot be reached", "start the Docker engine"],
+            &[
+                "the Docker engine at unix:///nonexistent/docker.sock cannot be reached",
+                "start the Docker engine",
+            ],
         );
     }
     assert_eq!((production(&stack), stack.bank()), (before, books));
@@ -73,7 +71,8 @@ fn compose_that_is_missing_or_of_the_first_version_is_named_with_what_to_install
 fn a_proxy_that_forbids_what_a_run_needs_is_told_before_anything_is_done() {
     let stack = adopted();
     let (before, books) = (production(&stack), stack.bank());
-    let proxy = proxy(|line| !line.starts_with("GET") && !line.starts_with("HEAD") || line.contains("/exec/"));
+    let proxy =
+        proxy(|line| !line.starts_with("GET") && !line.starts_with("HEAD") || line.contains("/exec/"));
     let mut command = program(&stack, &["rehearse", "bank=2"]);
     command.env("DOCKER_HOST", &proxy.address);
     let ran = run(command);
@@ -96,7 +95,7 @@ fn an_engine_that_goes_away_in_the_middle_is_told_and_the_run_is_resumed_when_it
         let names = docker(&["ps", "--filter", &filter, "--format", "{{.Image}}"]).stdout;
         names.lines().any(|image| !image.starts_with("switchback-helper"))
     };
-    stack.wait_until("staging runs", Duration::from_secs(240), staged);
+    stack.wait_until("staging runs", Duration::from_secs(500), staged);
     proxy.off.store(true, Ordering::Relaxed);
     let output = child.wait_with_output().expect("ends");
     let ran = Ran {

@@ -14,10 +14,18 @@ use common::{PROGRAM, Ran};
 use std::process::{Command, Stdio};
 use switchback_engine::docker::STACK_LABEL;
 
+/// The bank, with time enough on a machine that has much to do.
+fn bank() -> Stack {
+    let stack = Stack::compose(Example::Bank);
+    stack.edit("switchback.yaml", "start: 20s", "start: 3m");
+    stack.edit("compose.yaml", "timeout: 3s\n      retries: 10", "timeout: 20s\n      retries: 30");
+    stack
+}
+
 /// A bank that Switchback has taken over.
 #[track_caller]
 fn adopted() -> Stack {
-    let stack = Stack::compose(Example::Bank);
+    let stack = bank();
     stack.up();
     stack.run(&["up", "--yes"]).expect(0);
     stack

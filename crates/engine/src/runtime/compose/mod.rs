@@ -142,6 +142,21 @@ impl ComposeRuntime {
         Ok(())
     }
 
+    /// Refuses data that is still to be made: Compose makes it, with the image's content, when it starts a stack the
+    /// first time; Switchback only takes over what is there.
+    fn has_run(&self, stores: &BTreeMap<StoreName, StorePlace>) -> Result<(), EngineError> {
+        for (store, place) in stores {
+            let Some(MountPlace::Volume(name)) = place.mount.as_ref().map(|m| &m.at) else { continue };
+            if self.docker.volume(name)?.is_none() {
+                return Err(EngineError::refused(
+                    format!("stores.{store}: the volume {name} does not exist yet: the stack has never run"),
+                    "start it with `docker compose up -d` and let it become healthy; then Switchback takes it over",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn stores_of(
         &self,
         home: &Home,
@@ -206,6 +221,9 @@ impl Runtime for ComposeRuntime {
         }
         let mut stores = self.stores_of(home, config, &model)?;
         self.name_anonymous(&model, &mut stores)?;
+        if running.is_empty() {
+            self.has_run(&stores)?;
+        }
         let project = Some(model.project().to_owned());
         let release = release::keep(home, config, &release::Parts { model, images })?;
         Ok(Adopted { release, stores, project, running: !running.is_empty() })

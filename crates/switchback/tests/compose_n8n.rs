@@ -1,0 +1,157 @@
+//! n8n 1.71.3 to 2.8.4 on PostgreSQL, as somebody who follows examples/compose-n8n/README.md does it: refused, set
+//! right, promoted, rolled back. Long; `scripts/test --full` runs it.
+
+mod common;
+
+use common::docker::{Example, Stack, full};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// n8n registers its webhooks some time after it says that it is ready.
+const WEBHOOKS: Duration = Duration::from_secs(300);
+const BANNER: &str = "workflow/shop-banner";
+
+fn seeded(stack: Stack) -> Stack {
+    stack.up();
+    stack.seed(&[]);
+    stack.wait_until("orders are added up", WEBHOOKS, || stack.order() == (200, Some(42)));
+    assert_eq!(stack.banner(), (200, Some("Corner Shop".into())));
+    stack
+}
+
+/// What its users made: everything that a rollback must give back.
+fn made(stack: &Stack) -> Vec<String> {
+    [
+        "select md5(string_agg(to_jsonb(w)::text, '' order by id)) from workflow_entity w",
+        "select md5(string_agg(to_jsonb(c)::text, '' order by id)) from credentials_entity c",
+        "select md5(string_agg(to_jsonb(u)::text, '' order by id)) from \"user\" u",
+        "select md5(string_agg(to_jsonb(e)::text, '' order by id)) from execution_entity e",
+    ]
+    .map(|sql| stack.psql(sql))
+    .to_vec()
+}
+
+fn report(stack: &Stack) -> Value {
+    stack.run(&["report", "--json"]).expect(0).json()
+}
+
+/// Failed checks: name, with the environment.
+fn failed(report: &Value) -> Vec<(String, String)> {
+    let checks = report["checks"].as_array().expect("checks");
+    let failed = checks.iter().filter(|c| c["verdict"] != "pass");
+    let text = |v: &Value| v.as_str().expect("text").to_owned();
+    failed.map(|c| (text(&c["id"]), text(&c["environment"]))).collect()
+}
+
+fn timed<T>(what: &str, place: &str, times: &mut BTreeMap<String, u128>, work: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let done = work();
+    times.insert(what.to_owned(), began.elapsed().as_secs().into());
+    eprintln!("MEASURED n8n on {place}: {what} took {:?}", began.elapsed());
+    done
+}
+
+fn story(stack: &Stack, place: &str) {
+    let mut times = BTreeMap::new();
+    stack.run(&["up", "--yes"]).expect(0);
+    let before = made(stack);
+
+    // 2.8.4 lets no workflow read its environment: refused, for that reason and no other.
+    let ran = timed("a refused rehearsal", place, &mut times, || stack.run(&["rehearse", "n8n=2.8.4"]));
+    let ran = ran.expect(3);
+    assert!(ran.all().contains(BANNER), "{}", ran.all());
+    let refused = report(stack);
+    let expected = [(BANNER.to_owned(), "candidate".to_owned())];
+    assert_eq!(failed(&refused).into_iter().filter(|(_, e)| e != "code-only").collect::<Vec<_>>(), expected);
+    let html = fs::read_to_string(newest_report(stack)).expect("a report");
+    assert!(html.contains("shop-banner"), "the HTML report names the check");
+    // The old version on the migrated data says that it is well, and its webhooks fail.
+    let code_only = &refused["code_only"];
+    assert_eq!(code_only["possible"], false, "{code_only}");
+    let why = code_only["why"].as_str().unwrap_or_default();
+    assert!(why.contains("order-total") || why.contains("shop-banner"), "{why}");
+    stack.run(&["promote", "n8n=2.8.4", "--yes"]).expect(3);
+    assert_eq!(made(stack), before, "production was touched");
+    assert_eq!((stack.order(), stack.banner().0), ((200, Some(42)), 200));
+
+    // As the README says.
+    stack.set("N8N_BLOCK_ENV_ACCESS_IN_NODE", "false");
+    timed("a rehearsal", place, &mut times, || stack.run(&["rehearse", "n8n=2.8.4"])).expect(0);
+    let passed = report(stack);
+    assert_eq!(passed["code_only"]["possible"], false, "{}", passed["code_only"]);
+    let at_promotion = made(stack);
+    timed("a promotion", place, &mut times, || stack.run(&["promote", "n8n=2.8.4", "--yes"])).expect(0);
+    assert_eq!(stack.run(&["status", "--json"]).json()["versions"]["n8n"], "2.8.4");
+    stack.wait_until("orders are added up by 2.8.4", WEBHOOKS, || stack.order() == (200, Some(42)));
+    assert_eq!(stack.banner(), (200, Some("Corner Shop".into())));
+
+    timed("a rollback", place, &mut times, || stack.run(&["rollback", "--yes"])).expect(0);
+    assert_eq!(made(stack), at_promotion, "the rollback gave other data back");
+    stack.wait_until("orders are added up by 1.71.3", WEBHOOKS, || stack.order() == (200, Some(42)));
+    assert_eq!(stack.banner(), (200, Some("Corner Shop".into())));
+    // What 2.8.4 executed is not lost: it is in the export.
+    let exports = report(stack)["exports"]["db"].to_string();
+    assert_ne!(exports, "null", "nothing was exported");
+    assert!(exported_executions(stack) >= 2, "{exports}");
+    eprintln!("MEASURED n8n on {place}, in seconds: {times:?}; {}", passed["times"]);
+}
+
+fn newest_report(stack: &Stack) -> PathBuf {
+    let runs = fs::read_dir(stack.root.join(".switchback/runs")).expect("runs").flatten();
+    let newest = runs.map(|e| e.path()).max().expect("a run");
+    newest.join("report.html")
+}
+
+/// Rows in the exported files of the table of executions.
+fn exported_executions(stack: &Stack) -> usize {
+    let mut folders = vec![stack.root.join(".switchback/exports/2/db")];
+    let mut found = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("an export").flatten() {
+            if entry.file_type().expect("a type").is_dir() {
+                folders.push(entry.path());
+            } else if entry.path().to_string_lossy().contains("execution_entity") {
+                found += fs::read_to_string(entry.path()).unwrap_or_default().lines().count();
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn n8n_is_refused_set_right_promoted_and_rolled_back() {
+    if !full() {
+        eprintln!("SKIPPED: long; scripts/test --full runs it");
+        return;
+    }
+    story(&seeded(Stack::compose(Example::N8n)), "the engine's own disk");
+}
+
+#[test]
+fn n8n_on_a_file_system_that_shares_blocks() {
+    let (true, Some(place)) = (full(), std::env::var_os("SWITCHBACK_TEST_REFLINK_DIR")) else {
+        eprintln!("SKIPPED: long, and needs SWITCHBACK_TEST_REFLINK_DIR; scripts/test --full runs it");
+        return;
+    };
+    let dir = tempfile::Builder::new().prefix("n8n-").tempdir_in(Path::new(&place)).expect("tempdir");
+    let stack = Stack::compose(Example::N8n);
+    let mut volumes = String::from("\nvolumes:\n");
+    for name in ["db", "n8n"] {
+        let device = dir.path().join(name);
+        fs::create_dir(&device).expect("creates");
+        // n8n runs as a user of its own and expects that the volume is its user's.
+        fs::set_permissions(&device, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("sets");
+        volumes +=
+            &format!("  {name}:\n    driver_opts: {{ type: none, o: bind, device: {} }}\n", device.display());
+    }
+    stack.edit("compose.yaml", "\nvolumes:\n  db:\n  n8n:\n", &volumes);
+    let stack = seeded(stack);
+    story(&stack, "a file system that shares blocks");
+    let copies = report(&stack);
+    drop(stack);
+    drop(dir);
+    assert!(!copies.is_null());
+}

@@ -3,6 +3,7 @@
 //! Only looks (but for the probe of [`host`]): it reads `/proc`, file headers and folder listings, and sends GET requests to the
 //! service. It must never signal a process, run its program, or write anything.
 
+pub mod compose;
 mod describe;
 pub mod host;
 mod places;

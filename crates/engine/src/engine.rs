@@ -11,7 +11,7 @@ use crate::ops::{self, Context, Failed};
 use crate::world::World;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use switchback_core::config::Config;
 use switchback_core::journal::{ErrorKind, Event, Outcome, Output, Record, RunState, StepError};
 use switchback_core::next::{Next, gave_up, next};
@@ -54,6 +54,11 @@ pub type Observer<'a> = &'a (dyn Fn(&Notice<'_>) + Sync);
 
 /// With less space than this, undoing must not depend on finding some.
 const LOW_BYTES: u64 = 4 << 20;
+
+/// How long a run waits for an engine that went away: a restart stops its containers first, which have 10 s.
+const AWAY: Duration = Duration::from_secs(30);
+/// How often it looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How the loop ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +112,7 @@ impl Engine<'_> {
     /// done again, which every step permits.
     pub fn run(&mut self, plan: &Plan, config: &Config) -> Result<RunEnd, EngineError> {
         let world = World::open(config)?;
+        world.data.end_leftovers(self.home)?;
         let (_, mut state, mut records) = self.journal.load(&plan.run)?;
         let mut ended: Option<(i64, Event)> = None;
         loop {
@@ -154,6 +160,17 @@ impl Engine<'_> {
                 }
             };
             let at_ms = now_ms();
+            if matches!(result, Event::Failed { .. } | Event::UndoFailed { .. })
+                && let Err(away) = world.runtime.reachable()
+            {
+                // What failed says nothing about the step, and undoing would fail as well.
+                ended = None;
+                let Some(back) = self.wait_for(&world, plan, &state, away)? else { continue };
+                self.append(plan, &[(now_ms(), &back)])?;
+                state.apply(plan, &back);
+                world.data.end_leftovers(self.home)?;
+                continue;
+            }
             if result == Event::Interrupted {
                 self.append(plan, &[(at_ms, &result)])?;
                 return Ok(RunEnd::Interrupted);
@@ -161,6 +178,35 @@ impl Engine<'_> {
             state.apply(plan, &result);
             ended = Some((at_ms, result));
         }
+    }
+
+    /// Waits until what runs the services can be spoken to again: the event that says so, or `None` where a stop was
+    /// asked for meanwhile. The run stays unfinished if it does not come back.
+    fn wait_for(
+        &self,
+        world: &World,
+        plan: &Plan,
+        state: &RunState,
+        mut away: EngineError,
+    ) -> Result<Option<Event>, EngineError> {
+        let began = Instant::now();
+        (self.observe)(&Notice::Doing { text: &format!("waiting: {away}"), done: 0, total: 0 });
+        while began.elapsed() < AWAY {
+            if self.cancel.requested() {
+                return Ok(None);
+            }
+            std::thread::sleep(LOOK_AGAIN);
+            match world.runtime.reachable() {
+                Ok(()) => return Ok(Some(Event::Resumed { pid: std::process::id() })),
+                Err(e) => away = e,
+            }
+        }
+        Err(EngineError::Away {
+            run: plan.run.clone(),
+            noun: plan.procedure.noun(),
+            down: production_down(plan, state),
+            why: away.to_string(),
+        })
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one step's context")]

@@ -82,6 +82,18 @@ pub enum EngineError {
     /// The Docker engine did not do its part.
     #[error(transparent)]
     Docker(#[from] DockerError),
+    /// What runs the services went away in the middle of a run, and did not come back.
+    #[error("the {noun} {run} stopped half-way{}: {why}", if *down { ", production is DOWN" } else { "" })]
+    Away {
+        /// The run.
+        run: RunId,
+        /// Its procedure in words.
+        noun: &'static str,
+        /// Whether production is down.
+        down: bool,
+        /// Who is away, in words.
+        why: String,
+    },
     /// The request cannot be carried out as things stand.
     #[error("{message}")]
     Refused {
@@ -175,8 +187,16 @@ impl EngineError {
                 }
                 _ => None,
             },
+            Self::Away { .. } => Some(
+                "start the Docker engine; then `switchback resume` goes on (the watchdog of a promotion or rollback does it by itself)".into(),
+            ),
             Self::Journal { .. } | Self::Internal { .. } => None,
         }
+    }
+
+    /// Whether what runs the services cannot be spoken to now: later it may be.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::Docker(DockerError::EngineUnreachable { .. }))
     }
 
     /// What sort of failure it is.
@@ -189,7 +209,9 @@ impl EngineError {
             Self::Refused { .. } => ErrorKind::Refused,
             Self::Step(e) => e.kind,
             Self::Store(StoreError::Damaged { .. }) => ErrorKind::Refused,
-            Self::Io { .. } | Self::Docker(_) | Self::Store(_) | Self::Journal { .. } => ErrorKind::Host,
+            Self::Io { .. } | Self::Docker(_) | Self::Away { .. } | Self::Store(_) | Self::Journal { .. } => {
+                ErrorKind::Host
+            }
             _ => ErrorKind::Internal,
         }
     }

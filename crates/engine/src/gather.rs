@@ -13,7 +13,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use switchback_core::config::template::{Placeholder, expand};
-use switchback_core::config::{Config, Service};
+use switchback_core::config::{Config, RuntimeKind, Service};
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
 use switchback_core::plan::{Plan, PromoteFacts, RehearseFacts};
@@ -360,6 +360,7 @@ pub fn promote_facts(
         target_ports,
         target: id,
         edit: (before, after),
+        precopy: config.runtime == RuntimeKind::Compose && !shared,
         cheap_base: shared || bytes <= SMALL_BYTES,
         need_bytes: if shared { 0 } else { bytes * 2 },
         budget_ms: config.rollback.budget.as_millis(),

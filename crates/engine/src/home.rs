@@ -45,6 +45,11 @@ impl Home {
         Ok(Self { root })
     }
 
+    /// A folder that is not a stack yet, for describing it.
+    pub fn future(dir: &Path) -> Result<Self, EngineError> {
+        Ok(Self { root: dir.canonicalize().map_err(io("open the folder", dir))? })
+    }
+
     /// The stack's folder.
     pub fn root(&self) -> &Path {
         &self.root

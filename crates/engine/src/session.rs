@@ -34,6 +34,11 @@ impl<'h> Session<'h> {
         Ok(Self { home, journal, _lock: lock })
     }
 
+    /// Ends what a killed program left at work on the stack's data before it had begun a run. Every run does so first.
+    pub fn end_leftovers(&self, config: &Config) -> Result<(), EngineError> {
+        World::open(config)?.data.end_leftovers(self.home)
+    }
+
     /// Refuses to begin while an earlier run is unfinished: its state must be settled first.
     pub fn require_settled(&self) -> Result<(), EngineError> {
         let Some(run) = self.journal.unfinished()?.pop() else { return Ok(()) };

@@ -115,16 +115,21 @@ pub fn watch(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<(), 
     let journal_path = home.state().join("journal.db");
     loop {
         let Some(journal) = Journal::open_read(&journal_path)? else { return Ok(()) };
-        if let Some(trial) = current(&journal)? {
+        let went = if let Some(trial) = current(&journal)? {
             drop(journal);
-            watch_one(home, &trial, cancel, observe)?;
+            watch_one(home, &trial, cancel, observe).map(|()| true)
         } else if guarded(&journal)?.is_some() {
             drop(journal);
-            if !take_over(home, cancel, observe)? {
-                std::thread::sleep(TAKE_OVER_EVERY);
-            }
+            take_over(home, cancel, observe)
         } else {
             return Ok(());
+        };
+        match went {
+            Ok(true) => {}
+            Ok(false) => std::thread::sleep(TAKE_OVER_EVERY),
+            // Nobody else waits for the engine to come back.
+            Err(e) if e.is_away() => std::thread::sleep(TAKE_OVER_EVERY),
+            Err(e) => return Err(e),
         }
         if cancel.requested() {
             return Ok(());
@@ -158,6 +163,8 @@ fn take_over(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<bool
         Err(e) => return Err(e),
     };
     if let Some(run) = guarded(&session.journal)? {
+        // Before anything is recorded: this is asked again and again.
+        World::open(&home.run_config(&run)?)?;
         session.resume(&run, false, cancel, observe)?;
     }
     Ok(true)

@@ -19,6 +19,21 @@ pub fn config(home: &Home) -> Result<Config, EngineError> {
     }
 }
 
+/// The configuration for the way back: where the files have mistakes in them now, the one that production's
+/// generation was made with, and what is wrong with the files.
+pub fn config_for_return(home: &Home) -> Result<(Config, Option<EngineError>), EngineError> {
+    let trouble = match config(home) {
+        Ok(config) => return Ok((config, None)),
+        Err(e) => e,
+    };
+    let Some(pointer) = home.pointer()? else { return Err(trouble) };
+    let made_by = home.generation(pointer.current)?.created_by;
+    match home.run_config(&made_by) {
+        Ok(kept) => Ok((kept, Some(trouble))),
+        Err(_) => Err(trouble),
+    }
+}
+
 /// The runtime of a stack and its data.
 pub struct World {
     /// What runs the services.

@@ -297,3 +297,20 @@ fn a_disk_that_fills_up_in_the_middle_of_a_promotion_is_undone() {
     assert!(!stack.state().join("generations/2").exists(), "what filled the disk is still there");
     stack.run(&["down", "--yes"]).expect(0);
 }
+
+#[test]
+fn a_mistake_in_the_configuration_does_not_keep_production_from_returning() {
+    let stack = up(&[ReleaseKind::V2]);
+    stack.run(&["rehearse", "app=2.0.0"]).expect(0);
+    stack.run(&["promote", "app=2.0.0", "--yes"]).expect(0);
+    let file = stack.root.join("switchback.yaml");
+    let text = fs::read_to_string(&file).expect("reads");
+    fs::write(&file, text.replace("command:", "comand:")).expect("writes");
+    stack.run(&["rehearse"]).expect(2);
+    let ran = stack.run(&["rollback", "--yes"]).expect(0);
+    assert!(ran.stderr.contains("unknown key \"comand\""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("is used instead"), "{}", ran.stderr);
+    stack.run(&["history"]).expect(0);
+    fs::write(&file, text).expect("writes");
+    assert_eq!(stack.status()["generation"].as_u64(), Some(1), "{}", stack.status());
+}

@@ -4,6 +4,7 @@
 mod engine;
 
 use engine::{SHELL, docker, shell_image, unique};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ struct Project<'a> {
 impl<'a> Project<'a> {
     fn new(docker: &'a Docker) -> Self {
         shell_image(docker);
-        let compose = ComposeCli::find().expect("these tests need docker compose 2.20 or newer");
+        let compose = ComposeCli::find().expect("these tests need docker compose 2.24.4 or newer");
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("compose.yml"), format!(
             "services:\n  \
@@ -82,6 +83,7 @@ impl<'a> Project<'a> {
 
     fn shot(&self, script: &str, log: &Path) -> OneShot {
         OneShot {
+            labels: BTreeMap::new(),
             service: "web".into(),
             entrypoint: None,
             argv: vec!["sh".into(), "-c".into(), script.into()],

@@ -5,10 +5,11 @@ mod common;
 use assistant::ReleaseKind;
 use common::{PROGRAM, Stack};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use switchback_core::config::{Config, RuntimeKind};
 use switchback_core::workflow::Workflow;
 
 const REFERENCE: &str = "docs/upgrade-infrastructure/reference";
@@ -203,6 +204,69 @@ fn configurations_in_the_documentation_are_accepted() {
         }
     }
     assert!(seen >= 4, "only {seen} configurations were found");
+}
+
+/// Stacks of containers: by the reader alone, as their Compose files are not there.
+#[test]
+fn compose_configurations_in_the_documentation_are_accepted() {
+    let mut seen = 0;
+    for (page, text) in pages() {
+        for block in blocks(&text).into_iter().filter(|b| b.info == "yaml compose switchback.yaml") {
+            match Config::parse(&block.text, &page) {
+                Ok(config) => assert_eq!(config.runtime, RuntimeKind::Compose, "{page}:{}", block.line),
+                Err(e) => panic!("{page}:{}: {e}", block.line),
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "only {seen} configurations were found");
+}
+
+/// The commands of Switchback in a block: those that stand at the beginning of a line.
+fn commands_in(block: &str) -> impl Iterator<Item = Vec<&str>> {
+    block.lines().filter_map(|line| {
+        let line = line.trim_start();
+        let words = line.strip_prefix("$ ").unwrap_or(line).strip_prefix("switchback ")?;
+        let words = words.split(['#', '|', '>', '`', '"', '\'']).next()?;
+        Some(words.split_whitespace().collect())
+    })
+}
+
+/// What is not executed names at least commands and options that exist.
+#[test]
+fn commands_in_the_documentation_exist() {
+    let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let help = program(&["--help"]);
+    let listed = help.split("Commands:").nth(1).and_then(|t| t.split("Options:").next()).expect("commands");
+    let global = options(&help);
+    let mut seen = 0;
+    for (page, text) in pages() {
+        let fenced =
+            blocks(&text).into_iter().filter(|b| matches!(b.info.as_str(), "sh" | "text" | "console"));
+        let fenced = fenced.map(|b| b.text).collect::<String>();
+        let indented: String =
+            text.lines().filter(|l| l.starts_with("    ")).map(|l| format!("{l}\n")).collect();
+        for words in commands_in(&fenced).chain(commands_in(&indented)) {
+            let mut words = words.into_iter().peekable();
+            while words.next_if(|w| *w == "-C").is_some() {
+                words.next();
+            }
+            let Some(command) = words.next().filter(|w| w.is_ascii()) else { continue };
+            if command.starts_with("--") {
+                assert!(global.contains(command), "{page}: switchback {command}");
+                continue;
+            }
+            let is_listed = listed.lines().any(|l| l.split_whitespace().next() == Some(command));
+            assert!(is_listed, "{page}: there is no command {command:?}");
+            let own =
+                known.entry(command.to_owned()).or_insert_with(|| options(&program(&[command, "--help"])));
+            for option in words.filter(|w| w.starts_with("--")) {
+                assert!(own.contains(option), "{page}: {command} has no option {option}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 60, "only {seen} commands were found");
 }
 
 #[test]

@@ -83,6 +83,9 @@ pub struct DetectedStore {
     pub stop_to_copy: bool,
 }
 
+/// What a [`Warning`] says of a service without a health check in Compose file and image.
+pub const NO_HEALTH_CHECK: &str = "it has no health check";
+
 /// Something worth knowing before the first upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Warning {
@@ -314,14 +317,11 @@ fn warnings(model: &Model, service: Service<'_>, facts: &ImageFacts) -> Vec<Warn
     if service.has_build() {
         warn(
             "its image is built from source".to_owned(),
-            "build a new image under a new tag for an upgrade; Switchback never builds",
+            "give each version a tag of its own: under one tag, nobody can tell what an upgrade changes",
         );
     }
     if describe(service, facts).health == HealthSource::None {
-        warn(
-            "it has no health check".to_owned(),
-            "add one: without it, ready means only that the container runs",
-        );
+        warn(NO_HEALTH_CHECK.to_owned(), "add one: without it, ready means only that the container runs");
     }
     if service.network_mode() == Some("host") {
         warn(

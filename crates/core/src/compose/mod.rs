@@ -23,7 +23,8 @@ mod version;
 mod tests;
 
 pub use detect::{
-    Detected, DetectedService, DetectedStore, HealthSource, ImageFacts, Software, Warning, detect,
+    Detected, DetectedService, DetectedStore, HealthSource, ImageFacts, NO_HEALTH_CHECK, Software, Warning,
+    detect,
 };
 pub use dotenv::{env_with_lock, env_without_lock};
 pub use image::ImageName;

@@ -35,6 +35,8 @@ pub struct PromoteFacts {
     /// Whether a clone of the migrated data costs next to no downtime; otherwise the old generation's
     /// data is cloned once the new version serves.
     pub cheap_base: bool,
+    /// Whether the data is copied ahead while the old generation runs, because blocks cannot be shared.
+    pub precopy: bool,
     /// Bytes that the clone needs.
     pub need_bytes: u64,
     /// Rollback budget.
@@ -80,6 +82,16 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
             Op::Prepare { instance: new_key.clone() },
         )
         .reversible();
+    if facts.precopy {
+        steps
+            .add(
+                "pre-copy",
+                format!("Copy the data of generation {old} ahead while it runs"),
+                Group::Prepare,
+                Op::Precopy { from: old_key.clone(), to: new_key.clone() },
+            )
+            .reversible();
+    }
     steps
         .add(
             "stop-old",
@@ -136,9 +148,11 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
         .reversible();
     if !facts.edit.1.is_empty() {
         let op = Op::EditVersions { from: facts.edit.0.clone(), to: facts.edit.1.clone() };
-        steps
-            .add("edit-versions", "Write the new versions into switchback.yaml", Group::Check, op)
-            .reversible();
+        let title = match facts.production.project {
+            None => "Write the new versions into switchback.yaml",
+            Some(_) => "Write the new versions into the Compose file or .env",
+        };
+        steps.add("edit-versions", title, Group::Check, op).reversible();
     }
     steps
         .add(

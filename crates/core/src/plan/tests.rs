@@ -30,8 +30,16 @@ fn instance(generation: u32, version: &str) -> Instance {
     }
 }
 
+fn precopy_plan() -> Plan {
+    promote(&PromoteFacts { precopy: true, cheap_base: false, ..promote_facts() })
+}
+
 pub(crate) fn promote_plan() -> Plan {
-    promote(&PromoteFacts {
+    promote(&promote_facts())
+}
+
+fn promote_facts() -> PromoteFacts {
+    PromoteFacts {
         run: "R".into(),
         stack: StackName::new("s").expect("valid"),
         now_ms: 0,
@@ -44,12 +52,13 @@ pub(crate) fn promote_plan() -> Plan {
         target_ports: instance(1, "1").ports,
         migrate: vec![service("app")],
         edit: Default::default(),
+        precopy: false,
         cheap_base: true,
         need_bytes: 0,
         budget_ms: 300_000,
         watch_ms: 1000,
         waiver: None,
-    })
+    }
 }
 
 fn rehearse_plan() -> Plan {
@@ -172,6 +181,18 @@ fn a_failed_gate_undoes_everything_in_reverse_and_starts_the_old_before_removing
     assert!(matches!(outcome, Outcome::Undone { .. }));
     let undone: Vec<&str> = effects.iter().filter_map(|e| e.strip_prefix("undo ")).collect();
     assert_eq!(undone, ["start-new", "stop-old", "prepare"]);
+}
+
+#[test]
+fn what_is_copied_ahead_is_copied_before_anything_stops_and_ended_before_it_is_removed() {
+    let plan = precopy_plan();
+    let steps: Vec<&str> = plan.steps.iter().map(|s| s.id.as_str()).collect();
+    assert_eq!(steps[..5], ["preflight", "prepare", "pre-copy", "stop-old", "clone"]);
+    assert_eq!(plan.steps[2].group, Group::Prepare);
+    assert!(promote_plan().steps.iter().all(|s| s.id.as_str() != "pre-copy"), "blocks are shared");
+    let (effects, _) = run(&plan, &mut |step, _| if step == "gate" { Fate::Fail } else { Fate::Ok });
+    let undone: Vec<&str> = effects.iter().filter_map(|e| e.strip_prefix("undo ")).collect();
+    assert_eq!(undone, ["start-new", "stop-old", "pre-copy", "prepare"]);
 }
 
 #[test]

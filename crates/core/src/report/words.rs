@@ -61,12 +61,6 @@ pub(super) fn production(plan: &Plan, report: &Report) -> String {
 }
 
 /// A command with the versions that the report is about.
-fn with_versions(report: &Report, command: &str) -> String {
-    let changed = report.to.iter().filter(|(name, version)| report.from.get(*name) != Some(*version));
-    let arguments: String = changed.map(|(name, version)| format!(" {name}={version}")).collect();
-    format!("switchback {command}{arguments}")
-}
-
 pub(super) fn advice(report: &Report) -> Vec<Advice> {
     let say = |text: &str, command: Option<&str>| Advice {
         text: text.to_owned(),
@@ -131,6 +125,18 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
         ],
         _ => Vec::new(),
     }
+}
+
+/// The promotion that a rehearsal permits. The versions may stand on its command line only, so they are named again.
+fn with_versions(report: &Report, command: &str) -> String {
+    let mut command = format!("switchback {command}");
+    for (service, version) in report.to.iter().filter(|(s, v)| report.from.get(*s) != Some(*v)) {
+        // `latest@0a1b...` names the image that was found; it is no version that can be asked for.
+        if report.from.contains_key(service) && !version.contains('@') {
+            command.push_str(&format!(" {service}={version}"));
+        }
+    }
+    command
 }
 
 /// Whether the run was undone because a person wanted it, not because a step failed.

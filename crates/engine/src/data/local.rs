@@ -4,7 +4,7 @@ use super::{Cost, Data, Work};
 use crate::check::sql::sqlite_value;
 use crate::error::{EngineError, io};
 use crate::home::{Home, create_dir};
-use crate::runtime::Placement;
+use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
 use crate::store::{self, Source};
 use serde_json::Value;
@@ -37,6 +37,50 @@ fn source<'a>(path: &'a Path, mode: CloneMode, temp: &'a Path) -> Source<'a> {
         CloneMode::Live => Source::live(path),
         CloneMode::Cold => Source::cold(path, temp),
     }
+}
+
+/// Clones every store that is there; `clear` makes its place empty.
+fn clone_all(
+    from: &Placement<'_>,
+    to: &Placement<'_>,
+    mode: CloneMode,
+    work: &Work<'_>,
+    clear: &dyn Fn(&Path) -> Result<(), EngineError>,
+) -> Result<Output, EngineError> {
+    let mut output = Output::default();
+    for (name, place) in &from.instance.stores {
+        let src = Path::new(&place.path);
+        let Some(dst) = to.instance.stores.get(name).map(|p| PathBuf::from(&p.path)) else { continue };
+        clear(&dst)?;
+        if let Some(parent) = dst.parent() {
+            create_dir(parent)?;
+        }
+        if !src.exists() {
+            output.notes.push(format!("{name}: {} does not exist yet; nothing to clone", src.display()));
+            continue;
+        }
+        (work.stage.say)(&format!("cloning {name}"));
+        let stats = match mode {
+            CloneMode::Live => store::clone_live(place.kind, src, &dst, work.progress),
+            CloneMode::Cold => store::clone_cold(place.kind, src, &dst, work.progress),
+        }?;
+        output.notes.push(format!(
+            "{name}: {} in {}{}",
+            human_bytes(stats.bytes),
+            human_ms(stats.took_ms),
+            if stats.reflinked > 0 && stats.bytes_written == 0 {
+                ", blocks shared (reflink)"
+            } else {
+                ""
+            }
+        ));
+        output.copies.insert(name.clone(), stats);
+        (work.stage.midway)();
+    }
+    if from.instance.stores.is_empty() {
+        (work.stage.midway)();
+    }
+    Ok(output)
 }
 
 impl Data for LocalData {
@@ -73,6 +117,16 @@ impl Data for LocalData {
         Ok(Output::default())
     }
 
+    fn forget_precopy(
+        &self,
+        _: &Placement<'_>,
+        _: &Placement<'_>,
+        stage: &Stage<'_>,
+    ) -> Result<Output, EngineError> {
+        (stage.midway)();
+        Ok(Output::default())
+    }
+
     fn clone(
         &self,
         from: &Placement<'_>,
@@ -81,41 +135,18 @@ impl Data for LocalData {
         scratch: &Scratch,
         work: &Work<'_>,
     ) -> Result<Output, EngineError> {
-        let mut output = Output::default();
-        for (name, place) in &from.instance.stores {
-            let src = Path::new(&place.path);
-            let Some(dst) = to.instance.stores.get(name).map(|p| PathBuf::from(&p.path)) else { continue };
-            // What an earlier attempt left may be incomplete or from another moment.
-            scratch.remove_part(&dst)?;
-            if let Some(parent) = dst.parent() {
-                create_dir(parent)?;
-            }
-            if !src.exists() {
-                output.notes.push(format!("{name}: {} does not exist yet; nothing to clone", src.display()));
-                continue;
-            }
-            (work.stage.say)(&format!("cloning {name}"));
-            let stats = match mode {
-                CloneMode::Live => store::clone_live(place.kind, src, &dst, work.progress),
-                CloneMode::Cold => store::clone_cold(place.kind, src, &dst, work.progress),
-            }?;
-            output.notes.push(format!(
-                "{name}: {} in {}{}",
-                human_bytes(stats.bytes),
-                human_ms(stats.took_ms),
-                if stats.reflinked > 0 && stats.bytes_written == 0 {
-                    ", blocks shared (reflink)"
-                } else {
-                    ""
-                }
-            ));
-            output.copies.insert(name.clone(), stats);
-            (work.stage.midway)();
-        }
-        if from.instance.stores.is_empty() {
-            (work.stage.midway)();
-        }
-        Ok(output)
+        // What an earlier attempt left may be incomplete or from another moment.
+        clone_all(from, to, mode, work, &|dst| scratch.remove_part(dst))
+    }
+
+    fn seed(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        clone_all(from, to, mode, work, &|_| Ok(()))
     }
 
     fn keep_base(
@@ -150,6 +181,15 @@ impl Data for LocalData {
         Ok(base_dir(at).is_dir())
     }
 
+    fn base(&self, at: &Placement<'_>) -> Instance {
+        let folder = base_dir(at);
+        let mut base = at.instance.clone();
+        for (name, place) in &mut base.stores {
+            place.path = folder.join(name.as_str()).to_string_lossy().into_owned();
+        }
+        base
+    }
+
     fn fingerprint(
         &self,
         at: &Placement<'_>,
@@ -176,11 +216,13 @@ impl Data for LocalData {
         &self,
         before: &Placement<'_>,
         after: &Placement<'_>,
+        mode: CloneMode,
         store: &StoreName,
         work: &Work<'_>,
     ) -> Result<StoreDiff, EngineError> {
         let ((_, old), (place, path)) = (place(before, store)?, place(after, store)?);
-        Ok(store::diff(place.kind, Source::cold(old, work.temp), Source::live(path), work.progress)?)
+        let after = source(path, mode, work.temp);
+        Ok(store::diff(place.kind, Source::cold(old, work.temp), after, work.progress)?)
     }
 
     fn export(
@@ -211,6 +253,10 @@ impl Data for LocalData {
             return Err(format!("the store {store} is not a database"));
         }
         sqlite_value(Path::new(&place.path), sql, values)
+    }
+
+    fn end_leftovers(&self, _: &Home) -> Result<(), EngineError> {
+        Ok(()) // work on files ends with the program that does it
     }
 
     fn discard(&self, _: &Home, _: &Instance, _: &Scratch) -> Result<(), EngineError> {

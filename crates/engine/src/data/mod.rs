@@ -6,7 +6,7 @@
 mod compose;
 mod local;
 
-pub use compose::ComposeData;
+pub use compose::{ComposeData, MountFacts, PostgresFacts};
 pub use local::LocalData;
 
 use crate::error::EngineError;
@@ -59,6 +59,14 @@ pub trait Data: Send + Sync {
         work: &Work<'_>,
     ) -> Result<Output, EngineError>;
 
+    /// Ends what goes on after a [`Data::precopy`], on either side. Fine if nothing does, and safe to repeat.
+    fn forget_precopy(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        stage: &Stage<'_>,
+    ) -> Result<Output, EngineError>;
+
     /// Clones all stores of one instance into another, cut at one moment.
     fn clone(
         &self,
@@ -81,6 +89,19 @@ pub trait Data: Send + Sync {
     /// Whether a base was kept beside an instance.
     fn has_base(&self, at: &Placement<'_>) -> Result<bool, EngineError>;
 
+    /// The base that was kept beside an instance, as an instance: its stores lie where the base does.
+    fn base(&self, at: &Placement<'_>) -> Instance;
+
+    /// Clones all stores of one stack's instance into the empty places of another stack, cut at one moment. The places
+    /// are scratch of the stack that they belong to.
+    fn seed(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError>;
+
     /// The exact content of a store.
     fn fingerprint(
         &self,
@@ -99,11 +120,13 @@ pub trait Data: Send + Sync {
         work: &Work<'_>,
     ) -> Result<Vec<String>, EngineError>;
 
-    /// The exact difference between a store on which nothing runs and one that is in use.
+    /// The exact difference between a store on which nothing runs and another one; `mode` says whether that one is in
+    /// use.
     fn diff(
         &self,
         before: &Placement<'_>,
         after: &Placement<'_>,
+        mode: CloneMode,
         store: &StoreName,
         work: &Work<'_>,
     ) -> Result<StoreDiff, EngineError>;
@@ -126,6 +149,10 @@ pub trait Data: Send + Sync {
         sql: &str,
         values: &[Value],
     ) -> Result<Value, String>;
+
+    /// Ends what a killed program left at work on the stack's data. Only for the holder of the stack's lock, before
+    /// it starts work of its own.
+    fn end_leftovers(&self, home: &Home) -> Result<(), EngineError>;
 
     /// Removes the data of a scratch instance that lies outside its folder. The caller holds its [`Scratch`].
     fn discard(&self, home: &Home, instance: &Instance, scratch: &Scratch) -> Result<(), EngineError>;

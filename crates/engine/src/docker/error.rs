@@ -113,11 +113,11 @@ pub enum DockerError {
     },
     /// There is no Docker Compose.
     #[error(
-        "Docker Compose v2 is not installed: install the package docker-compose-plugin or docker-compose (2.20 or newer)"
+        "Docker Compose v2 is not installed: install the package docker-compose-plugin or docker-compose (2.24.4 or newer)"
     )]
     ComposeMissing,
     /// Docker Compose is too old.
-    #[error("Docker Compose {found} is too old: 2.20 or newer is needed")]
+    #[error("Docker Compose {found} is too old: 2.24.4 or newer is needed")]
     ComposeTooOld {
         /// Its version.
         found: String,

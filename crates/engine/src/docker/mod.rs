@@ -207,6 +207,20 @@ impl Docker {
         })
     }
 
+    /// Confirms that the engine answers; whatever it says is an answer.
+    pub fn ping(&self) -> Result<(), DockerError> {
+        let call = Call { doing: "answer", section: "VERSION", limit: CONNECT };
+        match self.ask(call, "the engine", self.client.version()) {
+            Err(e @ (DockerError::EngineUnreachable { .. } | DockerError::PermissionDenied { .. })) => Err(e),
+            // One that hangs is as good as gone, until it goes on.
+            Err(DockerError::Timeout { .. }) => Err(DockerError::EngineUnreachable {
+                endpoint: self.endpoint().to_owned(),
+                why: format!("it did not answer within {} s", CONNECT.as_secs()),
+            }),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Waits for one answer, at most as long as the call may take.
     fn ask<T>(
         &self,

@@ -3,9 +3,10 @@
 //! Owns a small process that waits for the end of its input. If that comes without the word that all is well, it
 //! thaws the containers. It must never thaw what it was not given, and it outlives its parent.
 
-use super::{Docker, DockerError, helper};
+use super::{Docker, DockerError};
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// The hidden command.
@@ -20,9 +21,9 @@ pub struct ThawGuard {
 }
 
 impl ThawGuard {
-    /// Starts the guard of these containers.
-    pub fn start(ids: &[String]) -> Result<Self, DockerError> {
-        let mut command = Command::new(helper::this_program());
+    /// Starts the guard of these containers: the program under its hidden command.
+    pub fn start(program: &Path, ids: &[String]) -> Result<Self, DockerError> {
+        let mut command = Command::new(program);
         command.arg0("switchback-thaw").arg(THAW_VERB).args(ids);
         command.current_dir("/").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());

@@ -101,9 +101,14 @@ impl Docker {
             ..VolumeCreateRequest::default()
         };
         let call = Call::change("create the volume", "POST and VOLUMES");
-        // The engine answers with the volume that exists, if one does.
-        let made = volume(self.ask(call, name, self.client.create_volume(request))?);
-        scratch(made, stack, live)
+        // The engine answers with the volume that exists, if one does: after its restart without the labels.
+        self.ask(call, name, self.client.create_volume(request))?;
+        let made = self.volume(name)?;
+        scratch(
+            made.ok_or_else(|| DockerError::NoSuch { doing: call.doing, what: name.to_owned() })?,
+            stack,
+            live,
+        )
     }
 
     /// Opens a scratch volume of a stack; `None` if it is gone. `live` are the volumes of the generations that

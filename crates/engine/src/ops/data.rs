@@ -63,6 +63,14 @@ pub fn precopy(context: &Context<'_>, from: &str, to: &str) -> Result<Output, Fa
     Ok(working(context, "copying ahead", |w| context.world.data.precopy(&from, &to, &scratch, w))?)
 }
 
+/// Ends what goes on after [`precopy`]; what was copied is removed with the instance.
+pub fn forget_precopy(context: &Context<'_>, from: &str, to: &str) -> Result<Output, Failed> {
+    let (source, target) = (context.instance(from)?, context.instance(to)?);
+    let (old, new) = (context.release(source)?, context.release(target)?);
+    let (from, to) = (context.placement(source, &old), context.placement(target, &new));
+    Ok(context.staged(|stage| context.world.data.forget_precopy(&from, &to, stage))?)
+}
+
 /// Clones all stores of one instance into another.
 pub fn clone(context: &Context<'_>, from: &str, to: &str, mode: CloneMode) -> Result<Output, Failed> {
     let (source, target) = (context.instance(from)?, context.instance(to)?);

@@ -53,7 +53,7 @@ pub fn diff(context: &Context<'_>, before: &str, after: &str) -> Result<Output, 
         context.say(&format!("comparing {name}"));
         let mut failures = Vec::new();
         if data.exists(&is, name)? {
-            let found = working(context, "comparing", |w| data.diff(&was, &is, name, w))?;
+            let found = working(context, "comparing", |w| data.diff(&was, &is, CloneMode::Live, name, w))?;
             failures.extend(judge(name, place.kind, &found, &context.config.checks.expected_changes));
             let sound = working(context, "checking", |w| data.integrity(&was, name, CloneMode::Cold, w))?;
             let problems = working(context, "checking", |w| data.integrity(&is, name, CloneMode::Live, w))?;

@@ -142,10 +142,10 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Prepare { instance } => services::unprepare(context, instance),
         Op::Start { instance } => services::stop(context, instance),
         Op::Stop { instance } => services::start(context, instance),
+        Op::Precopy { from, to } => data::forget_precopy(context, from, to),
         Op::Flip { from, from_previous, to, .. } => pointer::unflip(context, *from, *from_previous, *to),
         Op::EditVersions { from, to } => versions::edit(context, to, from),
         Op::Preflight { .. }
-        | Op::Precopy { .. }
         | Op::Clone { .. }
         | Op::Base { .. }
         | Op::Migrate { .. }

@@ -10,6 +10,7 @@ use crate::error::EngineError;
 use crate::home::Home;
 use crate::ops::Failed;
 use crate::scratch::Scratch;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use switchback_core::config::{Config, Service};
@@ -63,6 +64,27 @@ pub struct ProbeResult {
     pub ok: bool,
     /// What was seen, in words.
     pub seen: String,
+}
+
+/// What a service of an instance is doing now.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Observed {
+    /// Whether it runs; a job that has done its work does not.
+    pub running: bool,
+    /// Whether it is as it should be, as far as the runtime knows without probing.
+    pub well: bool,
+    /// What it is doing, in words.
+    pub state: String,
+    /// What its own health check says: `healthy`, `unhealthy`, `starting`; none where it has none.
+    pub health: Option<String>,
+    /// Processes (or containers) of it.
+    pub processes: usize,
+    /// How often it was started.
+    pub starts: u32,
+    /// How it ended last, in words.
+    pub last_exit: Option<String>,
+    /// Where it is reached: port name and `host:port`.
+    pub endpoints: BTreeMap<String, String>,
 }
 
 /// How a migration command ended.
@@ -157,6 +179,12 @@ pub trait Runtime: Send + Sync {
     /// Probes a service once.
     fn probe(&self, at: &Placement<'_>, name: &ServiceName) -> ProbeResult;
 
+    /// What each service of an instance is doing. Only looks, and sends nothing to a service.
+    fn observe(&self, at: &Placement<'_>) -> Result<BTreeMap<ServiceName, Observed>, EngineError>;
+
+    /// What of an instance's release is gone (artefacts, images), in words; empty if it could be started.
+    fn missing(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError>;
+
     /// Services that are restarted again and again, in words.
     fn restarting(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError>;
 
@@ -180,6 +208,9 @@ pub trait Runtime: Send + Sync {
 
     /// What runs or is left below a folder of the state, in words.
     fn left_below(&self, home: &Home, dir: &str) -> Result<Vec<String>, EngineError>;
+
+    /// Whether what runs the services can be spoken to; if not, why.
+    fn reachable(&self) -> Result<(), EngineError>;
 
     /// Told after production's pointer was moved to this generation.
     fn activated(&self, at: &Placement<'_>) -> Result<(), EngineError>;

@@ -1,5 +1,6 @@
 //! Whether a promotion asks for a rehearsal of exactly this upgrade.
 
+use super::ground::Lasting;
 use super::lab::Lab;
 use super::production::promotions;
 use super::proof::{Proof, Stop};
@@ -23,14 +24,11 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
         }
     }
     let pointer = lab.sandbox()?.home.pointer()?;
-    let mut other = lab.sandbox()?.desired.clone();
-    if let Some(service) = other.services.values_mut().next() {
-        service.env.insert("SWITCHBACK_VERIFY_CERTIFICATE".to_owned(), "1".to_owned());
-    }
     if lab.rehearsed()?.done() {
-        let answer = attempt(lab, &other)?;
-        refused(&mut proof, "a certificate for another release", answer, "not for");
-        expired(lab, other, &mut proof)?;
+        let tried = wrong_ones(lab, &mut proof);
+        // Whatever happened, the stack's files say again what the other phases go to.
+        lab.ground.settle(lab.sandbox()?)?;
+        tried?;
     } else {
         proof.not_run("the rehearsal issued no certificate that could be wrong or expire");
     }
@@ -48,6 +46,18 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     );
     lab.add(proof);
     Ok(())
+}
+
+/// Tries to promote another release than the rehearsed one, without and with an expired certificate for it.
+fn wrong_ones(lab: &Lab<'_>, proof: &mut Proof) -> Result<(), Stop> {
+    let variable = "SWITCHBACK_VERIFY_CERTIFICATE";
+    let Some((_, other)) = lab.ground.with_variable(lab.sandbox()?, variable, Lasting::Once)? else {
+        proof.not_run("the stack has no service");
+        return Ok(());
+    };
+    let answer = attempt(lab, &other)?;
+    refused(proof, "a certificate for another release", answer, "not for");
+    expired(lab, other, proof)
 }
 
 /// Rehearses with a certificate that is valid for a millisecond, and tries to promote.

@@ -2,16 +2,15 @@
 
 use super::lab::{Lab, Ran};
 use super::proof::{Proof, Stop};
-use super::rollback::folder;
 use crate::error::{EngineError, io};
-use crate::store::{self, Progress, Source};
+use crate::runtime::Placement;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use switchback_core::check::{CheckKind, CheckResult, Verdict};
 use switchback_core::data::{ExportStats, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
+use switchback_core::plan::CloneMode;
 use switchback_core::release::Instance;
 
 /// Rows (or files) added, changed and removed.
@@ -22,7 +21,7 @@ pub fn prove(
     lab: &Lab<'_>,
     ran: &Ran,
     abandoned: &Instance,
-    before_writes: &BTreeMap<StoreName, PathBuf>,
+    before_writes: &Instance,
     checks: &[CheckResult],
 ) -> Result<Proof, Stop> {
     let mut proof = Proof::new(
@@ -30,22 +29,19 @@ pub fn prove(
         "the lines of the export are counted and equal the exact difference since the promotion; every row that the workflows are known to have left is among them",
     )
     .of_run(&ran.plan.run);
-    let scratch = folder(lab, "scratch")?;
     let home = &lab.sandbox()?.home;
     let wrote = checks.iter().filter(|c| c.kind == CheckKind::Workflow && c.verdict == Verdict::Pass).count();
     proof.measure("workflows run after the promotion", wrote);
     let mut left_by_workflows = 0;
     for (name, place) in &abandoned.stores {
-        let (Some(stats), Some(earlier)) = (ran.report.exports.get(name), before_writes.get(name)) else {
+        let Some(stats) = ran.report.exports.get(name) else {
             proof.demand(false, name.as_str(), "nothing of it was exported");
             continue;
         };
-        let base = home.instance_dir(abandoned).join("base").join(name.as_str());
-        let after = Source::cold(Path::new(&place.path), &scratch);
-        let since_promotion =
-            store::diff(place.kind, Source::cold(&base, &scratch), after, &Progress::none())?;
-        let by_workflows =
-            store::diff(place.kind, Source::cold(earlier, &scratch), after, &Progress::none())?;
+        let Some((since_promotion, by_workflows)) = differences(lab, abandoned, before_writes, name)? else {
+            proof.demand(false, name.as_str(), "there is nothing that it could be compared with");
+            continue;
+        };
         let (exact, left) = (count(&since_promotion), count(&by_workflows));
         let out = home.export_dir(abandoned.generation).join(name.as_str());
         let (lines, in_lines) = read_lines(&out, stats)?;
@@ -82,6 +78,26 @@ pub fn prove(
         proof.not_run("no workflow left anything behind, so nothing could be missing; add one that writes");
     }
     Ok(proof)
+}
+
+/// What was written since the promotion, and since the workflows were run; `None` without earlier data.
+fn differences(
+    lab: &Lab<'_>,
+    abandoned: &Instance,
+    before_writes: &Instance,
+    store: &StoreName,
+) -> Result<Option<(StoreDiff, StoreDiff)>, Stop> {
+    let data = &lab.world.data;
+    lab.placed(abandoned, |after, work| {
+        let base = data.base(after);
+        let (base, earlier) =
+            (Placement { instance: &base, ..*after }, Placement { instance: before_writes, ..*after });
+        if !data.exists(&base, store)? || !data.exists(&earlier, store)? {
+            return Ok(None);
+        }
+        let since_promotion = data.diff(&base, after, CloneMode::Cold, store, work)?;
+        Ok(Some((since_promotion, data.diff(&earlier, after, CloneMode::Cold, store, work)?)))
+    })
 }
 
 fn count(diff: &StoreDiff) -> Counts {

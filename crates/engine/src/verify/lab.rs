@@ -1,19 +1,20 @@
 //! What the phases share: the sandbox, the procedures run on it, and the evidence so far.
 
 use super::Request;
-use super::production::{Footprint, begins, open_files};
+use super::ground::{Ground, Lasting};
+use super::production::{Footprint, begins};
 use super::proof::{Proof, Stop};
 use super::sandbox::Sandbox;
 use crate::engine::{Notice, RunEnd};
 use crate::error::EngineError;
-use crate::gather;
-use crate::home::Home;
+use crate::data::Work;
+use crate::home::{Home, create_dir};
 use crate::journal::Journal;
-use crate::runtime::Stage;
+use crate::runtime::{Placement, Stage};
 use crate::session::Session;
-use crate::store::{self, Progress, Source};
+use crate::store::Progress;
+use crate::world::World;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use switchback_core::check::Artefact;
@@ -22,8 +23,12 @@ use switchback_core::criteria::Phase;
 use switchback_core::data::Fingerprint;
 use switchback_core::ids::{RunId, StoreName};
 use switchback_core::journal::{Event, Outcome, Record, RunState};
-use switchback_core::plan::{OnFailure, Plan};
+use switchback_core::plan::{CloneMode, OnFailure, Plan};
+use switchback_core::release::Instance;
 use switchback_core::report::Report;
+
+/// The variable that makes an upgrade where there is none.
+const MADE_UP: &str = "SWITCHBACK_VERIFY";
 
 /// A procedure that ran on the sandbox.
 #[derive(Debug, Clone)]
@@ -59,9 +64,9 @@ pub type Fingerprints = BTreeMap<StoreName, Fingerprint>;
 /// What was seen while the rehearsal's environments ran side by side.
 #[derive(Debug, Default)]
 pub struct Sight {
-    /// Processes that were looked at.
-    pub processes: usize,
-    /// Files of production that they had open.
+    /// How many processes or containers were looked at.
+    pub looked: usize,
+    /// What of production they had open or could reach.
     pub open: Vec<String>,
     /// Why nothing could be seen.
     pub error: Option<String>,
@@ -73,6 +78,10 @@ pub struct Lab<'a> {
     pub production: &'a Home,
     /// Its configuration.
     pub config: &'a Config,
+    /// What it stands on.
+    pub ground: &'a dyn Ground,
+    /// The runtime and the data.
+    pub world: &'a World,
     /// What was asked for.
     pub request: &'a Request<'a>,
     /// Phases that ran to their end.
@@ -97,10 +106,17 @@ pub struct Lab<'a> {
 
 impl<'a> Lab<'a> {
     /// An empty one.
-    pub fn new(production: &'a Home, config: &'a Config, request: &'a Request<'a>) -> Self {
+    pub fn new(
+        production: &'a Home,
+        config: &'a Config,
+        request: &'a Request<'a>,
+        (ground, world): (&'a dyn Ground, &'a World),
+    ) -> Self {
         Self {
             production,
             config,
+            ground,
+            world,
             request,
             ended: Vec::new(),
             notes: Vec::new(),
@@ -143,26 +159,34 @@ impl<'a> Lab<'a> {
 
     /// Copies the stack.
     pub fn make_sandbox(&mut self) -> Result<(), Stop> {
-        self.before = Some(Footprint::take(self.production)?);
+        self.before = Some(Footprint::take(self.production, self.ground)?);
         let cancelled = || self.request.cancel.requested();
         let report = |done, total| {
             (self.request.observe)(&Notice::Doing { text: "copying the data", done, total });
         };
         let progress = Progress { cancel: &cancelled, report: &report };
-        let made = Sandbox::make(self.production, self.config, &self.request.versions, &progress);
+        let say = |text: &str| (self.request.observe)(&Notice::Doing { text, done: 0, total: 0 });
+        let stage = Stage { say: &say, cancelled: &cancelled, midway: &|| {} };
+        let versions = &self.request.versions;
+        let made = Sandbox::make(self.ground, self.production, self.config, versions, (stage, &progress));
         if self.request.cancel.requested() {
             // A copy that was made nevertheless is removed with the rest.
-            self.sandbox = made.ok();
+            self.sandbox = made.ok().map(|m| m.0);
             return Err(Stop::Interrupted);
         }
-        self.sandbox = Some(made?);
+        let (sandbox, notes) = made?;
+        self.sandbox = Some(sandbox);
+        self.notes.extend(notes);
         Ok(())
     }
 
     /// Starts the copy and rehearses the upgrade on it.
     pub fn set_up(&mut self) -> Result<(), Stop> {
         let current = self.sandbox()?.current.clone();
-        let up = self.carry_out(&current, |s| s.plan_up(&current, &Stage::quiet()))?;
+        let up = {
+            let (ground, sandbox) = (self.ground, self.sandbox()?);
+            self.carry_out(&current, |s| ground.plan_up(sandbox, s))?
+        };
         if !up.done() {
             return Err(EngineError::refused(
                 format!("the stack does not start in a sandbox: {}", up.why()),
@@ -174,24 +198,22 @@ impl<'a> Lab<'a> {
         let (config, target) = (self.sandbox()?.desired.clone(), self.sandbox()?.target.clone());
         let answer = self.session()?.plan_promotion(&config, &target, None, &Stage::quiet()).map(drop);
         self.uncertified = Some(answer.map_err(|e| e.to_string()));
-        let home = self.sandbox()?.home.clone();
-        let mut forbidden: Vec<PathBuf> =
-            self.sandbox()?.copies.values().map(|(p, _)| PathBuf::from(&p.path)).collect();
-        forbidden.push(self.production.state());
         let before = self.live_fingerprints(&up)?;
         let sight = Mutex::new(Sight::default());
+        let (sandbox, ground, production) = (self.sandbox()?, self.ground, self.production);
+        let told = self.request.observe;
         let observe = |notice: &Notice<'_>| {
             if let Notice::Recorded(_, record) = notice
                 // Both versions run now, or have just failed to; this step is never left out.
                 && begins(&record.event, "fingerprint-before")
                 && let Ok(mut sight) = sight.lock()
             {
-                match open_files(&home, "staging/", &forbidden) {
-                    Ok((processes, open)) => *sight = Sight { processes, open, error: None },
+                match ground.trespass(sandbox, production) {
+                    Ok((looked, open)) => *sight = Sight { looked, open, error: None },
                     Err(e) => sight.error = Some(e.to_string()),
                 }
             }
-            (self.request.observe)(notice);
+            told(notice);
         };
         let ran =
             self.carry_out_seen(&config, |s| s.plan_rehearsal(&config, &target, &Stage::quiet()), &observe)?;
@@ -203,33 +225,66 @@ impl<'a> Lab<'a> {
 
     /// Fingerprints of the sandbox's own production while it runs.
     fn live_fingerprints(&self, up: &Ran) -> Result<Fingerprints, Stop> {
+        let Some(instance) = up.plan.instances.values().next() else { return Ok(Fingerprints::new()) };
+        self.fingerprints(instance, CloneMode::Live)
+    }
+
+    /// Fingerprints of the stores of an instance of the sandbox.
+    pub fn fingerprints(&self, instance: &Instance, mode: CloneMode) -> Result<Fingerprints, Stop> {
         let mut found = Fingerprints::new();
-        for (name, place) in up.plan.instances.values().flat_map(|i| &i.stores) {
-            let path = Path::new(&place.path);
-            if path.exists() {
-                let one = store::fingerprint(place.kind, Source::live(path), &Progress::none())?;
-                found.insert(name.clone(), one);
+        self.placed(instance, |at, work| {
+            for name in instance.stores.keys() {
+                if self.world.data.exists(at, name)? {
+                    found.insert(name.clone(), self.world.data.fingerprint(at, name, mode, work)?);
+                }
             }
-        }
+            Ok(())
+        })?;
         Ok(found)
+    }
+
+    /// Calls with an instance of the sandbox and what work on its data needs.
+    pub fn placed<T>(
+        &self,
+        instance: &Instance,
+        work: impl FnOnce(&Placement<'_>, &Work<'_>) -> Result<T, EngineError>,
+    ) -> Result<T, Stop> {
+        let sandbox = self.sandbox()?;
+        let release = sandbox.home.release(&instance.release)?;
+        let config = if sandbox.settled { &sandbox.desired } else { &sandbox.current };
+        let at = Placement { home: &sandbox.home, config, instance, release: &release };
+        let temp = sandbox.home.state().join("kept-by-verify").join("scratch");
+        create_dir(&temp)?;
+        let cancelled = || self.request.cancel.requested();
+        let progress = Progress { cancel: &cancelled, report: &|_, _| {} };
+        let stage = Stage { say: &|_| {}, cancelled: &cancelled, midway: &|| {} };
+        let done = work(&at, &Work { stage, progress: &progress, temp: &temp });
+        if self.request.cancel.requested() {
+            return Err(Stop::Interrupted);
+        }
+        Ok(done?)
     }
 
     /// Goes to what `switchback.yaml` says; where that is what runs already, an upgrade is made up.
     fn choose_upgrade(&mut self, up: &Ran) -> Result<(), Stop> {
         let running = up.plan.instances.values().next().map(|i| i.release.clone());
+        let (ground, world) = (self.ground, self.world);
         let Some(sandbox) = &mut self.sandbox else { return Ok(()) };
-        sandbox.configure_desired()?;
-        let (release, _) = gather::release(&sandbox.home, &sandbox.desired, &sandbox.target.versions)?;
+        sandbox.settled = true;
+        ground.settle(sandbox)?;
+        let versions = sandbox.target.versions.clone();
+        let (release, _) =
+            world.runtime.release(&sandbox.home, &sandbox.desired, &versions, &Stage::quiet())?;
         if Some(release) != running {
             return Ok(());
         }
-        if let Some((name, service)) = sandbox.desired.services.iter_mut().next() {
-            service.env.insert("SWITCHBACK_VERIFY".to_owned(), "1".to_owned());
+        if let Some((name, config)) = ground.with_variable(sandbox, MADE_UP, Lasting::Kept)? {
+            sandbox.desired = config;
             self.notes.push(format!(
-                "There was no upgrade to try: switchback.yaml says what runs. One was made up: the variable SWITCHBACK_VERIFY=1 was added to {name}. Name a version to try a real one: `switchback verify {name}=VERSION`."
+                "There was no upgrade to try: the stack's files say what runs. One was made up: the variable {MADE_UP}=1 was added to {name}. Name a version to try a real one: `switchback verify {name}=VERSION`."
             ));
         }
-        sandbox.configure_desired()?;
+        ground.settle(sandbox)?;
         Ok(())
     }
 
@@ -248,7 +303,8 @@ impl<'a> Lab<'a> {
         self.carry_out_seen(config, plan, self.request.observe)
     }
 
-    fn carry_out_seen(
+    /// Plans and carries out a procedure on the sandbox, and tells somebody else than usual.
+    pub fn carry_out_seen(
         &self,
         config: &Config,
         plan: impl FnOnce(&Session<'_>) -> Result<Plan, EngineError>,

@@ -93,7 +93,7 @@ impl Lab<'_> {
         if let Some(sandbox) = self.sandbox.take() {
             let root = sandbox.root().to_owned();
             let keep = self.request.keep;
-            let trouble = sandbox.dispose(keep).unwrap_or_else(|e| vec![e.to_string()]);
+            let trouble = sandbox.dispose(self.ground, keep).unwrap_or_else(|e| vec![e.to_string()]);
             if keep {
                 self.notes.push(format!("The sandbox was kept in {}.", root.display()));
             }
@@ -109,9 +109,12 @@ impl Lab<'_> {
         let Some(before) = self.before.clone().filter(|_| self.wants(Phase::Staging)) else { return };
         let mut proof = Proof::new(
             "staging.production-untouched",
-            "the same processes with the same start counters, and the same files, before and after all phases",
+            format!(
+                "the same {} with the same start counters, the same files and the same data, before and after all phases",
+                self.ground.words().many
+            ),
         );
-        match Footprint::take(self.production) {
+        match Footprint::take(self.production, self.ground) {
             Err(e) => {
                 proof.doubt(format!("production could not be looked at: {e}"));
             }
@@ -119,19 +122,22 @@ impl Lab<'_> {
                 proof.doubt("another run changed production meanwhile; nothing can be told apart");
             }
             Ok(after) => {
-                let differences = before.differences(&after);
+                let differences = before.differences(&after, self.ground.words().many);
                 proof
                     .measure(
-                        "processes",
-                        format!("{} before, {} after", before.processes.len(), after.processes.len()),
+                        self.ground.words().many,
+                        format!("{} before, {} after", before.seen.running.len(), after.seen.running.len()),
                     )
-                    .measure("starts", format!("{:?}", after.starts))
+                    .measure("starts", format!("{:?}", after.seen.starts))
                     .measure("files compared", before.files.len())
                     .demand(differences.is_empty(), "production", differences.join("; "));
             }
         }
         self.add(proof);
-        let mut proof = Proof::new("staging.disposed", "no process, watchdog or folder of staging is left");
+        let mut proof = Proof::new(
+            "staging.disposed",
+            format!("no {}, watchdog, data or folder of staging is left", self.ground.words().many),
+        );
         match (&self.rehearsal, &self.trouble) {
             (Some(ran), Some(trouble)) => {
                 let said = ran.report.read_back.iter().find(|l| l.contains("staging environments is left"));

@@ -7,6 +7,7 @@ mod certificate;
 mod database;
 pub mod docs;
 mod exports;
+mod ground;
 mod lab;
 mod ledger;
 mod mutants;
@@ -23,6 +24,7 @@ use crate::engine::{Cancel, Observer, now_ms};
 use crate::error::EngineError;
 use crate::home::Home;
 use crate::lock::Lock;
+use crate::world::World;
 use lab::Lab;
 use proof::{Proof, Stop};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,10 +71,12 @@ pub struct Request<'a> {
 /// Runs the phases and judges the criteria; `None` if it was interrupted (everything is cleaned up then too).
 pub fn run(home: &Home, config: &Config, request: &Request<'_>) -> Result<Option<Matrix>, EngineError> {
     let started_at_ms = now_ms();
-    let folder = sandbox::folder(home)?;
-    let _one = Lock::take(&home.state().join("verify.lock"), "verify", Duration::ZERO)?;
-    sandbox::remove_leftovers(&folder)?;
-    let mut lab = Lab::new(home, config, request);
+    sandbox::folder(home)?;
+    let _one = lock(home)?;
+    sandbox::remove_leftovers(home, config.runtime)?;
+    let ground = ground::open(config.runtime)?;
+    let world = World::open(config)?;
+    let mut lab = Lab::new(home, config, request, (ground.as_ref(), &world));
     let result = phases(&mut lab);
     // Whatever happened: the runs' files are kept, and nothing of the sandbox stays.
     let kept = lab.keep_runs();
@@ -98,6 +102,25 @@ pub fn run(home: &Home, config: &Config, request: &Request<'_>) -> Result<Option
         notes: lab.notes.clone(),
     };
     Ok(Some(judge(request.catalogue, lab.evidence(), subject)))
+}
+
+/// One acceptance run at a time.
+fn lock(home: &Home) -> Result<Lock, EngineError> {
+    Lock::take(&home.state().join("verify.lock"), "verify", Duration::ZERO)
+}
+
+/// Sandboxes that a killed acceptance run left, and their size; none while one runs.
+pub fn leftovers(home: &Home) -> Result<Vec<PathBuf>, EngineError> {
+    if !home.state().is_dir() || lock(home).is_err() {
+        return Ok(Vec::new());
+    }
+    sandbox::leftovers(home)
+}
+
+/// Ends and removes what a killed acceptance run left, wherever it is.
+pub fn remove_leftovers(home: &Home, config: &Config) -> Result<(), EngineError> {
+    let _one = lock(home)?;
+    sandbox::remove_leftovers(home, config.runtime)
 }
 
 type PhaseFn = fn(&mut Lab<'_>) -> Result<(), Stop>;

@@ -3,21 +3,29 @@
 use super::lab::{Lab, Ran};
 use super::mutate::{MUTATE_VERB, Mutation};
 use super::proof::{Proof, Stop};
+use crate::error::EngineError;
 use crate::gather::Target;
 use crate::home::read_json;
+use super::production::begins;
+use crate::engine::Notice;
 use crate::runtime::Stage;
+use crate::session::Session;
+use std::sync::Mutex;
 use crate::runtime::process::start::own_program;
 use std::path::{Path, PathBuf};
 use switchback_core::check::{CheckKind, Verdict};
-use switchback_core::config::{Config, Health, Service};
+use switchback_core::config::{Config, Health, RuntimeKind, Service};
 use switchback_core::data::StoreKind;
 use switchback_core::duration::Span;
 use switchback_core::ids::{ServiceName, StoreName};
 use switchback_core::journal::Outcome;
+use switchback_core::plan::Op;
 use switchback_core::report::StepStatus;
 
 /// A service that must fail is not waited for longer than this.
 const START: Span = Span::secs(4);
+/// The mutant that loses rows.
+const ROWS_LOST: &str = "mutant: rows lost";
 /// The port that nobody listens on.
 const DEAF_PORT: &str = "switchback-verify";
 
@@ -37,7 +45,10 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<Proof, Stop> {
         return Ok(proof);
     }
     let (config, target) = (lab.sandbox()?.desired.clone(), lab.sandbox()?.target.clone());
-    lost_rows(lab, &config, &target, &mut proof)?;
+    match config.runtime {
+        RuntimeKind::Process => lost_rows(lab, &config, &target, &mut proof)?,
+        RuntimeKind::Compose => lost_rows_of_containers(lab, &config, &target, &mut proof)?,
+    }
     deaf(lab, &config, &target, &mut proof)?;
     broken_migration(lab, &config, &target, &mut proof)?;
     Ok(proof)
@@ -61,16 +72,20 @@ fn judge(ran: &Ran, name: &str, expected: bool, wanted: &str, proof: &mut Proof)
     proof.demand(ran.report.certificate.is_none(), name, "it got a certificate");
 }
 
-/// Whether the migration of a service would run in this upgrade.
-fn migrates(config: &Config, target: &Target, name: &ServiceName) -> bool {
-    let service = &config.services[name];
-    !service.migrate.is_empty() && target.versions.get(name).is_some_and(|v| *v != service.version)
+/// Whether the migration of a service runs in this upgrade.
+fn migrates(lab: &Lab<'_>, name: &ServiceName) -> Result<bool, EngineError> {
+    let steps = &lab.rehearsed()?.plan.steps;
+    Ok(steps.iter().any(|s| matches!(&s.op, Op::Migrate { service, .. } if service == name)))
 }
 
-/// The service to change: one whose migration runs, else the first.
-fn victim(config: &Config, target: &Target) -> Option<ServiceName> {
-    let first = config.services.keys().next();
-    config.services.keys().find(|n| migrates(config, target, n)).or(first).cloned()
+/// The service to change: one whose migration runs, else the first; and whether its migration runs.
+fn victim(lab: &Lab<'_>, config: &Config) -> Result<Option<(ServiceName, bool)>, EngineError> {
+    for name in config.services.keys() {
+        if migrates(lab, name)? {
+            return Ok(Some((name.clone(), true)));
+        }
+    }
+    Ok(config.services.keys().next().map(|n| (n.clone(), false)))
 }
 
 /// Puts a shell line around the migration, or around the service where no migration runs. The original words
@@ -84,9 +99,7 @@ fn wrap(service: &mut Service, migration: bool, line: &str, extra: &[String]) {
 }
 
 fn lost_rows(lab: &Lab<'_>, config: &Config, target: &Target, proof: &mut Proof) -> Result<(), Stop> {
-    const NAME: &str = "mutant: rows lost";
-    let Some(service) = victim(config, target) else { return Ok(()) };
-    let migration = migrates(config, target, &service);
+    let Some((service, migration)) = victim(lab, config)? else { return Ok(()) };
     let Some((store, kind)) = store_of(lab, config, &service)? else {
         proof.not_run("the stack has no data that a migration could lose");
         return Ok(());
@@ -111,14 +124,74 @@ fn lost_rows(lab: &Lab<'_>, config: &Config, target: &Target, proof: &mut Proof)
         proof.doubt(format!("the mutant that loses rows did not lose any: {}", ran.why()));
         return Ok(());
     };
+    judge_lost(&ran, &store, &done, proof);
+    Ok(())
+}
+
+/// Takes rows away between the migration and the first check: what a migration that loses them leaves.
+fn lost_rows_of_containers(
+    lab: &Lab<'_>,
+    config: &Config,
+    target: &Target,
+    proof: &mut Proof,
+) -> Result<(), Stop> {
+    let mut stores: Vec<(&StoreName, StoreKind)> =
+        lab.sandbox()?.places.iter().map(|(n, p)| (n, p.kind)).collect();
+    stores.sort_by_key(|(_, kind)| match kind {
+        StoreKind::Sqlite => 0,
+        StoreKind::Postgres => 1,
+        StoreKind::Files => 2,
+    });
+    let Some((store, kind)) = stores.first().map(|(n, k)| ((*n).clone(), *k)) else {
+        proof.not_run("the stack has no data that a migration could lose");
+        return Ok(());
+    };
+    // A server's rows are taken through the server, which runs only then.
+    let step = if kind == StoreKind::Postgres { "read-back-new" } else { "start-new" };
+    let prefix = format!("{store}.");
+    let not: Vec<String> = config
+        .checks
+        .expected_changes
+        .iter()
+        .filter_map(|c| c.strip_prefix(&prefix).map(str::to_owned))
+        .collect();
+    let lost: Mutex<Option<Result<Mutation, String>>> = Mutex::new(None);
+    let (ground, home, told) = (lab.ground, lab.sandbox()?.home.clone(), lab.request.observe);
+    let observe = |notice: &Notice<'_>| {
+        if let Notice::Recorded(plan, record) = notice
+            && begins(&record.event, step)
+            && let Some(instance) = plan.instance("candidate/2")
+            && let Ok(mut lost) = lost.lock()
+        {
+            *lost = ground
+                .lose_rows(&home, instance, &store, &not)
+                .map_err(|e| e.to_string())
+                .transpose();
+        }
+        told(notice);
+    };
+    let mut mutated = config.clone();
+    mutated.rehearsal.code_only_rollback = false;
+    let plan = |s: &Session<'_>| s.plan_rehearsal(&mutated, target, &Stage::quiet());
+    let ran = lab.carry_out_seen(&mutated, plan, &observe)?;
+    proof.runs.push(ran.plan.run.clone());
+    match lost.into_inner().ok().flatten() {
+        Some(Ok(done)) => judge_lost(&ran, &store, &done, proof),
+        Some(Err(e)) => _ = proof.doubt(format!("the mutant that loses rows did not lose any: {e}")),
+        None => _ = proof.doubt(format!("the mutant that loses rows did not lose any: {}", ran.why())),
+    }
+    Ok(())
+}
+
+/// Holds what was refused against what was taken away.
+fn judge_lost(ran: &Ran, store: &StoreName, done: &Mutation, proof: &mut Proof) {
     let place = format!("{store}.{}", done.part);
     let named =
         ran.report.checks.iter().filter(|c| c.kind == CheckKind::Integrity).any(
             |c| matches!(&c.verdict, Verdict::Fail { reasons } if reasons.iter().any(|r| r.at == place)),
         );
     proof.measure("rows lost on purpose", format!("{} of {} in {place}", done.lost, done.before));
-    judge(&ran, NAME, named, &format!("the integrity check to name {place}"), proof);
-    Ok(())
+    judge(ran, ROWS_LOST, named, &format!("the integrity check to name {place}"), proof);
 }
 
 /// The store that a service's commands name, databases first; empty ones have nothing to lose.
@@ -136,7 +209,7 @@ fn store_of(
     let mut list: Vec<(&StoreName, StoreKind)> = config
         .stores
         .iter()
-        .filter(|(n, _)| sandbox.copies.contains_key(*n))
+        .filter(|(n, _)| sandbox.places.contains_key(*n))
         .map(|(n, s)| (n, s.kind))
         .collect();
     list.sort_by_key(|(name, kind)| (*kind != StoreKind::Sqlite, !named(name)));
@@ -145,18 +218,30 @@ fn store_of(
 
 fn deaf(lab: &Lab<'_>, config: &Config, target: &Target, proof: &mut Proof) -> Result<(), Stop> {
     const NAME: &str = "mutant: the service does not answer";
-    let Some(service) = victim(config, target) else { return Ok(()) };
+    let Some((service, _)) = victim(lab, config)? else { return Ok(()) };
     let mut mutated = config.clone();
     let Some(changed) = mutated.services.get_mut(&service) else { return Ok(()) };
     let free = crate::gather::free_ports(1)?.first().copied().unwrap_or(1);
     changed.ports.insert(DEAF_PORT.to_owned(), free);
-    changed.health = Health {
-        http: None,
-        command: None,
-        tcp: Some(DEAF_PORT.to_owned()),
-        port: None,
-        start: changed.health.start.min(START),
-        ..changed.health.clone()
+    changed.health = match config.runtime {
+        RuntimeKind::Process => Health {
+            http: None,
+            command: None,
+            tcp: Some(DEAF_PORT.to_owned()),
+            port: None,
+            start: changed.health.start.min(START),
+            ..changed.health.clone()
+        },
+        // The engine itself accepts connections to a published port: only an answer says that somebody listens. And a
+        // container that takes long is not deaf.
+        RuntimeKind::Compose => Health {
+            http: Some("/".to_owned()),
+            command: None,
+            tcp: None,
+            port: Some(DEAF_PORT.to_owned()),
+            start: changed.health.start.min(patience(lab, &service)?),
+            ..changed.health.clone()
+        },
     };
     let ran = rehearse(lab, &mutated, target, proof)?;
     let step = ran.report.steps.iter().find(|s| s.id == "start-new");
@@ -170,12 +255,23 @@ fn deaf(lab: &Lab<'_>, config: &Config, target: &Target, proof: &mut Proof) -> R
     Ok(())
 }
 
+/// Twice what the service needed in the rehearsal, and a bit.
+fn patience(lab: &Lab<'_>, service: &ServiceName) -> Result<Span, EngineError> {
+    let took = lab.rehearsed()?.state.output(&"start-new".into());
+    let ms = took.and_then(|o| o.services.get(service)).and_then(|t| t.stable_after_ms).unwrap_or(0);
+    Ok(Span(START.0 + std::time::Duration::from_millis(ms.saturating_mul(2))))
+}
+
 fn broken_migration(lab: &Lab<'_>, config: &Config, target: &Target, proof: &mut Proof) -> Result<(), Stop> {
     const NAME: &str = "mutant: the migration fails";
-    let Some(service) = victim(config, target) else { return Ok(()) };
-    let migration = migrates(config, target, &service);
+    let Some((service, migration)) = victim(lab, config)? else { return Ok(()) };
     let mut mutated = config.clone();
     let Some(changed) = mutated.services.get_mut(&service) else { return Ok(()) };
+    if !migration && config.runtime == RuntimeKind::Compose {
+        // A container's command is not to be had without its Compose file, and not every image has a shell.
+        proof.measure(NAME, "not tried: no migration command runs in this upgrade");
+        return Ok(());
+    }
     if !migration {
         changed.health.start = changed.health.start.min(START);
     }

@@ -1,9 +1,9 @@
 //! What can be seen of production from outside, before and after: it must be the same.
 
 use crate::error::{EngineError, io};
-use crate::home::{Home, read_json};
+use super::ground::{Ground, Seen};
+use crate::home::{CONFIG_FILE, Home, STATE_DIR};
 use crate::journal::Journal;
-use crate::runtime::process::{instance_members, shim};
 use std::collections::BTreeMap;
 use std::fs;
 use switchback_core::ids::{Digest, GenerationId};
@@ -13,10 +13,8 @@ use switchback_core::plan::Procedure;
 /// Production at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Footprint {
-    /// Process id and start time, per process.
-    pub processes: BTreeMap<i32, u64>,
-    /// How often each service was started.
-    pub starts: BTreeMap<String, u32>,
+    /// What runs and what it uses.
+    pub seen: Seen,
     /// Content of the configuration and of the pointer.
     pub files: BTreeMap<String, Option<Digest>>,
     /// Generations on disk.
@@ -27,49 +25,41 @@ pub struct Footprint {
 
 impl Footprint {
     /// Looks at production.
-    pub fn take(home: &Home) -> Result<Self, EngineError> {
-        let mut footprint = Self {
-            processes: BTreeMap::new(),
-            starts: BTreeMap::new(),
-            files: BTreeMap::new(),
+    pub fn take(home: &Home, ground: &dyn Ground) -> Result<Self, EngineError> {
+        let config = crate::world::config(home)?;
+        let seen = ground.seen(home, &config)?;
+        let mut files = BTreeMap::new();
+        for file in [CONFIG_FILE.to_owned(), format!("{STATE_DIR}/current.json")].iter().chain(&seen.files) {
+            let content = fs::read(home.root().join(file)).ok().map(|c| Digest::of(&c));
+            files.insert(file.clone(), content);
+        }
+        Ok(Self {
+            seen,
+            files,
             generations: home.generation_ids()?,
             runs: journal(home)?.map_or(Ok(0), |j| j.runs(usize::MAX >> 1).map(|r| r.len()))?,
-        };
-        let config = crate::world::config(home)?;
-        let configured = config.services.values().flat_map(|s| s.config.iter().chain(&s.env_file)).cloned();
-        for file in ["switchback.yaml".to_owned(), ".switchback/current.json".to_owned()]
-            .into_iter()
-            .chain(configured)
-        {
-            let content = fs::read(home.root().join(&file)).ok().map(|c| Digest::of(&c));
-            footprint.files.insert(file, content);
-        }
-        if let Some(pointer) = home.pointer()? {
-            let instance = home.generation(pointer.current)?.instance;
-            for process in instance_members(home, &instance)? {
-                footprint.processes.insert(process.pid, process.started);
-            }
-            let services = home.instance_dir(&instance).join("services");
-            for service in instance.versions.keys() {
-                let path = services.join(service.as_str()).join(shim::STATE_FILE);
-                if path.exists() {
-                    let state: shim::State = read_json(&path)?;
-                    footprint.starts.insert(service.to_string(), state.starts);
-                }
-            }
-        }
-        Ok(footprint)
+        })
     }
 
-    /// What differs, in words.
-    pub fn differences(&self, later: &Self) -> Vec<String> {
+    /// What differs, in words; `many` is what a service consists of.
+    pub fn differences(&self, later: &Self, many: &str) -> Vec<String> {
         let mut found = Vec::new();
-        if self.processes != later.processes {
-            let list = |p: &Self| p.processes.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            found.push(format!("processes were {} and are {}", list(self), list(later)));
+        if self.seen.running != later.seen.running {
+            let list = |p: &Self| p.seen.running.keys().cloned().collect::<Vec<_>>().join(", ");
+            let (was, is) = (list(self), list(later));
+            found.push(if was == is {
+                format!("{many} were replaced or started again: {is}")
+            } else {
+                format!("{many} were {was} and are {is}")
+            });
         }
-        if self.starts != later.starts {
-            found.push(format!("starts were {:?} and are {:?}", self.starts, later.starts));
+        if self.seen.starts != later.seen.starts {
+            found.push(format!("starts were {:?} and are {:?}", self.seen.starts, later.seen.starts));
+        }
+        for (what, before) in &self.seen.holds {
+            if later.seen.holds.get(what) != Some(before) {
+                found.push(format!("{what} changed or is gone"));
+            }
         }
         for (file, before) in &self.files {
             if later.files.get(file) != Some(before) {

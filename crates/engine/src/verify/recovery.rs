@@ -5,7 +5,6 @@ use super::proof::{Proof, Stop};
 use super::rollback::{LIMIT_MS, TRIAL_ENDS, generations, rollback_after, runs};
 use crate::engine::now_ms;
 use crate::error::{EngineError, io};
-use crate::runtime::process::kill_below;
 use std::time::{Duration, Instant};
 use switchback_core::config::Config;
 use switchback_core::duration::{Span, human_ms};
@@ -26,7 +25,8 @@ pub fn automatic(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
     let mut proof = Proof::new(
         "rollback.automatic",
         format!(
-            "all processes of the promoted version are killed during its trial; without any command the old version is healthy again within {}",
+            "all {} of the promoted version are killed during its trial; without any command the old version is healthy again within {}",
+            lab.ground.words().many,
             human_ms(limit)
         ),
     );
@@ -42,13 +42,16 @@ pub fn automatic(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
     let fault_ms = now_ms();
     let until = Instant::now() + FAULT;
     while Instant::now() < until {
-        kill_below(&home, &format!("{}:", new.dir))?;
+        lab.ground.crash(&home, &new)?;
         if lab.wait_trial(&promoted.plan.run, Duration::ZERO)?.is_some() {
             break;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    proof.measure("fault", "SIGKILL to every process of the promoted version, repeatedly");
+    proof.measure(
+        "fault",
+        format!("SIGKILL to all {} of the promoted version, repeatedly", lab.ground.words().many),
+    );
     match lab.wait_trial(&promoted.plan.run, TRIAL_ENDS)? {
         Some(Event::TrialFailed { trigger, reasons }) => {
             proof.measure("trigger", trigger).measure("seen", reasons.join("; "));
@@ -79,7 +82,7 @@ pub fn automatic(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
             proof.demand_known(took, |ms| *ms <= limit, "recovery", "it took longer than its limit");
         }
     }
-    match old.map(|o| runs(&home, &o)).transpose()? {
+    match old.map(|o| runs(lab, &o)).transpose()? {
         Some(Ok(_)) => proof.demand(true, "", ""),
         Some(Err(differences)) => proof.demand(false, "read back", differences.join("; ")),
         None => proof.doubt("there was no generation to return to"),
@@ -94,7 +97,10 @@ pub fn failure(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
     config.rollback.watch = SHORT_TRIAL;
     let mut proof = Proof::new(
         "rollback.failure",
-        "with the old version's working folder gone, the rollback says why it cannot be done and leaves the newer version running; with the folder back, it succeeds",
+        format!(
+            "with the old version's {} gone, the rollback says why it cannot be done and leaves the newer version running; with it back, it succeeds",
+            lab.ground.words().vital
+        ),
     );
     let promoted = lab.promote(&config)?;
     proof.runs.push(promoted.plan.run.clone());
@@ -110,12 +116,12 @@ pub fn failure(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
         );
     };
     let home = lab.sandbox()?.home.clone();
-    let work = home.instance_dir(&old).join("work");
-    let away = work.with_file_name("work.away");
-    std::fs::rename(&work, &away).map_err(io("move away", &work))?;
+    let vital = lab.ground.vital(&home, &old);
+    let away = vital.with_extension("away");
+    std::fs::rename(&vital, &away).map_err(io("move away", &vital))?;
     let failed = lab.roll_back(&config, "verify: a rollback that cannot be done");
-    // Whatever happened, the folder comes back.
-    std::fs::rename(&away, &work).map_err(io("move back", &away))?;
+    // Whatever happened, it comes back.
+    std::fs::rename(&away, &vital).map_err(io("move back", &away))?;
     let failed = failed?;
     proof.runs.push(failed.plan.run.clone());
     proof.measure("the rollback that cannot be done", &failed.report.headline).measure("why", failed.why());
@@ -124,7 +130,7 @@ pub fn failure(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
     proof.demand(!failed.report.reasons.is_empty(), "the failing rollback", "it does not say why");
     let pointer = home.pointer()?.map(|p| p.current);
     proof.demand(pointer == Some(new.generation), "pointer", format!("it names {pointer:?}"));
-    if let Err(differences) = runs(&home, &new)? {
+    if let Err(differences) = runs(lab, &new)? {
         proof.demand(false, "the newer version", differences.join("; "));
     } else {
         proof.measure("the newer version", "runs, read back");

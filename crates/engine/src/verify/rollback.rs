@@ -1,27 +1,26 @@
 //! A promotion on the sandbox, later writes, and a rollback by command.
 
-use super::lab::{Lab, Ran};
+use super::lab::{Fingerprints, Lab, Ran};
 use super::proof::{Proof, Stop};
 use super::{exports, recovery};
 use crate::checks::{Suite, Target};
 use crate::error::EngineError;
-use crate::home::{Home, create_dir};
-use crate::runtime::process::{Placement, health, read_back};
-use crate::store::{self, Progress, Source};
-use crate::world::World;
+use crate::home::create_dir;
+use crate::runtime::Placement;
+use crate::scratch::Scratch;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use switchback_core::check::{CheckKind, CheckResult, Verdict};
-use switchback_core::config::{Config, Service};
+use switchback_core::config::Config;
 use switchback_core::criteria::Phase;
 use switchback_core::data::Fingerprint;
 use switchback_core::duration::human_ms;
-use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
+use switchback_core::ids::{Digest, GenerationId, RunId, StoreName};
 use switchback_core::journal::Event;
-use switchback_core::plan::CheckPhase;
-use switchback_core::release::{Instance, Release};
+use switchback_core::plan::{CheckPhase, CloneMode, stores_in};
+use switchback_core::release::Instance;
 
 /// The acceptance criterion's limit, whatever the stack's own budget is.
 pub const LIMIT_MS: u64 = 5 * 60 * 1000;
@@ -54,13 +53,8 @@ pub fn generations(lab: &Lab<'_>) -> Result<(Instance, Option<Instance>), Engine
 }
 
 /// Confirms that exactly this instance runs.
-pub fn runs(home: &Home, instance: &Instance) -> Result<Result<Vec<String>, Vec<String>>, EngineError> {
-    let services = definitions(&home.release(&instance.release)?);
-    read_back(home, instance, &services)
-}
-
-fn definitions(release: &Release) -> BTreeMap<ServiceName, Service> {
-    release.services.iter().map(|(n, s)| (n.clone(), s.definition.clone())).collect()
+pub fn runs(lab: &Lab<'_>, instance: &Instance) -> Result<Result<Vec<String>, Vec<String>>, Stop> {
+    lab.placed(instance, |at, _| lab.world.runtime.read_back(at))
 }
 
 fn by_command(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
@@ -73,8 +67,8 @@ fn by_command(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
     };
     let home = lab.sandbox()?.home.clone();
     let data_promoted = fingerprints(lab, &old)?;
-    let files_promoted = config_files(&home, &old)?;
-    let before_writes = snapshot(lab, &new, "before-writes")?;
+    let files_promoted = lab.ground.config_now(&home, &old)?;
+    let before_writes = keep(lab, &new, "before-writes", CloneMode::Live)?;
     let results = use_it(lab, config, &new, &promoted.plan.run)?;
     let data_before = fingerprints(lab, &old)?;
     let (ran, outage) = rolled_back(lab, config, &old)?;
@@ -82,11 +76,12 @@ fn by_command(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
         timed(&ran),
         downtime(&ran, outage),
         data(&ran, &data_promoted, &data_before),
-        configuration(&home, &ran, &old, &files_promoted)?,
-        services(&home, &ran, &old)?,
+        configuration(lab, &ran, &old, &files_promoted)?,
+        services(lab, &ran, &old)?,
         validated(&ran),
-        exports::prove(lab, &ran, &new, &before_writes, &results)?,
+        exports::prove(lab, &ran, &new, &before_writes.instance, &results)?,
     ];
+    before_writes.remove(lab)?;
     for proof in after {
         lab.add(proof);
     }
@@ -128,20 +123,6 @@ fn promotion(lab: &mut Lab<'_>, config: &Config) -> Result<Ran, Stop> {
     Err(EngineError::refused(why, "see promotion.trial").into())
 }
 
-/// Fingerprints of the stores of an instance on which nothing runs.
-fn fingerprints(lab: &Lab<'_>, instance: &Instance) -> Result<BTreeMap<StoreName, Fingerprint>, Stop> {
-    let scratch = folder(lab, "scratch")?;
-    let mut found = BTreeMap::new();
-    for (name, place) in &instance.stores {
-        let path = Path::new(&place.path);
-        if path.exists() {
-            let source = Source::cold(path, &scratch);
-            found.insert(name.clone(), store::fingerprint(place.kind, source, &Progress::none())?);
-        }
-    }
-    Ok(found)
-}
-
 /// A folder beside the sandbox's stack for what verify itself keeps.
 pub fn folder(lab: &Lab<'_>, name: &str) -> Result<PathBuf, EngineError> {
     let path = lab.sandbox()?.home.state().join("kept-by-verify").join(name);
@@ -149,18 +130,54 @@ pub fn folder(lab: &Lab<'_>, name: &str) -> Result<PathBuf, EngineError> {
     Ok(path)
 }
 
-/// Clones the stores of a running instance.
-fn snapshot(lab: &Lab<'_>, instance: &Instance, name: &str) -> Result<BTreeMap<StoreName, PathBuf>, Stop> {
-    let folder = folder(lab, name)?;
-    let mut found = BTreeMap::new();
-    for (name, place) in &instance.stores {
-        let (from, to) = (Path::new(&place.path), folder.join(name.as_str()));
-        if from.exists() {
-            store::clone_live(place.kind, from, &to, &Progress::none())?;
-            found.insert(name.clone(), to);
-        }
+/// The data of an instance as it is at one moment, kept aside.
+pub struct Kept {
+    /// It as an instance on which nothing ever runs.
+    pub instance: Instance,
+    scratch: Scratch,
+}
+
+/// Clones the stores of an instance.
+fn keep(lab: &Lab<'_>, of: &Instance, name: &str, mode: CloneMode) -> Result<Kept, Stop> {
+    let home = &lab.sandbox()?.home;
+    let dir = format!("staging/kept-by-verify/{name}");
+    let scratch = Scratch::create(home, &dir)?;
+    let folder = home.instance_dir(&Instance { dir: dir.clone(), ..of.clone() });
+    let prefix = of.project.as_deref().unwrap_or_default();
+    let instance = Instance {
+        environment: "kept-by-verify".to_owned(),
+        stores: stores_in(&of.stores, &folder.to_string_lossy(), prefix, name),
+        ports: BTreeMap::new(),
+        dir,
+        ..of.clone()
+    };
+    let release = home.release(&of.release)?;
+    lab.placed(of, |from, work| {
+        let to = Placement { instance: &instance, release: &release, ..*from };
+        lab.world.data.clone(from, &to, mode, &scratch, work).map(drop)
+    })?;
+    Ok(Kept { instance, scratch })
+}
+
+impl Kept {
+    /// Removes it.
+    fn remove(self, lab: &Lab<'_>) -> Result<(), Stop> {
+        lab.world.data.discard(&lab.sandbox()?.home, &self.instance, &self.scratch)?;
+        Ok(self.scratch.remove()?)
     }
-    Ok(found)
+}
+
+/// Fingerprints of the stores of an instance on which nothing runs.
+///
+/// A database server that is started for reading writes to its data: it gets a clone.
+fn fingerprints(lab: &Lab<'_>, instance: &Instance) -> Result<Fingerprints, Stop> {
+    if instance.stores.values().all(|s| s.mount.is_none()) {
+        return lab.fingerprints(instance, CloneMode::Cold);
+    }
+    let kept = keep(lab, instance, "to-be-read", CloneMode::Cold)?;
+    let found = lab.fingerprints(&kept.instance, CloneMode::Cold);
+    kept.remove(lab)?;
+    found
 }
 
 /// Runs every check once, those that write included, on what was promoted.
@@ -174,9 +191,8 @@ fn use_it(
     let release = home.release(&instance.release)?;
     let suite = Suite::load(home, run, config)?;
     let (run_dir, scratch) = (home.run_dir(run), folder(lab, "scratch")?);
-    let world = World::open(config)?;
     let target = Target {
-        world: &world,
+        world: lab.world,
         placement: Placement { home, config, instance, release: &release },
         environment: "promoted".to_owned(),
         run: run.as_str(),
@@ -187,26 +203,17 @@ fn use_it(
     Ok(suite.run(&[target], CheckPhase::Staging, &|_| {}, &cancelled)?)
 }
 
-/// Hashes of an instance's configuration files.
-fn config_files(home: &Home, instance: &Instance) -> Result<BTreeMap<String, Option<Digest>>, EngineError> {
-    let release = home.release(&instance.release)?;
-    let work = home.instance_dir(instance).join("work");
-    let read = |f: &String| std::fs::read(work.join(f)).ok().map(|c| Digest::of(&c));
-    Ok(release.config.keys().map(|f| (f.clone(), read(f))).collect())
-}
-
 /// Rolls back while somebody from outside asks for the services' health.
 fn rolled_back(lab: &Lab<'_>, config: &Config, old: &Instance) -> Result<(Ran, Option<u64>), Stop> {
     let home = lab.sandbox()?.home.clone();
     let release = home.release(&old.release)?;
-    let services = definitions(&release);
     let placement = Placement { home: &home, config, instance: old, release: &release };
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let looker = scope.spawn(|| {
             let mut seen: Vec<(Instant, bool)> = Vec::new();
             while !stop.load(Ordering::Relaxed) {
-                let ok = services.iter().all(|(n, s)| health::probe(&placement, n, s).ok);
+                let ok = release.services.keys().all(|n| lab.world.runtime.probe(&placement, n).ok);
                 seen.push((Instant::now(), ok));
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -302,18 +309,21 @@ fn data(
 }
 
 fn configuration(
-    home: &Home,
+    lab: &Lab<'_>,
     ran: &Ran,
     old: &Instance,
     then: &BTreeMap<String, Option<Digest>>,
 ) -> Result<Proof, EngineError> {
+    let sandbox = lab.sandbox()?;
+    let home = &sandbox.home;
     let mut proof = Proof::new(
         "rollback.configuration",
         "every configuration file of the old generation has the content that its release records, before and after; its definition is the stored one",
     )
     .of_run(&ran.plan.run);
     let release = home.release(&old.release)?;
-    let now = config_files(home, old)?;
+    let now = lab.ground.config_now(home, old)?;
+    lab.ground.running_configuration(home, &sandbox.current, old, &mut proof)?;
     for (file, wanted) in &release.config {
         for (when, seen) in [("before", then), ("after", &now)] {
             let same = seen.get(file).is_some_and(|d| d.as_ref() == Some(wanted));
@@ -328,15 +338,18 @@ fn configuration(
     Ok(proof)
 }
 
-fn services(home: &Home, ran: &Ran, old: &Instance) -> Result<Proof, EngineError> {
+fn services(lab: &Lab<'_>, ran: &Ran, old: &Instance) -> Result<Proof, Stop> {
     let mut proof = Proof::new(
         "rollback.services",
-        "the processes that run and hold the ports are the old version's, and no other generation's",
+        format!(
+            "the {} that run and hold the ports are the old version's, and no other generation's",
+            lab.ground.words().many
+        ),
     )
     .of_run(&ran.plan.run);
-    let pointer = home.pointer()?.map(|p| p.current);
+    let pointer = lab.sandbox()?.home.pointer()?.map(|p| p.current);
     proof.demand(pointer == Some(old.generation), "pointer", format!("it names {pointer:?}"));
-    match runs(home, old)? {
+    match runs(lab, old)? {
         Ok(lines) => {
             for (index, line) in lines.iter().enumerate() {
                 proof.measure(format!("read back {}", index + 1), line);

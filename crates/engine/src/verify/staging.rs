@@ -7,7 +7,8 @@ use switchback_core::check::{CheckKind, Verdict};
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::journal::StepResult;
 use switchback_core::plan::Group;
-use switchback_core::release::Instance;
+use switchback_core::config::RuntimeKind;
+use switchback_core::release::{Instance, MountPlace, StorePlace};
 use switchback_core::report::StepStatus;
 
 /// Proves the phase.
@@ -75,7 +76,7 @@ fn synchronised(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
     let sandbox = lab.sandbox()?;
     let how = if sandbox.live { "while production ran" } else { "production was not running" };
     proof.measure("snapshot of production", how);
-    for (name, (_, stats)) in &sandbox.copies {
+    for (name, stats) in &sandbox.copies {
         proof.measure(
             format!("{name}, copied from production"),
             format!(
@@ -126,26 +127,50 @@ fn synchronised(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
     Ok(proof)
 }
 
+/// Where a store's data lies, in a word that differs between places.
+fn place_of(place: &StorePlace) -> String {
+    match place.mount.as_ref().map(|m| &m.at) {
+        None => place.path.clone(),
+        Some(MountPlace::Volume(name)) => format!("the volume {name}"),
+        Some(MountPlace::Dir(path)) => path.clone(),
+    }
+}
+
 fn isolated(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
+    let many = lab.ground.words().many;
     let mut proof = Proof::new(
         "staging.isolated",
-        "no port, folder or store of an environment is production's or another's; no process of it has a file of production's data or state open; release artefacts, configuration files and definitions are production's",
+        format!(
+            "no port, folder or store of an environment is production's or another's; {many} of it reach nothing of production's data or state; release artefacts, configuration files and definitions are production's"
+        ),
     )
     .of_run(&ran.plan.run);
     let staging: Vec<&Instance> = ran.plan.instances.values().filter(|i| !i.is_production()).collect();
-    let ports = |i: &Instance| i.ports.values().flat_map(|p| p.values().copied()).collect::<BTreeSet<u16>>();
-    let mut others: BTreeSet<u16> =
-        lab.config.services.values().flat_map(|s| s.ports.values().copied()).collect();
+    let ports = |i: &Instance| -> BTreeSet<u16> {
+        i.ports.values().flat_map(|p| p.values().copied()).filter(|p| *p != 0).collect()
+    };
+    // A container's own ports are no ports of this host; what runs says which are.
+    let mut others: BTreeSet<u16> = match lab.config.runtime {
+        RuntimeKind::Process => lab.config.services.values().flat_map(|s| s.ports.values().copied()).collect(),
+        RuntimeKind::Compose => lab.sandbox()?.production.iter().flat_map(ports).collect(),
+    };
     others.extend(ran.plan.instances.values().filter(|i| i.is_production()).flat_map(ports));
-    let real: BTreeSet<String> = lab.sandbox()?.copies.values().map(|(p, _)| p.path.clone()).collect();
+    let mut taken: BTreeSet<String> = lab.sandbox()?.places.values().map(place_of).collect();
+    let running = ran.plan.instances.values().filter(|i| i.is_production());
+    taken.extend(running.flat_map(|i| i.stores.values()).map(place_of));
     for instance in &staging {
         let key = instance.key();
         proof.demand(ports(instance).is_disjoint(&others), &key, "it shares a port with production");
         let below = format!("/{}/", instance.dir);
+        let mut own_places = BTreeSet::new();
         for (name, place) in &instance.stores {
-            let own = place.path.contains(&below) && !real.contains(&place.path);
-            proof.demand(own, format!("{key}, {name}"), format!("its data lies in {}", place.path));
+            let lies = place_of(place);
+            let own = (place.mount.is_some() || lies.contains(&below)) && !taken.contains(&lies);
+            proof.demand(own, format!("{key}, {name}"), format!("its data lies in {lies}"));
+            own_places.insert(lies);
         }
+        // Two stores of one instance may lie on one volume; two instances never share one.
+        taken.extend(own_places);
         let list: Vec<String> = ports(instance).iter().map(ToString::to_string).collect();
         proof.measure(format!("{key}, ports"), list.join(", "));
     }
@@ -153,55 +178,40 @@ fn isolated(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
     proof.demand(folders.len() == staging.len(), "folders", "two environments share one");
     match &lab.sight.error {
         Some(e) => {
-            proof.doubt(format!("the open files could not be looked at: {e}"));
+            proof.doubt(format!("the {many} could not be looked at: {e}"));
         }
-        None if lab.sight.processes == 0 => {
-            proof.doubt("no process of the environments was seen while the checks ran");
+        None if lab.sight.looked == 0 => {
+            proof.doubt(format!("no {many} of the environments were seen while the checks ran"));
         }
         None => {
-            proof.measure("processes looked at", lab.sight.processes);
-            proof.measure("files of production they had open", lab.sight.open.len());
-            proof.demand(lab.sight.open.is_empty(), "open files", lab.sight.open.join("; "));
+            proof.measure(format!("{many} looked at"), lab.sight.looked);
+            proof.measure("what of production they could reach", lab.sight.open.len());
+            proof.demand(lab.sight.open.is_empty(), many, lab.sight.open.join("; "));
         }
     }
     same_definition(lab, ran, &mut proof)?;
     Ok(proof)
 }
 
-/// Compares what ran in staging with what production runs: artefacts and configuration files by digest.
+/// Compares what ran in staging with what production runs: artefacts or images, and configuration files by digest.
 fn same_definition(lab: &Lab<'_>, ran: &Ran, proof: &mut Proof) -> Result<(), Stop> {
     let sandbox = lab.sandbox()?;
-    let Some(real) = &sandbox.production else {
-        proof.measure("definition", "production is not run by Switchback; switchback.yaml was taken");
+    let Some(production) = &sandbox.production else {
+        proof.measure("definition", "production is not run by Switchback; the stack's files were taken");
         return Ok(());
     };
     let Some(old) = ran.plan.instance("candidate/1") else {
         proof.doubt("the plan names no candidate");
         return Ok(());
     };
-    let (real, copy) = (lab.production.release(&real.release)?, sandbox.home.release(&old.release)?);
-    for (name, service) in &real.services {
-        let digest = |r: &switchback_core::release::Release| {
-            r.services.get(name).and_then(|s| s.artefact.as_ref()).map(|a| a.digest.clone())
-        };
-        proof.demand(digest(&copy) == digest(&real), name.as_str(), "another artefact runs in staging");
-        let definition = copy.services.get(name).map(|s| &s.definition);
-        let same = definition.is_some_and(|d| {
-            let real = &service.definition;
-            d.version == real.version
-                && d.command.len() == real.command.len()
-                && d.env.keys().eq(real.env.keys())
-                && d.ports.keys().eq(real.ports.keys())
-                && d.health == real.health
-                && d.stop == real.stop
-                && d.needs == real.needs
-        });
-        proof.demand(same, name.as_str(), "its definition differs by more than ports and paths");
-    }
+    let (real, copy) = (lab.production.release(&production.release)?, sandbox.home.release(&old.release)?);
+    lab.ground.same_definition(
+        (lab.production, production, &real),
+        (&sandbox.home, old, &copy),
+        proof,
+    )?;
     proof.demand(copy.config == real.config, "configuration files", "they differ from production's");
-    proof
-        .measure("artefacts equal to production's", real.services.len())
-        .measure("configuration files equal to production's", real.config.len());
+    proof.measure("configuration files equal to production's", real.config.len());
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Looking for what would stop an upgrade or a rollback, before it does. Changes nothing.
 
+mod compose;
 mod config;
 mod host;
 mod services;
@@ -9,6 +10,7 @@ use super::output::printable;
 use super::{Exit, Global, Output, Trouble};
 use console::Style;
 use serde::Serialize;
+use switchback_core::config::{Config, RuntimeKind};
 use switchback_engine::error::EngineError;
 use switchback_engine::home::{CONFIG_FILE, Home};
 
@@ -102,16 +104,46 @@ pub fn doctor(global: &Global) -> Result<Exit, Trouble> {
             None
         }
     });
-    if let (Some(home), Some(config)) = (&home, &config) {
-        config::look(home, config, &mut findings);
-    }
     findings.group = Group::Host;
-    host::look(&root, home.as_ref(), config.as_ref(), &mut findings);
+    host::look(&root, &mut findings);
+    // A stack whose configuration is broken may still have a generation to look after.
+    let runtime = config.as_ref().map(|c| c.runtime).or_else(|| home.as_ref().and_then(state::runtime));
+    let mut reached = true;
+    match (&home, &config, runtime) {
+        (Some(home), Some(config), Some(RuntimeKind::Compose)) => {
+            reached = compose_stack(home, config, &mut findings);
+        }
+        (_, _, Some(RuntimeKind::Compose)) => reached = compose::engine(&mut findings).is_some(),
+        (home, config, _) => {
+            host::processes(&root, home.as_ref(), config.as_ref(), &mut findings);
+            if let (Some(home), Some(config)) = (home, config) {
+                findings.group = Group::Configuration;
+                config::look(home, config, &mut findings);
+            }
+        }
+    }
     if let Some(home) = &home {
         findings.group = Group::State;
-        state::look(home, config.as_ref(), &mut findings);
+        state::look(home, config.as_ref(), reached, &mut findings);
     }
     answer(global, &findings.all)
+}
+
+/// Looks at a Compose stack; whether its engine can be used.
+fn compose_stack(home: &Home, config: &Config, findings: &mut Findings) -> bool {
+    let docker = compose::engine(findings);
+    let scene = compose::Scene { home, config, docker: docker.as_ref() };
+    findings.group = Group::Configuration;
+    let project = compose::project(&scene, findings);
+    match &project {
+        Some(project) => {
+            config::checks(home, &project.config, Some((&project.used, &project.variables)), findings);
+            findings.group = Group::Host;
+            compose::data(&scene, project, findings);
+        }
+        None => config::checks(home, config, None, findings),
+    }
+    docker.is_some()
 }
 
 fn answer(global: &Global, findings: &[Finding]) -> Result<Exit, Trouble> {

@@ -9,13 +9,15 @@ use super::upgrade::{confirm, open};
 use super::{Exit, Global, Output, Trouble};
 use clap::Args;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{GenerationId, RunId};
+use switchback_core::release::{Instance, MountPlace};
 use switchback_engine::home::Home;
 use switchback_engine::scratch;
 use switchback_engine::session::Session;
+use switchback_engine::verify;
 use switchback_engine::world::World;
 
 /// Options of gc.
@@ -32,11 +34,15 @@ pub struct GcArgs {
 #[derive(Debug, Default, Serialize)]
 struct Found {
     generations: Vec<GenerationId>,
+    /// Volumes and folders that go with a generation; Compose only.
+    data: BTreeMap<GenerationId, Vec<String>>,
     staging: Vec<String>,
     runs: Vec<RunId>,
     releases: Vec<String>,
     /// What is left of staging outside the state folder, in words.
     elsewhere: Vec<String>,
+    /// Sandboxes that a killed `verify` left.
+    sandboxes: Vec<String>,
     bytes: u64,
     kept: Vec<Kept>,
     removed: bool,
@@ -68,18 +74,22 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
     session.require_settled()?;
     let lose = args.lose_writes_of.map(GenerationId);
     let world = World::open(&config)?;
+    if !args.dry_run {
+        world.data.end_leftovers(&home)?;
+    }
     let mut found = look(&home, &world, config.retention.generations, config.retention.runs, lose)?;
     let out = Output::new(global.json);
     let nothing = found.generations.is_empty()
         && found.staging.is_empty()
         && found.runs.is_empty()
         && found.releases.is_empty()
-        && found.elsewhere.is_empty();
+        && found.elsewhere.is_empty()
+        && found.sandboxes.is_empty();
     if !args.dry_run && !nothing {
         let mut question = format!(
             "Remove {} generations, {} leftovers of staging and {} runs ({})?",
             found.generations.len(),
-            found.staging.len() + found.elsewhere.len(),
+            found.staging.len() + found.elsewhere.len() + found.sandboxes.len(),
             found.runs.len(),
             human_bytes(found.bytes)
         );
@@ -93,6 +103,9 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
                 hint: None,
             });
         }
+        if !found.sandboxes.is_empty() {
+            verify::remove_leftovers(&home, &config)?;
+        }
         remove(&home, &world, &found)?;
         found.removed = true;
     }
@@ -102,13 +115,17 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
     }
     let verb = if found.removed { "removed" } else { "would remove" };
     for id in &found.generations {
-        out.line(&format!("{verb} generation {id}"))?;
+        let data = found.data.get(id).map_or_else(String::new, |d| format!(" with {}", d.join(", ")));
+        out.line(&format!("{verb} generation {id}{data}"))?;
     }
     for dir in &found.staging {
         out.line(&format!("{verb} leftovers of staging {dir}"))?;
     }
     for what in &found.elsewhere {
         out.line(&format!("{verb} {what}, left of staging"))?;
+    }
+    for name in &found.sandboxes {
+        out.line(&format!("{verb} the sandbox {name} of a verify that was killed"))?;
     }
     for run in &found.runs {
         out.line(&format!("{verb} files of run {run}"))?;
@@ -135,6 +152,10 @@ fn look(
     lose: Option<GenerationId>,
 ) -> Result<Found, Trouble> {
     let mut found = Found::default();
+    for sandbox in verify::leftovers(home)? {
+        found.bytes += size(&sandbox);
+        found.sandboxes.extend(sandbox.file_name().map(|n| n.to_string_lossy().into_owned()));
+    }
     let Some(pointer) = home.pointer()? else { return Ok(found) };
     let unexported: BTreeSet<GenerationId> = unexported(home)?.into_iter().collect();
     let mut spare = keep_generations;
@@ -164,6 +185,12 @@ fn look(
             }
             None => {
                 found.bytes += size(&home.instance_dir(&generation.instance));
+                let places = mounts(&generation.instance);
+                if !places.is_empty() {
+                    // Blocks that are shared with another generation are not freed.
+                    found.bytes += world.data.cost(home, &generation.instance)?.bytes;
+                    found.data.insert(id, places);
+                }
                 found.generations.push(id);
             }
         }
@@ -195,6 +222,19 @@ fn look(
         }
     }
     Ok(found)
+}
+
+/// Where the data of an instance lies outside its folder, in words.
+fn mounts(instance: &Instance) -> Vec<String> {
+    let all = instance.stores.values().filter_map(|s| s.mount.as_ref());
+    let places: BTreeSet<&MountPlace> = all.map(|m| &m.at).collect();
+    places
+        .into_iter()
+        .map(|place| match place {
+            MountPlace::Volume(name) => format!("the volume {name}"),
+            MountPlace::Dir(path) => path.clone(),
+        })
+        .collect()
 }
 
 fn certified(home: &Home, release: &str) -> Result<bool, Trouble> {

@@ -1,7 +1,6 @@
 //! The list of runs.
 
 use super::run::{TOOL, host, journal};
-use super::upgrade::open;
 use super::{Exit, Global, Output, Trouble};
 use clap::Args;
 use comfy_table::{ContentArrangement, Table};
@@ -9,6 +8,7 @@ use serde::Serialize;
 use switchback_core::duration::human_ms;
 use switchback_core::plan::Procedure;
 use switchback_core::report::{Conclusion, Report};
+use switchback_engine::home::Home;
 
 /// Options of history.
 #[derive(Debug, Clone, Args)]
@@ -34,7 +34,7 @@ struct Line {
 
 /// Lists the runs.
 pub fn history(global: &Global, args: &HistoryArgs) -> Result<Exit, Trouble> {
-    let (home, _) = open(global)?;
+    let home = Home::open(&global.directory)?;
     let mut lines = Vec::new();
     if let Some(journal) = journal(&home)? {
         for run in journal.runs(args.limit)? {

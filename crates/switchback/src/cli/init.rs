@@ -1,5 +1,7 @@
 //! Describing a stack: what runs or lies here becomes a `switchback.yaml` and a first workflow.
 
+mod compose;
+mod compose_yaml;
 mod yaml;
 
 use super::output::printable;
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use switchback_core::config::Config;
 use switchback_core::ids::ServiceName;
 use switchback_core::workflow::Workflow;
+use switchback_engine::detect::compose::compose_files;
 use switchback_engine::detect::{
     Description, DetectError, FoundStore, HealthGuess, Running, Which, Wishes, describe, inspect, split_line,
 };
@@ -20,7 +23,7 @@ use switchback_engine::home::{CONFIG_FILE, STATE_DIR, write_atomic};
 /// Options of init.
 #[derive(Debug, Clone, Args)]
 pub struct InitArgs {
-    /// Name of the service (and of the stack)
+    /// Name of the service (and of the stack); with Compose files: of the stack
     #[arg(long)]
     pub name: Option<String>,
     /// Describe the running service that listens on this port; with --command: the port it will listen on
@@ -58,8 +61,39 @@ pub struct InitArgs {
     pub force: bool,
 }
 
-/// The first workflow, relative to the stack.
+/// The folder of the first workflows, relative to the stack.
+const FIRST_FOLDER: &str = "checks";
+/// The first workflow of a stack of processes.
 const FIRST_WORKFLOW: &str = "checks/first.yaml";
+
+impl InitArgs {
+    /// Whether something was said that only makes sense for a local process.
+    fn describes_a_process(&self) -> bool {
+        let texts = [&self.command, &self.migrate, &self.version, &self.release, &self.health];
+        let lists = [&self.sqlite, &self.files, &self.config];
+        self.port.is_some()
+            || self.pid.is_some()
+            || texts.iter().any(|t| t.is_some())
+            || lists.iter().any(|l| !l.is_empty())
+    }
+}
+
+/// What was written, and what comes next.
+struct Answered {
+    written: Vec<String>,
+    next: Vec<String>,
+}
+
+impl Answered {
+    fn print(&self, out: &Output) -> Result<(), Trouble> {
+        out.line(&format!("Wrote {}.", self.written.join(", ")))?;
+        out.line("Next:")?;
+        for (index, step) in self.next.iter().enumerate() {
+            out.line(&format!("  {}. {}", index + 1, printable(step)))?;
+        }
+        Ok(())
+    }
+}
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -82,6 +116,9 @@ struct ProcessFound<'a> {
 /// Writes the files.
 pub fn init(global: &Global, args: &InitArgs) -> Result<Exit, Trouble> {
     let root = folder(&global.directory)?;
+    if !args.describes_a_process() && !compose_files(&root).is_empty() {
+        return compose::init(global, args, &root);
+    }
     let wishes = wishes(args)?;
     refuse_existing(&root, CONFIG_FILE, args.force)?;
     let running = look(args)?;
@@ -106,17 +143,12 @@ pub fn init(global: &Global, args: &InitArgs) -> Result<Exit, Trouble> {
         written.push(file.clone());
     }
     if let Some(workflow) = &workflow {
-        let folder = root.join("checks");
-        fs::create_dir_all(&folder).map_err(|e| cannot("make the folder", &folder, &e))?;
+        make_folder(&root.join(FIRST_FOLDER))?;
         write(&first, workflow, 0o644)?;
         written.push(FIRST_WORKFLOW.to_owned());
     }
-    let target = root.join(CONFIG_FILE);
-    if target.symlink_metadata().is_ok() {
-        let old = root.join(format!("{CONFIG_FILE}.old"));
-        fs::rename(&target, &old).map_err(|e| cannot("keep the old file as", &old, &e))?;
-    }
-    write(&target, &text, 0o644)?;
+    keep_old(&root)?;
+    write(&root.join(CONFIG_FILE), &text, 0o644)?;
     written.push(CONFIG_FILE.to_owned());
     let next = next_steps(&found, running.as_ref(), &config);
     let out = Output::new(global.json);
@@ -125,7 +157,7 @@ pub fn init(global: &Global, args: &InitArgs) -> Result<Exit, Trouble> {
             running.as_ref().map(|r| ProcessFound { pid: r.pid, cwd: &r.cwd, unit: r.unit.as_deref() });
         out.json(&Answer { written, process, description: &found, env_file, secrets, next })?;
     } else {
-        report(&out, &found, running.as_ref(), env_file.as_deref(), &written, &next)?;
+        report(&out, &found, running.as_ref(), env_file.as_deref(), &Answered { written, next })?;
     }
     Ok(Exit::Done)
 }
@@ -224,6 +256,23 @@ fn checked(text: &str, found: &Description) -> Result<Config, Trouble> {
     Ok(config)
 }
 
+fn make_folder(folder: &Path) -> Result<(), Trouble> {
+    fs::create_dir_all(folder).map_err(|e| cannot("make the folder", folder, &e))
+}
+
+/// Moves a configuration that is there out of the way, to a name that is free.
+fn keep_old(root: &Path) -> Result<(), Trouble> {
+    let target = root.join(CONFIG_FILE);
+    if target.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    let names =
+        std::iter::once(format!("{CONFIG_FILE}.old")).chain((2..).map(|n| format!("{CONFIG_FILE}.old{n}")));
+    let mut free = names.map(|n| root.join(n)).filter(|p| p.symlink_metadata().is_err());
+    let Some(old) = free.next() else { return Err(internal("there is no free name for the old file")) };
+    fs::rename(&target, &old).map_err(|e| cannot("keep the old file as", &old, &e))
+}
+
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), Trouble> {
     write_atomic(path, text.as_bytes())?;
     if mode != 0o600 {
@@ -262,8 +311,7 @@ fn report(
     found: &Description,
     running: Option<&Running>,
     env_file: Option<&str>,
-    written: &[String],
-    next: &[String],
+    done: &Answered,
 ) -> Result<(), Trouble> {
     let line = |key: &str, text: &str| out.line(&format!("  {key:<12} {}", printable(text)));
     match running {
@@ -315,12 +363,7 @@ fn report(
     for warning in &found.warnings {
         out.line(&format!("  ! {}", printable(warning)))?;
     }
-    out.line(&format!("Wrote {}.", written.join(", ")))?;
-    out.line("Next:")?;
-    for (index, step) in next.iter().enumerate() {
-        out.line(&format!("  {}. {}", index + 1, printable(step)))?;
-    }
-    Ok(())
+    done.print(out)
 }
 
 fn trouble(error: DetectError) -> Trouble {

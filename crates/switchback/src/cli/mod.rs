@@ -75,9 +75,9 @@ impl Global {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Write a switchback.yaml and a first workflow check for the stack in this folder
+    /// Write a switchback.yaml and first workflow checks for the stack in this folder: its Compose project, or local processes
     #[command(
-        after_help = "Examples:\n  switchback init\n  switchback init --port 8000          # describe the service that listens on port 8000 now\n  switchback init --name hub --command '{release}/bin/hub --db {store.db}' --sqlite data/hub.db"
+        after_help = "Examples:\n  switchback init                      # in a folder with a Compose file: describes its services and data\n  switchback init --port 8000          # describe the service that listens on port 8000 now\n  switchback init --name hub --command '{release}/bin/hub --db {store.db}' --sqlite data/hub.db"
     )]
     Init(init::InitArgs),
     /// Look for what would stop an upgrade or a rollback

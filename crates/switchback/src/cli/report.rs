@@ -1,12 +1,12 @@
 //! The report of a run, in the format asked for.
 
 use super::run::{journal, write_report};
-use super::upgrade::open;
 use super::{Exit, Global, Output, Trouble};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use switchback_core::ids::RunId;
 use switchback_engine::error::EngineError;
+use switchback_engine::home::Home;
 
 /// Options of report.
 #[derive(Debug, Clone, Args)]
@@ -39,7 +39,7 @@ pub enum Format {
 
 /// Writes the report.
 pub fn report(global: &Global, args: &ReportArgs) -> Result<Exit, Trouble> {
-    let (home, _) = open(global)?;
+    let home = Home::open(&global.directory)?;
     let run = find(&home, args.run.as_deref())?;
     let report = write_report(&home, &run)?;
     let format = if global.json { Format::Json } else { args.format };

@@ -1,30 +1,37 @@
 //! What runs, and how ready a rollback is.
 
+use super::output::printable;
 use super::run::journal;
-use super::upgrade::open;
 use super::{Exit, Global, Output, Trouble};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::Path;
-use switchback_core::config::Config;
+use switchback_core::config::{Config, RuntimeKind};
 use switchback_core::duration::human_ms;
 use switchback_core::ids::{GenerationId, ServiceName};
 use switchback_core::journal::{Event, Record};
 use switchback_core::plan::Procedure;
-use switchback_core::release::describe;
+use switchback_core::release::{Instance, describe};
 use switchback_engine::engine::{now_ms, production_down};
-use switchback_engine::home::{Home, read_json};
+use switchback_engine::error::EngineError;
+use switchback_engine::home::Home;
 use switchback_engine::journal::Journal;
 use switchback_engine::lock::Lock;
-use switchback_engine::runtime::process::{shim, table};
+use switchback_engine::runtime::{Observed, Placement};
 use switchback_engine::watch;
+use switchback_engine::world::World;
 
 #[derive(Debug, Serialize)]
 struct Status {
     stack: String,
     generation: Option<GenerationId>,
+    runtime: &'static str,
     versions: BTreeMap<ServiceName, String>,
-    desired: BTreeMap<ServiceName, String>,
+    /// What the files ask for; none where they cannot be read.
+    desired: Option<BTreeMap<ServiceName, String>>,
+    /// How what runs differs from the generation; Compose only.
+    drift: Vec<String>,
+    /// Why it is not known what runs.
+    blind: Option<String>,
     services: Vec<ServiceStatus>,
     rollback: Readiness,
     trial: Option<TrialStatus>,
@@ -37,11 +44,9 @@ struct Status {
 struct ServiceStatus {
     service: ServiceName,
     version: String,
-    running: bool,
-    processes: usize,
-    starts: u32,
     ports: BTreeMap<String, u16>,
-    last_exit: Option<String>,
+    #[serde(flatten)]
+    seen: Observed,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,7 +75,8 @@ struct Unfinished {
 
 /// Shows the status.
 pub fn status(global: &Global) -> Result<Exit, Trouble> {
-    let (home, config) = open(global)?;
+    let home = Home::open(&global.directory)?;
+    let config = home.config()?;
     let status = gather(&home, &config)?;
     let out = Output::new(global.json);
     if out.is_json() {
@@ -81,36 +87,29 @@ pub fn status(global: &Global) -> Result<Exit, Trouble> {
     Ok(Exit::Done)
 }
 
+/// What the runtime says about the current generation.
+#[derive(Default)]
+struct Now {
+    services: Vec<ServiceStatus>,
+    desired: Option<BTreeMap<ServiceName, String>>,
+    drift: Vec<String>,
+    /// Why it could not be asked.
+    blind: Option<String>,
+}
+
 fn gather(home: &Home, config: &Config) -> Result<Status, Trouble> {
     let pointer = home.pointer()?;
     let journal = journal(home)?;
     let current = pointer.as_ref().map(|p| home.generation(p.current)).transpose()?;
-    let mut services = Vec::new();
-    if let Some(generation) = &current {
-        let release = home.release(&generation.instance.release)?;
-        let all = table::read_all();
-        for (name, service) in &release.services {
-            let marker = format!("{}:{}:{name}", home.id()?, generation.instance.dir);
-            let members = table::members(&all, |m| m == marker);
-            let path = home
-                .instance_dir(&generation.instance)
-                .join("services")
-                .join(name.as_str())
-                .join(shim::STATE_FILE);
-            let state: shim::State =
-                if Path::new(&path).exists() { read_json(&path)? } else { shim::State::default() };
-            services.push(ServiceStatus {
-                service: name.clone(),
-                version: service.definition.version.clone(),
-                // The shim alone is not the service.
-                running: members.iter().any(|p| p.pid != p.session),
-                processes: members.len(),
-                starts: state.starts,
-                ports: generation.instance.ports.get(name).cloned().unwrap_or_default(),
-                last_exit: state.last_exit,
-            });
-        }
-    }
+    // Without an engine, what is on disk can still be told.
+    let (world, blind) = match World::open(config) {
+        Ok(world) => (Some(world), None),
+        Err(e) => (None, Some(e.to_string())),
+    };
+    let now = match (&world, &current) {
+        (Some(world), Some(generation)) => now(home, config, world, &generation.instance)?,
+        _ => Now { blind, ..Now::default() },
+    };
     let trial = match &journal {
         Some(journal) => watch::current(journal)?.and_then(|t| t.state.trial).map(|t| TrialStatus {
             generation: t.generation,
@@ -141,9 +140,24 @@ fn gather(home: &Home, config: &Config) -> Result<Status, Trouble> {
         stack: config.stack.to_string(),
         generation: pointer.as_ref().map(|p| p.current),
         versions: current.as_ref().map(|g| g.instance.versions.clone()).unwrap_or_default(),
-        desired: config.services.iter().map(|(n, s)| (n.clone(), s.version.clone())).collect(),
-        services,
-        rollback: readiness(home, journal.as_ref(), pointer.as_ref().and_then(|p| p.previous))?,
+        runtime: config.runtime.as_str(),
+        desired: match (&now.desired, config.runtime) {
+            (Some(desired), _) => Some(desired.clone()),
+            (None, RuntimeKind::Process) => {
+                Some(config.services.iter().map(|(n, s)| (n.clone(), s.version.clone())).collect())
+            }
+            (None, RuntimeKind::Compose) => None,
+        },
+        services: now.services,
+        drift: now.drift,
+        blind: now.blind,
+        rollback: readiness(
+            home,
+            config,
+            world.as_ref(),
+            journal.as_ref(),
+            pointer.as_ref().and_then(|p| p.previous),
+        )?,
         trial,
         unfinished,
         busy: Lock::holder(&home.state().join("lock")),
@@ -151,31 +165,55 @@ fn gather(home: &Home, config: &Config) -> Result<Status, Trouble> {
     })
 }
 
-/// Whether a rollback would work, from what is on disk, and how long the last one took.
-fn readiness(home: &Home, journal: Option<&Journal>, to: Option<GenerationId>) -> Result<Readiness, Trouble> {
+/// What runs, what should, and what is different.
+fn now(home: &Home, config: &Config, world: &World, instance: &Instance) -> Result<Now, Trouble> {
+    let release = home.release(&instance.release)?;
+    let at = Placement { home, config, instance, release: &release };
+    let observed = match world.runtime.observe(&at) {
+        Ok(observed) => observed,
+        Err(e) if config.runtime == RuntimeKind::Compose => {
+            return Ok(Now { blind: Some(e.to_string()), ..Now::default() });
+        }
+        Err(e) => return Err(e.into()),
+    };
+    let services = observed.into_iter().map(|(name, seen)| ServiceStatus {
+        version: release.services.get(&name).map(|s| s.definition.version.clone()).unwrap_or_default(),
+        ports: instance.ports.get(&name).cloned().unwrap_or_default(),
+        service: name,
+        seen,
+    });
+    // Processes are told by what is observed; the containers of a project may be another generation's.
+    let drift = match config.runtime {
+        RuntimeKind::Process => Vec::new(),
+        RuntimeKind::Compose => world.runtime.read_back(&at)?.err().unwrap_or_default(),
+    };
+    Ok(Now {
+        services: services.collect(),
+        desired: world.runtime.desired(home, config)?,
+        drift,
+        blind: None,
+    })
+}
+
+/// Whether a rollback would work, from what is there, and how long the last one took.
+fn readiness(
+    home: &Home,
+    config: &Config,
+    world: Option<&World>,
+    journal: Option<&Journal>,
+    to: Option<GenerationId>,
+) -> Result<Readiness, Trouble> {
     let no = |text: String| Readiness { ready: false, to, expected_ms: None, measured_ago_ms: None, text };
     let Some(to) = to else {
         return Ok(no("no previous generation; only a promotion makes one".to_owned()));
     };
-    let generation = match home.generation(to) {
-        Ok(generation) => generation,
+    let Some(world) = world else {
+        return Ok(no(format!("generation {to}: not known, the Docker engine does not answer")));
+    };
+    let missing = match incomplete(home, config, world, to) {
+        Ok(missing) => missing,
         Err(e) => return Ok(no(format!("generation {to}: {e}"))),
     };
-    let release = match home.release(&generation.instance.release) {
-        Ok(release) => release,
-        Err(e) => return Ok(no(format!("generation {to}: {e}"))),
-    };
-    let missing = generation
-        .instance
-        .stores
-        .iter()
-        .filter(|(_, place)| !Path::new(&place.path).exists())
-        .map(|(name, _)| format!("store {name}"))
-        .chain(release.services.iter().filter_map(|(name, s)| {
-            let artefact = s.artefact.as_ref()?;
-            (!Path::new(&artefact.path).exists()).then(|| format!("artefact of {name} ({})", artefact.path))
-        }))
-        .collect::<Vec<_>>();
     if !missing.is_empty() {
         return Ok(no(format!("generation {to} is not complete: {} missing", missing.join(", "))));
     }
@@ -191,6 +229,26 @@ fn readiness(home: &Home, journal: Option<&Journal>, to: Option<GenerationId>) -
         readiness.text = format!("generation {to} ready, about {}, {what} {ago} ago", human_ms(ms));
     }
     Ok(readiness)
+}
+
+/// What of a generation is gone, in words.
+fn incomplete(
+    home: &Home,
+    config: &Config,
+    world: &World,
+    id: GenerationId,
+) -> Result<Vec<String>, EngineError> {
+    let generation = home.generation(id)?;
+    let release = home.release(&generation.instance.release)?;
+    let at = Placement { home, config, instance: &generation.instance, release: &release };
+    let mut missing = Vec::new();
+    for name in generation.instance.stores.keys() {
+        if !world.data.exists(&at, name)? {
+            missing.push(format!("store {name}"));
+        }
+    }
+    missing.extend(world.runtime.missing(&at)?);
+    Ok(missing)
 }
 
 /// The last measured rollback: a certificate's, or a real one.
@@ -219,21 +277,24 @@ fn print(out: &Output, status: &Status) -> Result<(), Trouble> {
         return Ok(());
     };
     out.line(&format!("{}: generation {generation}, {}", status.stack, describe(&status.versions)))?;
+    if let Some(why) = &status.blind {
+        out.line(&format!("  {:<14} not known what runs: {}", "?", printable(why)))?;
+    }
     for service in &status.services {
-        let ports: Vec<String> = service.ports.iter().map(|(n, p)| format!("{n} {p}")).collect();
-        let state = if service.running {
-            "running".to_owned()
-        } else {
-            format!("DOWN ({})", service.last_exit.as_deref().unwrap_or("not started"))
-        };
+        let seen = &service.seen;
+        let state = printable(&seen.state);
         let restarts =
-            if service.starts > 1 { format!(", started {} times", service.starts) } else { String::new() };
-        out.line(&format!(
-            "  {:<14} {:<10} {state}{restarts}  {}",
-            service.service.as_str(),
-            service.version,
-            ports.join(", ")
-        ))?;
+            if seen.starts > 1 { format!(", started {} times", seen.starts) } else { String::new() };
+        let places: Vec<String> = if status.runtime == RuntimeKind::Process.as_str() {
+            service.ports.iter().map(|(n, p)| format!("{n} {p}")).collect()
+        } else {
+            seen.endpoints.iter().map(|(n, place)| format!("{n} {place}")).collect()
+        };
+        let (name, version) = (service.service.as_str(), &service.version);
+        out.line(&format!("  {name:<14} {version:<10} {state}{restarts}  {}", places.join(", ")).trim_end())?;
+    }
+    for difference in &status.drift {
+        out.line(&format!("  drift          {}", printable(difference)))?;
     }
     out.line(&format!("  rollback       {}", status.rollback.text))?;
     if let Some(trial) = &status.trial {
@@ -261,13 +322,28 @@ fn print(out: &Output, status: &Status) -> Result<(), Trouble> {
     if let Some(holder) = &status.busy {
         out.line(&format!("  busy           {holder}"))?;
     }
-    if status.versions != status.desired {
-        let change = switchback_core::release::describe_change(&status.versions, &status.desired);
-        out.line(&format!("  desired        {change}: `switchback rehearse`"))?;
+    match &status.desired {
+        Some(desired) if differs(&status.versions, desired) => {
+            let change = switchback_core::release::describe_change(&status.versions, desired);
+            out.line(&format!("  desired        {change}: `switchback rehearse`"))?;
+        }
+        None if status.blind.is_none() => {
+            out.line("  desired        the Compose files cannot be read: `switchback doctor` tells why")?;
+        }
+        _ => {}
     }
     if !status.unexported.is_empty() {
         let list: Vec<String> = status.unexported.iter().map(ToString::to_string).collect();
         out.line(&format!("  kept           generation {}: writes not exported yet", list.join(", ")))?;
     }
     Ok(())
+}
+
+/// Whether other versions are wanted than those that run. A tag that moves runs as `latest@ID`.
+fn differs(now: &BTreeMap<ServiceName, String>, desired: &BTreeMap<ServiceName, String>) -> bool {
+    let same = |name: &ServiceName, version: &String| {
+        now.get(name)
+            .is_some_and(|n| n == version || n.split_once('@').is_some_and(|(tag, _)| tag == version))
+    };
+    now.len() != desired.len() || !desired.iter().all(|(name, version)| same(name, version))
 }

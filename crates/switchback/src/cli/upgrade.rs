@@ -88,6 +88,18 @@ pub fn open(global: &Global) -> Result<(Home, Config), Trouble> {
     Ok((home, config))
 }
 
+/// Opens the stack for the way back: a mistake in a file must not keep production from returning.
+pub fn open_for_return(global: &Global) -> Result<(Home, Config), Trouble> {
+    let home = Home::open(&global.directory)?;
+    let (config, trouble) = switchback_engine::world::config_for_return(&home)?;
+    if let Some(trouble) = trouble {
+        Progress::new(global.quiet).line(&format!(
+            "! {trouble}\n  The configuration that production's generation was made with is used instead."
+        ));
+    }
+    Ok((home, config))
+}
+
 /// Reads `SERVICE=VERSION` words.
 pub fn target(config: &Config, versions: &[String]) -> Result<Target, Trouble> {
     let mut wanted = BTreeMap::new();
@@ -139,6 +151,15 @@ fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Trouble> {
     Ok(Exit::Done)
 }
 
+/// Plans, telling what takes time (images that are built or pulled) and honouring Ctrl-C.
+fn planning<T>(global: &Global, work: impl FnOnce(&Stage<'_>) -> T) -> T {
+    let cancel = cancel_on_signals();
+    let progress = Progress::new(global.quiet);
+    let say = |text: &str| progress.line(&format!("  {text}"));
+    let cancelled = || cancel.requested();
+    work(&Stage { say: &say, cancelled: &cancelled, midway: &|| {} })
+}
+
 fn session<'h>(global: &Global, home: &'h Home, what: &str) -> Result<Session<'h>, Trouble> {
     // Before the lock is taken: from then on Ctrl-C must be a clean stop.
     cancel_on_signals();
@@ -183,7 +204,7 @@ pub fn up(global: &Global) -> Result<Exit, Trouble> {
     let (home, config) = open(global)?;
     let mut session = session(global, &home, "up")?;
     session.require_settled()?;
-    let plan = session.plan_up(&config, &Stage::quiet())?;
+    let plan = planning(global, |stage| session.plan_up(&config, stage))?;
     let exit = carry_out(global, &home, &mut session, &plan, &config)?.0;
     // After a reboot a trial has no watchdog any more.
     if watchdog::current(&session.journal)?.is_some() {
@@ -211,12 +232,14 @@ pub fn plan(global: &Global, args: &PlanArgs) -> Result<Exit, Trouble> {
     let session = session(global, &home, "plan")?;
     let target = target(&config, &args.versions)?;
     let mut plan = match args.procedure.as_str() {
-        "rehearse" => session.plan_rehearsal(&config, &target, &Stage::quiet())?,
+        "rehearse" => planning(global, |stage| session.plan_rehearsal(&config, &target, stage))?,
         "rollback" => session.plan_rollback(&config, args.to.map(GenerationId), "plan", OnFailure::Undo)?,
-        "up" => session.plan_up(&config, &Stage::quiet())?,
+        "up" => planning(global, |stage| session.plan_up(&config, stage))?,
         "down" => session.plan_down(&config)?,
         // Without its certificate: a plan shows what would be done, not whether it is permitted.
-        _ => session.plan_promotion(&config, &target, Some("plan".to_owned()), &Stage::quiet())?,
+        _ => planning(global, |stage| {
+            session.plan_promotion(&config, &target, Some("plan".to_owned()), stage)
+        })?,
     };
     plan.reason = None;
     show_plan(global, &plan)
@@ -228,7 +251,7 @@ pub fn rehearse(global: &Global, args: &TargetArgs) -> Result<Exit, Trouble> {
     let target = target(&config, &args.versions)?;
     let mut session = session(global, &home, "rehearse")?;
     session.require_settled()?;
-    let plan = session.plan_rehearsal(&config, &target, &Stage::quiet())?;
+    let plan = planning(global, |stage| session.plan_rehearsal(&config, &target, stage))?;
     if args.dry_run {
         return show_plan(global, &plan);
     }
@@ -247,7 +270,7 @@ pub fn promote(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
     let mut session = session(global, &home, "promote")?;
     session.require_settled()?;
     session.require_no_trial()?;
-    let plan = session.plan_promotion(&config, &target, waiver(args), &Stage::quiet())?;
+    let plan = planning(global, |stage| session.plan_promotion(&config, &target, waiver(args), stage))?;
     if args.target.dry_run {
         return show_plan(global, &plan);
     }
@@ -291,7 +314,7 @@ pub fn upgrade(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
     session.require_settled()?;
     session.require_no_trial()?;
     if !args.without_certificate {
-        let plan = session.plan_rehearsal(&config, &target, &Stage::quiet())?;
+        let plan = planning(global, |stage| session.plan_rehearsal(&config, &target, stage))?;
         if args.target.dry_run {
             return show_plan(global, &plan);
         }
@@ -306,7 +329,7 @@ pub fn upgrade(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
 
 /// Returns production to an earlier generation.
 pub fn rollback(global: &Global, args: &RollbackArgs) -> Result<Exit, Trouble> {
-    let (home, config) = open(global)?;
+    let (home, config) = open_for_return(global)?;
     let mut session = session(global, &home, "rollback")?;
     session.require_settled_for_rollback()?;
     let plan = session.plan_rollback(&config, args.to.map(GenerationId), &args.reason, OnFailure::Undo)?;
@@ -341,6 +364,10 @@ pub fn resume(global: &Global, args: &ResumeArgs) -> Result<Exit, Trouble> {
             let who = watchdog::ensure(&home)?;
             Progress::new(global.quiet).line(&format!("  ✓ The trial is watched ({who})."));
         }
+        // A program that was killed while it planned may have left a helper. The next run ends it, too.
+        if let Ok(config) = home.config() {
+            let _ = session.end_leftovers(&config);
+        }
         let out = Output::new(global.json);
         if out.is_json() {
             out.json(&serde_json::json!({ "resumed": null }))?;
@@ -369,7 +396,7 @@ pub fn resume(global: &Global, args: &ResumeArgs) -> Result<Exit, Trouble> {
 
 /// Watches in the foreground.
 pub fn watch(global: &Global) -> Result<Exit, Trouble> {
-    let (home, _) = open(global)?;
+    let home = Home::open(&global.directory)?;
     let progress = Progress::new(global.quiet);
     if let Some(holder) = watchdog::holder(&home) {
         progress.line(&format!("A watchdog is watching already: {holder}."));

@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,9 +16,9 @@ pub const HUB_TOKEN: &str = "token-of-the-tests-7c1e";
 /// The key that the webhook of the n8n example asks for.
 pub const ORDER_KEY: &str = "order-key-of-the-tests-41";
 /// Of every database: with signs that have a meaning in URLs, YAML and shells.
-const DB_PASSWORD: &str = "pass:w@rd/of%the-tests";
+pub const DB_PASSWORD: &str = "pass:w@rd/of%the-tests";
 /// On objects that a test makes beside its project; the value is the project.
-const LABEL: &str = "dev.switchback.test";
+pub const LABEL: &str = "dev.switchback.test";
 
 /// The stacks there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,12 @@ pub enum Example {
     N8n,
     /// tests/upgrade-infrastructure/stacks/bank: small and quick; SQLite and files that belong together.
     Bank,
+    /// tests/upgrade-infrastructure/stacks/exchange: the bank and PostgreSQL in folders of the host, named by DATA_DIR.
+    Exchange,
+    /// tests/upgrade-infrastructure/stacks/crowded: the bank with all that collides with a second copy.
+    Crowded,
+    /// tests/upgrade-infrastructure/stacks/ledger: the bank, with PostgreSQL beside it.
+    Ledger,
 }
 
 impl Example {
@@ -37,6 +44,9 @@ impl Example {
             Self::JupyterHub => "examples/compose-jupyterhub",
             Self::N8n => "examples/compose-n8n",
             Self::Bank => "tests/upgrade-infrastructure/stacks/bank",
+            Self::Exchange => "tests/upgrade-infrastructure/stacks/exchange",
+            Self::Crowded => "tests/upgrade-infrastructure/stacks/crowded",
+            Self::Ledger => "tests/upgrade-infrastructure/stacks/ledger",
         })
     }
 
@@ -45,6 +55,9 @@ impl Example {
             Self::JupyterHub => &["sbt/postgres:15", "sbt/jupyterhub:3.1.1", "sbt/jupyterhub:5.4.6"],
             Self::N8n => &["sbt/postgres:15", "sbt/n8n:1.71.3", "sbt/n8n:2.8.4"],
             Self::Bank => &["sbt/bank:1", "sbt/bank:2"],
+            Self::Exchange => &["sbt/postgres:15", "sbt/bank:1", "sbt/bank:2"],
+            Self::Crowded => &["sbt/python:3.11", "sbt/bank:1", "sbt/bank:2"],
+            Self::Ledger => &["sbt/bank:1", "sbt/bank:2", "sbt/postgres:15"],
         }
     }
 
@@ -53,7 +66,7 @@ impl Example {
         match self {
             Self::JupyterHub => "hub",
             Self::N8n => "n8n",
-            Self::Bank => "bank",
+            Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "bank",
         }
     }
 
@@ -62,7 +75,7 @@ impl Example {
         match self {
             Self::JupyterHub => "HUB_PORT",
             Self::N8n => "N8N_PORT",
-            Self::Bank => "BANK_PORT",
+            Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "BANK_PORT",
         }
     }
 
@@ -71,7 +84,7 @@ impl Example {
         match self {
             Self::JupyterHub => "JHUB_VERSION",
             Self::N8n => "N8N_VERSION",
-            Self::Bank => "BANK_VERSION",
+            Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "BANK_VERSION",
         }
     }
 
@@ -80,17 +93,35 @@ impl Example {
         match self {
             Self::JupyterHub => "hub",
             Self::N8n => "n8n",
-            Self::Bank => panic!("the bank has no PostgreSQL"),
+            Self::Exchange => "exchange",
+            Self::Bank | Self::Crowded => panic!("the bank has no PostgreSQL"),
+            Self::Ledger => "ledger",
         }
     }
 }
 
-/// Runs docker; its streams and exit code.
-pub fn docker(args: &[&str]) -> Ran {
-    ran(&Command::new("docker").args(args).stdin(Stdio::null()).output().expect("docker is installed"))
+/// Another engine than the usual one, for this whole process.
+static ENGINE: OnceLock<String> = OnceLock::new();
+
+/// Has everything here use another engine: its address, as in `DOCKER_HOST`. Before anything else.
+pub fn use_engine(host: &str) {
+    assert_eq!(ENGINE.get_or_init(|| host.to_owned()), host, "one engine per process");
 }
 
-fn ran(output: &Output) -> Ran {
+fn program(name: &str) -> Command {
+    let mut command = Command::new(name);
+    if let Some(host) = ENGINE.get() {
+        command.env("DOCKER_HOST", host);
+    }
+    command
+}
+
+/// Runs docker; its streams and exit code.
+pub fn docker(args: &[&str]) -> Ran {
+    ran(&program("docker").args(args).stdin(Stdio::null()).output().expect("docker is installed"))
+}
+
+pub fn ran(output: &Output) -> Ran {
     Ran {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -102,7 +133,7 @@ fn ran(output: &Output) -> Ran {
 #[track_caller]
 pub fn need(images: &[&str]) {
     let hint = "scripts/test prepares it, or scripts/lib/engine.sh";
-    match Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]).output() {
+    match program("docker").args(["version", "--format", "{{.Server.Version}}"]).output() {
         Err(e) => panic!("docker cannot be run ({e}); {hint}"),
         Ok(o) => assert!(
             o.status.success(),
@@ -137,7 +168,7 @@ pub struct Stack {
 }
 
 /// A port below the ephemeral range and away from the other tests' ports.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let mut candidate = 30_000 + (std::process::id().wrapping_mul(7) % 2_500) as u16;
     loop {
         if std::net::TcpListener::bind(("127.0.0.1", candidate)).is_ok() {
@@ -188,7 +219,10 @@ impl Stack {
             (example.port_variable(), &port.to_string()),
             (
                 example.version_variable(),
-                example.images()[usize::from(example != Example::Bank)].rsplit(':').next().expect("a tag"),
+                example.images()[usize::from(matches!(example, Example::JupyterHub | Example::N8n))]
+                    .rsplit(':')
+                    .next()
+                    .expect("a tag"),
             ),
         ];
         let text: String = env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
@@ -220,16 +254,32 @@ impl Stack {
         fs::write(&path, text.replace(from, to)).expect("writes");
     }
 
+    /// Switchback on the stack, not yet run.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = program(PROGRAM);
+        command.arg("-C").arg(&self.root).args(args).env("NO_COLOR", "1").env_remove("SWITCHBACK_FAULT");
+        command.stdin(Stdio::null());
+        command
+    }
+
     /// Runs switchback on the stack.
     pub fn run(&self, args: &[&str]) -> Ran {
-        let mut command = Command::new(PROGRAM);
-        command.arg("-C").arg(&self.root).args(args).env("NO_COLOR", "1").env_remove("SWITCHBACK_FAULT");
-        ran(&command.stdin(Stdio::null()).output().expect("runs"))
+        self.run_with(args, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Ran {
+        ran(&self.command(args).envs(env.iter().copied()).output().expect("runs"))
+    }
+
+    /// The last run as data.
+    pub fn report(&self) -> Value {
+        self.run(&["report", "--json"]).expect(0).json()
     }
 
     /// Runs `docker compose` in the stack's folder, as its owner does.
     pub fn docker_compose(&self, args: &[&str]) -> Ran {
-        let mut command = Command::new("docker");
+        let mut command = program("docker");
         command.arg("compose").args(args).current_dir(&self.root).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("COMPOSE_") {
@@ -332,7 +382,7 @@ impl Stack {
         let label = format!("{LABEL}={}", self.project);
         let mount = format!("{}:/accounting:ro", accounting().display());
         // The password through docker's own environment, not its arguments.
-        let output = Command::new("docker")
+        let output = program("docker")
             .args(["run", "-d", "--init", "--name", &name, "--label", &label, "--network", &network])
             .args(["-v", &mount, "-e", "PGPASSWORD", "-e", "PGHOST=db", "-e", "PGCONNECT_TIMEOUT=2"])
             .args(["-e", &format!("PGUSER={database}"), "-e", &format!("PGDATABASE={database}")])
@@ -355,7 +405,7 @@ impl Stack {
     }
 }
 
-fn accounting() -> PathBuf {
+pub fn accounting() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/upgrade-infrastructure/accounting")
         .canonicalize()
@@ -403,19 +453,27 @@ impl Drop for Load {
     }
 }
 
-/// Removes containers, networks and volumes that carry a label.
-fn remove_labelled(label: &str) {
-    let filter = format!("label={label}");
-    let kinds: [(&[&str], &[&str]); 3] = [
-        (&["ps", "-aq", "--no-trunc"], &["rm", "-fv"]),
-        (&["network", "ls", "-q", "--no-trunc"], &["network", "rm"]),
-        (&["volume", "ls", "-q"], &["volume", "rm", "-f"]),
-    ];
-    for (list, remove) in kinds {
-        let found = docker(&[list, &["--filter", &filter]].concat()).stdout;
-        let found: Vec<&str> = found.lines().collect();
+/// The names of the containers, networks and volumes whose label begins so. (A stack's label is its id and more.)
+pub fn labelled(label: &str, prefix: &str) -> [Vec<String>; 3] {
+    [(&["ps", "-a"][..], "{{.Names}}"), (&["network", "ls"], "{{.Name}}"), (&["volume", "ls"], "{{.Name}}")]
+        .map(|(list, name)| {
+            let format = format!("{name}\t{{{{.Label \"{label}\"}}}}");
+            let filter = format!("label={label}");
+            let found =
+                docker(&[list, &["--filter", &filter, "--format", &format]].concat()).expect(0).stdout;
+            let own = found.lines().filter_map(|line| line.split_once('\t'));
+            own.filter(|(_, value)| value.starts_with(prefix)).map(|(name, _)| name.to_owned()).collect()
+        })
+}
+
+/// Removes containers, networks and volumes whose label begins so.
+fn remove_labelled(label: &str, prefix: &str) {
+    let [containers, networks, volumes] = labelled(label, prefix);
+    let kinds: [(&[&str], _); 3] =
+        [(&["rm", "-fv"], containers), (&["network", "rm"], networks), (&["volume", "rm", "-f"], volumes)];
+    for (remove, found) in kinds {
         if !found.is_empty() {
-            docker(&[remove, &found].concat());
+            docker(&[remove, &found.iter().map(String::as_str).collect::<Vec<_>>()].concat());
         }
     }
 }
@@ -433,9 +491,9 @@ impl Drop for Stack {
         if let Ok(id) = fs::read_to_string(self.root.join(".switchback/id"))
             && !id.trim().is_empty()
         {
-            remove_labelled(&format!("dev.switchback.stack={}", id.trim()));
+            remove_labelled("dev.switchback.stack", id.trim());
         }
-        remove_labelled(&format!("{LABEL}={}", self.project));
-        remove_labelled(&format!("com.docker.compose.project={}", self.project));
+        remove_labelled(LABEL, &self.project);
+        remove_labelled("com.docker.compose.project", &self.project);
     }
 }

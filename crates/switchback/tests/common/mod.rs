@@ -2,7 +2,10 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod applications;
+pub mod bank;
 pub mod docker;
+pub mod engine;
+pub mod upgrade;
 
 use assistant::{PlaceProgram, ReleaseKind};
 use serde_json::Value;

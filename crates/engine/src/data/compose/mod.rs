@@ -4,23 +4,28 @@
 //! read by helper containers, Postgres through its own server. It must never start a server on production's pristine
 //! data, and never write to a mount that is not scratch.
 
+mod ahead;
+mod facts;
 mod mounts;
 mod pause;
 mod preflight;
 mod server;
+mod standby;
 mod throwaway;
 
+pub use facts::{MountFacts, PostgresFacts};
+
 use super::{Cost, Data, Work};
-use crate::docker::hands::Hands;
+use crate::docker::hands::{self, Hands};
 use crate::docker::{Docker, helper};
 use crate::error::EngineError;
 use crate::home::Home;
-use crate::runtime::Placement;
+use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
 use crate::store::postgres::{self, Amcheck};
 use serde_json::Value;
 use server::Server;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
@@ -31,13 +36,20 @@ use switchback_core::release::{Instance, MountPlace, StorePlace};
 /// Data that the engine's containers can reach.
 pub struct ComposeData {
     docker: Arc<Docker>,
+    /// What helpers and guards are made of.
+    program: PathBuf,
     helper: OnceLock<String>,
 }
 
 impl ComposeData {
     /// The data on an engine.
     pub fn new(docker: Arc<Docker>) -> Self {
-        Self { docker, helper: OnceLock::new() }
+        Self::of_program(docker, helper::this_program())
+    }
+
+    /// The same, where the caller is not `switchback` itself: helpers and guards are made of the program at this path.
+    pub fn of_program(docker: Arc<Docker>, program: PathBuf) -> Self {
+        Self { docker, program, helper: OnceLock::new() }
     }
 
     /// Helper containers for a stack.
@@ -45,7 +57,7 @@ impl ComposeData {
         let image = match self.helper.get() {
             Some(image) => image,
             None => {
-                let image = helper::ensure(&self.docker, &helper::this_program())?;
+                let image = helper::ensure(&self.docker, &self.program)?;
                 self.helper.get_or_init(|| image)
             }
         };
@@ -70,6 +82,12 @@ impl Data for ComposeData {
             }
             // The engine would make a volume that is mounted and does not exist.
             MountPlace::Volume(name) if self.docker.volume(name)?.is_none() => Ok(false),
+            // What this host sees needs no helper; it may not see what belongs to another user.
+            MountPlace::Dir(path)
+                if self.docker.is_local() && Path::new(path).join(&place.path).symlink_metadata().is_ok() =>
+            {
+                Ok(true)
+            }
             _ => Ok(self.hands(at.home)?.exists((mount, &place.path))?),
         }
     }
@@ -97,6 +115,15 @@ impl Data for ComposeData {
         self.copy_ahead(from, to, work)
     }
 
+    fn forget_precopy(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        stage: &Stage<'_>,
+    ) -> Result<Output, EngineError> {
+        self.forget_standbys(from, to, stage)
+    }
+
     fn clone(
         &self,
         from: &Placement<'_>,
@@ -120,6 +147,24 @@ impl Data for ComposeData {
 
     fn has_base(&self, at: &Placement<'_>) -> Result<bool, EngineError> {
         Ok(mounts::base_mark(at).exists())
+    }
+
+    fn base(&self, at: &Placement<'_>) -> Instance {
+        let mut base = at.instance.clone();
+        for mount in base.stores.values_mut().filter_map(|s| s.mount.as_mut()) {
+            mount.at = mounts::base_of(&mount.at);
+        }
+        base
+    }
+
+    fn seed(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        self.clone_mounts(from, to, mode, work)
     }
 
     fn fingerprint(
@@ -161,13 +206,14 @@ impl Data for ComposeData {
         &self,
         before: &Placement<'_>,
         after: &Placement<'_>,
+        mode: CloneMode,
         store: &StoreName,
         work: &Work<'_>,
     ) -> Result<StoreDiff, EngineError> {
         let ((old, old_mount), (new, new_mount)) = (place(before, store)?, place(after, store)?);
         if new.kind == StoreKind::Postgres {
             let was = Server::open(self, before, store, old_mount, CloneMode::Cold)?;
-            let is = match Server::open(self, after, store, new_mount, CloneMode::Live) {
+            let is = match Server::open(self, after, store, new_mount, mode) {
                 Ok(is) => is,
                 Err(e) => return was.close(Ok(())).and(Err(e)),
             };
@@ -176,7 +222,11 @@ impl Data for ComposeData {
             return was.close(Ok(())).and(found);
         }
         let hands = self.hands(after.home)?;
-        Ok(hands.diff_live(new.kind, (old_mount, &old.path), (new_mount, &new.path), work.progress)?)
+        let (old, new, kind) = ((old_mount, old.path.as_str()), (new_mount, new.path.as_str()), new.kind);
+        Ok(match mode {
+            CloneMode::Live => hands.diff_live(kind, old, new, work.progress)?,
+            CloneMode::Cold => hands.diff(kind, old, new, work.progress)?,
+        })
     }
 
     fn export(
@@ -227,6 +277,10 @@ impl Data for ComposeData {
             }
             StoreKind::Files => Err(format!("the store {store} is not a database")),
         }
+    }
+
+    fn end_leftovers(&self, home: &Home) -> Result<(), EngineError> {
+        Ok(hands::remove_leftovers(&self.docker, &home.id()?).map(drop)?)
     }
 
     fn discard(&self, home: &Home, instance: &Instance, _: &Scratch) -> Result<(), EngineError> {

@@ -11,7 +11,7 @@ use crate::scratch::Scratch;
 use crate::store::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use switchback_core::data::StoreKind;
+use switchback_core::data::{CopyStats, StoreKind};
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
@@ -26,11 +26,6 @@ const DIR_LABEL: &str = crate::runtime::compose::DIR_LABEL;
 /// The mark that an instance has a base.
 pub fn base_mark(at: &Placement<'_>) -> PathBuf {
     at.home.instance_dir(at.instance).join("base.complete")
-}
-
-/// The mark that an instance's mounts were copied ahead.
-fn ahead_mark(at: &Placement<'_>) -> PathBuf {
-    at.home.instance_dir(at.instance).join("copied-ahead")
 }
 
 /// Where the clone that later writes are recognised by lies.
@@ -53,7 +48,7 @@ pub(super) fn mounts(instance: &Instance) -> BTreeMap<Mount, Vec<StoreName>> {
 }
 
 /// Splits `BESIDE/SUFFIX/NAME`.
-fn parts(path: &str) -> Result<(&str, &str), EngineError> {
+pub(super) fn parts(path: &str) -> Result<(&str, &str), EngineError> {
     let split = path.rsplit_once('/').and_then(|(up, _)| up.rsplit_once('/'));
     split.ok_or_else(|| EngineError::Internal { detail: format!("{path} is no place for a clone") })
 }
@@ -74,10 +69,19 @@ fn live_volumes(home: &Home) -> Result<Vec<String>, EngineError> {
 }
 
 /// A mount to be cloned, and the stores that it is told about by.
-struct Job {
-    from: MountPlace,
-    to: MountPlace,
-    stores: Vec<StoreName>,
+pub struct Job {
+    /// What is cloned.
+    pub(super) from: MountPlace,
+    /// Where to.
+    pub(super) to: MountPlace,
+    /// The stores on it.
+    pub(super) stores: Vec<StoreName>,
+}
+
+impl Job {
+    pub(super) fn names(&self) -> String {
+        self.stores.iter().map(StoreName::as_str).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl ComposeData {
@@ -89,7 +93,12 @@ impl ComposeData {
     }
 
     /// Makes the scratch place that a clone is written to.
-    fn make_place(&self, home: &Home, instance: &Instance, to: &MountPlace) -> Result<(), EngineError> {
+    pub(super) fn make_place(
+        &self,
+        home: &Home,
+        instance: &Instance,
+        to: &MountPlace,
+    ) -> Result<(), EngineError> {
         let stack = home.id()?;
         match to {
             MountPlace::Volume(name) => {
@@ -108,7 +117,7 @@ impl ComposeData {
         Ok(())
     }
 
-    fn jobs(
+    pub(super) fn jobs(
         &self,
         from: &Placement<'_>,
         to: &Placement<'_>,
@@ -120,8 +129,8 @@ impl ComposeData {
         for (mount, stores) in mounts(from.instance) {
             let Some((target, _)) = targets.iter().find(|(m, _)| m.source == mount.source) else { continue };
             if !self.mount_exists(from.home, &mount.at)? {
-                let names: Vec<&str> = stores.iter().map(StoreName::as_str).collect();
-                output.notes.push(format!("{}: it does not exist yet; nothing to clone", names.join(", ")));
+                let job = Job { to: place(target), from: mount.at, stores };
+                output.notes.push(format!("{}: it does not exist yet; nothing to clone", job.names()));
                 continue;
             }
             let to_place = place(target);
@@ -132,7 +141,7 @@ impl ComposeData {
     }
 
     /// Whether every clone can share its blocks with its original. Looks by doing it, with one small file.
-    fn can_share(&self, home: &Home, jobs: &[Job]) -> Result<bool, EngineError> {
+    pub(super) fn can_share(&self, home: &Home, jobs: &[Job]) -> Result<bool, EngineError> {
         let hands = self.hands(home)?;
         for job in jobs {
             let folder = match &job.to {
@@ -149,7 +158,7 @@ impl ComposeData {
         Ok(true)
     }
 
-    fn cut(
+    pub(super) fn cut(
         &self,
         home: &Home,
         jobs: &[Job],
@@ -177,11 +186,11 @@ impl ComposeData {
             return Ok(output);
         }
         (work.stage.say)("cloning");
-        let mut waited = 0;
+        let waited;
         let (stats, shared) = match mode {
             CloneMode::Live => {
                 let share = self.can_share(from.home, &jobs)?;
-                let mut writers = Writers::of(&self.docker, from.instance)?;
+                let mut writers = Writers::of(&self.docker, &self.program, from.instance)?;
                 let cut = CutMode::Paused { budget_ms: PAUSE_MS };
                 let midway = work.stage.midway;
                 let stats = self.cut(from.home, &jobs, share, cut, work, &mut |stop| {
@@ -194,69 +203,41 @@ impl ComposeData {
                 waited = u64::try_from(writers.longest.as_millis()).unwrap_or(u64::MAX);
                 (stats.map_err(too_busy)?, share)
             }
-            CloneMode::Cold => {
-                let mut nobody = |_| Ok(());
-                let ahead = ahead_mark(to).exists();
-                let stopped = CutMode::Stopped;
-                let first = self.cut(from.home, &jobs, !ahead, stopped, work, &mut nobody);
-                (work.stage.midway)();
-                match first {
-                    // Nobody waits for anything but this: copying is right, only slower.
-                    Err(EngineError::Store(StoreError::CannotShare { .. })) => {
-                        (self.cut(from.home, &jobs, false, stopped, work, &mut nobody)?, false)
-                    }
-                    other => (other?, !ahead),
-                }
-            }
+            CloneMode::Cold => return self.clone_stopped(from, to, jobs, work, output),
         };
         for (job, mut copy) in jobs.iter().zip(stats.copies) {
             copy.writers_waited_ms = waited;
-            let names: Vec<&str> = job.stores.iter().map(StoreName::as_str).collect();
-            let how = if shared {
-                ", blocks shared (reflink)".to_owned()
-            } else if stats.passes > 0 {
-                format!(", {} passes while it ran", stats.passes)
-            } else {
-                String::new()
+            let passes = stats.passes;
+            let how = match shared {
+                true => ", blocks shared (reflink)".to_owned(),
+                false => format!(", {passes} passes while it ran"),
             };
             let waiting =
                 if waited > 0 { format!(", writers waited {}", human_ms(waited)) } else { String::new() };
-            output.notes.push(format!(
-                "{}: {} in {}{how}{waiting}",
-                names.join(", "),
-                human_bytes(copy.bytes),
-                human_ms(copy.took_ms)
-            ));
-            // A mount is one copy, whatever the number of stores on it.
-            if let Some(first) = job.stores.first() {
-                output.copies.insert(first.clone(), copy);
-            }
+            tell(&mut output, job, copy, &format!("{how}{waiting}"));
         }
         Ok(output)
     }
 
-    pub(super) fn copy_ahead(
+    /// Cuts while nobody writes; whether blocks are shared is tried, if it may be.
+    pub(super) fn cut_stopped(
         &self,
-        from: &Placement<'_>,
-        to: &Placement<'_>,
+        home: &Home,
+        jobs: &[Job],
+        share: bool,
         work: &Work<'_>,
-    ) -> Result<Output, EngineError> {
-        let mut output = Output::default();
-        let jobs = self.jobs(from, to, |m| m.at.clone(), &mut output)?;
-        (work.stage.midway)();
+    ) -> Result<(CutStats, bool), EngineError> {
         if jobs.is_empty() {
-            return Ok(output);
+            return Ok((CutStats::default(), share));
         }
-        if self.can_share(from.home, &jobs)? {
-            output.notes.push("blocks can be shared: nothing to copy ahead".to_owned());
-            return Ok(output);
+        let mut nobody = |_| Ok(());
+        match self.cut(home, jobs, share, CutMode::Stopped, work, &mut nobody) {
+            // Nobody waits for anything but this: copying is right, only slower.
+            Err(EngineError::Store(StoreError::CannotShare { .. })) if share => {
+                Ok((self.cut(home, jobs, false, CutMode::Stopped, work, &mut nobody)?, false))
+            }
+            other => Ok((other?, share)),
         }
-        (work.stage.say)("copying ahead while it runs");
-        let stats = self.cut(from.home, &jobs, false, CutMode::Ahead, work, &mut |_| Ok(()))?;
-        let mark = ahead_mark(to);
-        write_atomic(&mark, b"")?;
-        output.notes.push(format!("copied in {} passes while it runs", stats.passes));
-        Ok(output)
     }
 
     pub(super) fn clone_base(
@@ -272,13 +253,7 @@ impl ComposeData {
         let jobs = self.jobs(from, beside, |m| base_of(&m.at), &mut output)?;
         if !jobs.is_empty() {
             (work.stage.say)("keeping a clone");
-            let mut nobody = |_| Ok(());
-            let stats = match self.cut(from.home, &jobs, true, CutMode::Stopped, work, &mut nobody) {
-                Err(EngineError::Store(StoreError::CannotShare { .. })) => {
-                    self.cut(from.home, &jobs, false, CutMode::Stopped, work, &mut nobody)?
-                }
-                other => other?,
-            };
+            let (stats, _) = self.cut_stopped(from.home, &jobs, true, work)?;
             for (job, copy) in jobs.iter().zip(stats.copies) {
                 if let Some(first) = job.stores.first() {
                     output.copies.insert(first.clone(), copy);
@@ -322,19 +297,11 @@ impl ComposeData {
 
     /// Removes the mounts of an instance, if Switchback made them and production does not use them.
     pub(super) fn remove_mounts(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
-        let stack = home.id()?;
-        let live = live_volumes(home)?;
-        let live: Vec<&str> = live.iter().map(String::as_str).collect();
         let mut folders = BTreeSet::new();
         for mount in mounts(instance).keys() {
             for place in [base_of(&mount.at), mount.at.clone()] {
                 match &place {
-                    MountPlace::Volume(name) => match self.docker.scratch_volume(name, &stack, &live) {
-                        Ok(Some(scratch)) => self.remove_volume(&scratch)?,
-                        // The user's own volume of the first generation is never removed.
-                        Ok(None) | Err(DockerError::NotScratch { .. }) => {}
-                        Err(e) => return Err(e.into()),
-                    },
+                    MountPlace::Volume(_) => self.drop_place(home, &place)?,
                     MountPlace::Dir(path)
                         if mount.beside.as_ref().is_some_and(|b| path.starts_with(b.as_str())) =>
                     {
@@ -354,6 +321,19 @@ impl ComposeData {
             }
         }
         Ok(())
+    }
+
+    /// Removes a volume, if Switchback made it and production does not use it.
+    pub(super) fn drop_place(&self, home: &Home, place: &MountPlace) -> Result<(), EngineError> {
+        let MountPlace::Volume(name) = place else { return Ok(()) };
+        let live = live_volumes(home)?;
+        let live: Vec<&str> = live.iter().map(String::as_str).collect();
+        match self.docker.scratch_volume(name, &home.id()?, &live) {
+            Ok(Some(scratch)) => self.remove_volume(&scratch),
+            // The user's own volume of the first generation is never removed.
+            Ok(None) | Err(DockerError::NotScratch { .. }) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// A stopped container keeps its volume in use; those of staging and of generations that were left are removed.
@@ -401,6 +381,19 @@ impl ComposeData {
             }
         }
         Ok(())
+    }
+}
+
+/// Puts a copy into a step's output. A mount is one copy, whatever the number of stores on it.
+pub(super) fn tell(output: &mut Output, job: &Job, copy: CopyStats, how: &str) {
+    output.notes.push(format!(
+        "{}: {} in {}{how}",
+        job.names(),
+        human_bytes(copy.bytes),
+        human_ms(copy.took_ms)
+    ));
+    if let Some(first) = job.stores.first() {
+        output.copies.insert(first.clone(), copy);
     }
 }
 

@@ -5,12 +5,23 @@ use crate::docker::thaw::ThawGuard;
 use crate::docker::{Docker, DockerError};
 use crate::error::EngineError;
 use crate::runtime::compose::users_of;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use switchback_core::release::Instance;
+
+/// A busy kernel does not always freeze all tasks at once (cgroup v1), and the engine gives up then: "unable to freeze".
+const FREEZE_TRIES: u32 = 6;
+/// Grows with every try, so that a burst of work can pass.
+const FREEZE_AGAIN: Duration = Duration::from_millis(200);
+
+fn may_freeze_later(error: &DockerError) -> bool {
+    matches!(error, DockerError::Other { .. } | DockerError::Conflict { .. })
+}
 
 /// The containers that use an instance's data, and how long they were paused.
 pub struct Writers<'a> {
     docker: &'a Docker,
+    program: &'a Path,
     ids: Vec<String>,
     guard: Option<ThawGuard>,
     since: Option<Instant>,
@@ -19,11 +30,11 @@ pub struct Writers<'a> {
 }
 
 impl<'a> Writers<'a> {
-    /// Everything that runs on the instance's mounts, of whatever project.
-    pub fn of(docker: &'a Docker, instance: &Instance) -> Result<Self, EngineError> {
+    /// Everything that runs on the instance's mounts, of whatever project. The program guards the pause.
+    pub fn of(docker: &'a Docker, program: &'a Path, instance: &Instance) -> Result<Self, EngineError> {
         let users = users_of(docker, instance)?;
         let ids = users.into_iter().filter(|c| !c.state.paused).map(|c| c.id).collect();
-        Ok(Self { docker, ids, guard: None, since: None, longest: Duration::ZERO })
+        Ok(Self { docker, program, ids, guard: None, since: None, longest: Duration::ZERO })
     }
 
     /// Stops (`true`) or lets go on (`false`).
@@ -31,14 +42,18 @@ impl<'a> Writers<'a> {
         if !stop {
             return Ok(self.resume()?);
         }
-        self.guard = Some(ThawGuard::start(&self.ids)?);
-        self.since = Some(Instant::now());
-        let frozen = self.each(freeze);
-        if let Err(e) = frozen {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            self.guard = Some(ThawGuard::start(self.program, &self.ids)?);
+            self.since = Some(Instant::now());
+            let Err(e) = self.each(crate::docker::Docker::pause) else { return Ok(()) };
             self.resume()?;
-            return Err(e.into());
+            if tries == FREEZE_TRIES || !may_freeze_later(&e) {
+                return Err(e.into());
+            }
+            std::thread::sleep(FREEZE_AGAIN * tries);
         }
-        Ok(())
     }
 
     fn resume(&mut self) -> Result<(), DockerError> {
@@ -69,22 +84,6 @@ impl<'a> Writers<'a> {
                 all.into_iter().map(|h| h.join().unwrap_or(Err(DockerError::Cancelled))).collect();
             done.into_iter().collect()
         })
-    }
-}
-
-/// Tries at freezing one container: a host with much to do sometimes does not manage it at once.
-const FREEZES: u32 = 3;
-
-fn freeze(docker: &Docker, id: &str) -> Result<(), DockerError> {
-    let mut tries = 1;
-    loop {
-        match docker.pause(id) {
-            Err(e) if tries < FREEZES && e.to_string().contains("unable to freeze") => {
-                tries += 1;
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            other => return other,
-        }
     }
 }
 

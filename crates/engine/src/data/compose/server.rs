@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::io::Write;
 use switchback_core::ids::StoreName;
 use switchback_core::plan::CloneMode;
-use switchback_core::release::{MountPlace, Server as Reached};
+use switchback_core::release::{MountPlace, Server as Reached, StorePlace};
 
 /// A server that can be asked.
 pub struct Server<'a> {
@@ -36,10 +36,31 @@ impl<'a> Server<'a> {
         mount: &MountPlace,
         mode: CloneMode,
     ) -> Result<Self, EngineError> {
-        let place = at.instance.stores.get(store);
-        let Some((place, reached)) = place.and_then(|p| Some((p, p.server.as_ref()?))) else {
-            return Err(EngineError::Internal { detail: format!("{store} has no server") });
+        let (place, reached) = reached(at, store)?;
+        let (container, throwaway) = match mode {
+            CloneMode::Live => (running(data, at, reached, store)?, None),
+            CloneMode::Cold => {
+                let server = Throwaway::start(data, at, place, reached, mount)?;
+                (server.id().to_owned(), Some(server))
+            }
         };
+        let mut server = Self { throwaway, ..Self::inside(data, at, store, container)? };
+        if let Some(throwaway) = server.throwaway.take() {
+            // It answers once recovery is over.
+            throwaway.wait(&server)?;
+            server.throwaway = Some(throwaway);
+        }
+        Ok(server)
+    }
+
+    /// The server of a store in a container that runs already.
+    pub fn inside(
+        data: &'a ComposeData,
+        at: &Placement<'_>,
+        store: &StoreName,
+        container: String,
+    ) -> Result<Self, EngineError> {
+        let (_, reached) = reached(at, store)?;
         let env = environment_of(at, &reached.service);
         let password = reached.password_env.as_ref().and_then(|name| env.get(name).cloned());
         if let Some(name) = &reached.password_env
@@ -50,29 +71,26 @@ impl<'a> Server<'a> {
                 "name the variable of its environment that holds the password",
             ));
         }
-        let (container, throwaway) = match mode {
-            CloneMode::Live => (running(data, at, reached, store)?, None),
-            CloneMode::Cold => {
-                let server = Throwaway::start(data, at, place, reached, mount)?;
-                (server.id().to_owned(), Some(server))
-            }
-        };
         let first = reached.databases.first().cloned().or_else(|| env.get("POSTGRES_DB").cloned());
-        let mut server = Self {
+        Ok(Self {
             docker: &data.docker,
             container,
             user: reached.user.clone(),
             password,
             databases: reached.databases.clone(),
             main: first.unwrap_or_else(|| reached.user.clone()),
-            throwaway,
-        };
-        if let Some(throwaway) = server.throwaway.take() {
-            // It answers once recovery is over.
-            throwaway.wait(&server)?;
-            server.throwaway = Some(throwaway);
-        }
-        Ok(server)
+            throwaway: None,
+        })
+    }
+
+    /// Its container.
+    pub fn container(&self) -> &str {
+        &self.container
+    }
+
+    /// The role and its password, as the base backup connects with.
+    pub fn login(&self) -> (String, Option<String>) {
+        (self.user.clone(), self.password.clone())
     }
 
     /// The databases that are compared; empty means all.
@@ -136,6 +154,14 @@ fn literal(value: &Value) -> String {
 
 fn quoted(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// Where a store lies and how its server is reached.
+fn reached<'i>(at: &Placement<'i>, store: &StoreName) -> Result<(&'i StorePlace, &'i Reached), EngineError> {
+    let place = at.instance.stores.get(store);
+    place
+        .and_then(|p| Some((p, p.server.as_ref()?)))
+        .ok_or_else(|| EngineError::Internal { detail: format!("{store} has no server") })
 }
 
 fn running(

@@ -5,7 +5,7 @@
 
 use super::ComposeData;
 use super::server::Server;
-use crate::docker::{BoundMount, Docker, NetworkMode, RunSpec, STACK_LABEL};
+use crate::docker::{BoundMount, Docker, HELPER_LABEL, NetworkMode, RunSpec, STACK_LABEL};
 use crate::error::EngineError;
 use crate::runtime::Placement;
 use crate::runtime::compose::{DIR_LABEL, command_of, config_mounts_of, environment_of};
@@ -64,6 +64,7 @@ impl<'a> Throwaway<'a> {
             network: NetworkMode::None,
             labels: BTreeMap::from([
                 (STACK_LABEL.to_owned(), at.home.id()?),
+                (HELPER_LABEL.to_owned(), "server".to_owned()),
                 (DIR_LABEL.to_owned(), at.instance.dir.clone()),
             ]),
             init: false,
@@ -113,7 +114,7 @@ impl<'a> Throwaway<'a> {
 impl Drop for Throwaway<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            // The error that led here is the one to report; `gc` finds what is left by its label.
+            // The error that led here is the one to report; the next run removes what is left.
             let _ = self.docker.stop(&self.id, Some(STOP));
             let _ = self.docker.remove_with_scratch(&self.id);
         }

@@ -8,6 +8,7 @@ mod output;
 use super::{Docker, DockerError};
 use crate::exec::{self, Exec, Inherit, Leftovers, Output, Sink};
 use output::{PrivateDir, failed, keep_log};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
@@ -15,8 +16,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use switchback_core::workflow::Redactor;
 
-/// The oldest version that is used: it has `--profile '*'`, `config --output` and `up --pull never`.
-const OLDEST: (u32, u32) = (2, 20);
+/// The oldest version that is used: it knows `!override`, which the lock file has where a volume is defined already.
+const OLDEST: (u32, u32, u32) = (2, 24, 4);
 /// Asking for the version starts one program.
 const VERSION: Duration = Duration::from_secs(30);
 /// Reading a project: Compose may fetch `include`d files.
@@ -99,6 +100,8 @@ pub struct OneShot {
     pub argv: Vec<String>,
     /// Name of the container; one that a killed run left is replaced.
     pub container: String,
+    /// Labels of the container, besides those of the service.
+    pub labels: BTreeMap<String, String>,
     /// File that gets the output, redacted.
     pub log: PathBuf,
     /// Limit on the whole call.
@@ -114,10 +117,10 @@ fn passed_on() -> Vec<(OsString, OsString)> {
     std::env::vars_os().filter(|(name, _)| !changes_meaning(&name.to_string_lossy())).collect()
 }
 
-/// Major and minor of `v2.26.1-4`.
-fn number(version: &str) -> Option<(u32, u32)> {
-    let mut parts = version.trim().trim_start_matches('v').split(['.', '-', '+']);
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+/// Major, minor and patch of `v2.26.1-4`.
+fn number(version: &str) -> Option<(u32, u32, u32)> {
+    let mut parts = version.trim().trim_start_matches('v').split(['.', '-', '+']).map(|p| p.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next()??))
 }
 
 /// Where Docker looks for plugins.
@@ -395,6 +398,7 @@ impl ComposeCli {
         remove_leftover(docker, model, container)?;
         let mut arguments = self.of_model(model)?;
         arguments.extend(["run", "--rm", "--no-deps", "-T", "--name", container].map(OsString::from));
+        arguments.extend(shot.labels.iter().map(|(name, value)| format!("--label={name}={value}").into()));
         if let Some(entrypoint) = &shot.entrypoint {
             arguments.push(format!("--entrypoint={entrypoint}").into());
         }
@@ -462,9 +466,9 @@ mod tests {
 
     #[test]
     fn old_and_missing_versions_are_told_apart() {
-        assert_eq!(number("2.26.1-4"), Some((2, 26)));
-        assert_eq!(number("v2.20.0"), Some((2, 20)));
-        assert_eq!(number("1.29.2"), Some((1, 29)));
+        assert_eq!(number("2.26.1-4"), Some((2, 26, 1)));
+        assert!(number("v2.24.3") < Some(OLDEST) && number("v2.24.4") == Some(OLDEST));
+        assert_eq!(number("1.29.2"), Some((1, 29, 2)));
         assert_eq!(number("dev"), None);
         let dir = tempfile::tempdir().expect("folder");
         let fake = dir.path().join("old");

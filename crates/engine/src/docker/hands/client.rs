@@ -160,6 +160,16 @@ impl Mounts {
     }
 }
 
+/// Removes the containers that were made to work on a stack's data (helpers, throwaway servers, migrations), at work
+/// or not. Only for the holder of the stack's lock. Returns how many there were.
+pub fn remove_leftovers(docker: &Docker, stack: &str) -> std::result::Result<usize, DockerError> {
+    let left = docker.containers(&[(STACK_LABEL, stack), (HELPER_LABEL, "")])?;
+    for container in &left {
+        docker.remove_with_scratch(&container.id)?;
+    }
+    Ok(left.len())
+}
+
 impl<'a> Hands<'a> {
     /// Hands that use a helper image (see [`helper::ensure`]) for a stack.
     pub fn new(docker: &'a Docker, image: impl Into<String>, stack: impl Into<String>) -> Self {
@@ -224,12 +234,7 @@ impl<'a> Hands<'a> {
     /// Removes helper containers of this stack that a killed program left. Only for the holder of the stack's lock:
     /// helpers at work are removed, too. Returns how many there were.
     pub fn remove_leftovers(&self) -> Result<usize> {
-        let labels = [(STACK_LABEL, self.stack.as_str()), (HELPER_LABEL, "1")];
-        let left = self.docker.containers(&labels)?;
-        for container in &left {
-            self.docker.remove_with_scratch(&container.id)?;
-        }
-        Ok(left.len())
+        Ok(remove_leftovers(self.docker, &self.stack)?)
     }
 
     /// Measures a store in bytes.
@@ -347,7 +352,8 @@ impl<'a> Hands<'a> {
         }
     }
 
-    /// Makes a folder; fine if it exists. Returns whether it was made. The folder above must exist.
+    /// Makes a folder; fine if it exists. Returns whether it was made. The folder above must exist. The root of an
+    /// empty volume gets owner and mode too.
     pub fn make_dir(&self, at: Below<'_>, mode: u32, (uid, gid): (u32, u32)) -> Result<bool> {
         let mut mounts = Mounts::default();
         let path = mounts.makes(at)?;

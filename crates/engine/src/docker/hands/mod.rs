@@ -8,11 +8,13 @@ mod client;
 mod cut;
 mod export;
 mod lines;
+mod look;
 mod serve;
 mod talk;
 mod wire;
 
-pub use client::{Hands, HandsError, Scratch, ScratchDir};
+pub use client::{Hands, HandsError, Scratch, ScratchDir, remove_leftovers};
 pub use cut::{CutMode, CutPair, CutStats};
+pub use look::Survey;
 pub use serve::{STORE_VERB, serve};
 pub use wire::Entry;

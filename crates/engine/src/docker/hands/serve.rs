@@ -138,6 +138,7 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
         Request::MakeDir { path, mode, uid, gid } => make_dir(Path::new(&path), mode, uid, gid),
         Request::List { path } => list(Path::new(&path)),
         Request::ReadFile { path, limit } => read_file(Path::new(&path), limit),
+        Request::Survey { path } => json(super::look::survey(Path::new(&path))),
         Request::Remove { root, path, stack } => remove(Path::new(&root), Path::new(&path), stack.as_deref()),
         Request::Mark { path, stack } => mark(Path::new(&path), &stack),
         Request::Marked { path, stack } => {
@@ -263,7 +264,10 @@ fn can_reflink(from: &Path, to: &Path) -> store::Result<Value> {
 fn make_dir(path: &Path, mode: u32, uid: u32, gid: u32) -> store::Result<Value> {
     let made = match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => true,
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => false,
+        // An empty volume is as good as none.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+            is_volume_root(path) && fs::read_dir(path).map_err(io_error("list", path))?.next().is_none()
+        }
         Err(e) => return Err(io_error("create", path)(e)),
     };
     if made {

@@ -99,6 +99,10 @@ pub(super) enum Request {
         path: String,
         limit: u64,
     },
+    /// What kinds of data lie below a path; see [`super::look`].
+    Survey {
+        path: String,
+    },
     /// Removes what is at `path`, strictly below `root`. `stack` is the content of the mark that the root must
     /// carry, or absent for a volume, whose label was looked at.
     Remove {

@@ -1,22 +1,27 @@
 //! The model that an instance runs with, and the places of its data.
 
 use super::release::{config_binds, kept_model};
-use crate::docker::{BoundMount, STACK_LABEL};
+use crate::docker::{BoundMount, SCRATCH_LABEL, STACK_LABEL};
 use crate::error::{EngineError, io};
-use crate::home::{read_json, write_json};
+use crate::home::{Home, read_json, write_json};
 use crate::runtime::Placement;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use switchback_core::compose::{Difference, Model, Pins, StagingFacts, production, staging};
 use switchback_core::ids::ServiceName;
-use switchback_core::release::{Mount, MountPlace, MountSource};
+use switchback_core::release::{Instance, Mount, MountPlace, MountSource};
 
 /// The label with the folder of the staging instance that something belongs to.
 pub const DIR_LABEL: &str = "dev.switchback.instance";
 
 /// The model file of an instance, in its folder.
 pub fn model_file(at: &Placement<'_>) -> PathBuf {
-    at.home.instance_dir(at.instance).join("compose.json")
+    model_file_of(at.home, at.instance)
+}
+
+/// The model file of an instance, in its folder.
+pub fn model_file_of(home: &Home, instance: &Instance) -> PathBuf {
+    home.instance_dir(instance).join("compose.json")
 }
 
 /// The list of what staging changed, in the instance's folder.
@@ -88,6 +93,8 @@ fn staging_facts(at: &Placement<'_>, pins: Pins) -> Result<StagingFacts, EngineE
         labels: BTreeMap::from([
             (STACK_LABEL.to_owned(), at.home.id()?),
             (DIR_LABEL.to_owned(), at.instance.dir.clone()),
+            // Compose makes volumes of a staging copy, too: nothing else may remove them later.
+            (SCRATCH_LABEL.to_owned(), "1".to_owned()),
         ]),
     })
 }

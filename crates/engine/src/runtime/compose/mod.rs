@@ -3,28 +3,30 @@
 //! Compose itself starts them, from a model that Switchback wrote for the instance; looking, stopping and waiting go
 //! through the engine's API. It must never touch a container of another project, and never remove a volume.
 
-mod containers;
+pub(crate) mod containers;
 mod health;
-mod instance;
+pub(crate) mod instance;
 mod lock;
+mod observe;
 mod preflight;
 pub mod project;
-mod release;
+pub(crate) mod release;
 mod staging;
 
-pub use containers::{container_of, describe_container, shown, users_of};
+pub use containers::{PROJECT, container_of, describe_container, is_one_off, of_project, shown, users_of};
 pub use instance::{
     DIR_LABEL, command_of, config_mounts_of, differences as staging_differences, environment_of,
 };
+pub use lock::drift as lock_drift;
 
 use crate::check::workflow::Endpoint;
 use crate::docker::compose::{ComposeCli, ModelFile, OneShot, UpOptions};
-use crate::docker::{Docker, DockerError};
+use crate::docker::{Docker, DockerError, HELPER_LABEL, STACK_LABEL};
 use crate::error::EngineError;
 use crate::gather;
 use crate::home::Home;
 use crate::ops::Failed;
-use crate::runtime::{Adopted, Migrated, Placement, PreflightFor, ProbeResult, Runtime, Stage};
+use crate::runtime::{Adopted, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage};
 use crate::scratch::Scratch;
 use crate::store::Progress;
 use std::collections::BTreeMap;
@@ -346,6 +348,11 @@ impl Runtime for ComposeRuntime {
             entrypoint: None,
             argv: service.migrate.clone(),
             container: format!("{}-migrate-{name}", containers::project(at.instance)?),
+            // So that the next run ends it if this one is killed.
+            labels: BTreeMap::from([
+                (STACK_LABEL.to_owned(), at.home.id()?),
+                (HELPER_LABEL.to_owned(), "migration".to_owned()),
+            ]),
             log: log.clone(),
             limit: service.migrate_deadline.0,
         };
@@ -387,6 +394,14 @@ impl Runtime for ComposeRuntime {
 
     fn probe(&self, at: &Placement<'_>, name: &ServiceName) -> ProbeResult {
         health::probe(self, at, name)
+    }
+
+    fn observe(&self, at: &Placement<'_>) -> Result<BTreeMap<ServiceName, Observed>, EngineError> {
+        observe::observe(self, at)
+    }
+
+    fn missing(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
+        observe::missing(&self.docker, at)
     }
 
     fn restarting(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
@@ -459,15 +474,34 @@ impl Runtime for ComposeRuntime {
         staging::left(&self.docker, home, dir)
     }
 
+    fn reachable(&self) -> Result<(), EngineError> {
+        Ok(self.docker.ping()?)
+    }
+
     fn activated(&self, at: &Placement<'_>) -> Result<(), EngineError> {
         lock::write(at)
     }
 }
 
 impl ComposeRuntime {
+    /// Where a port of a container is reached from here, if it is.
+    pub fn reached(&self, container: &crate::docker::Container, port: u16) -> Option<(String, u16)> {
+        health::address(self, container, port)
+    }
+
+    /// The program that reads Compose files.
+    pub fn compose(&self) -> &ComposeCli {
+        &self.cli
+    }
+
     /// Where the data of production lies; facts for plans.
     pub fn docker(&self) -> &Arc<Docker> {
         &self.docker
+    }
+
+    /// The `docker compose` that is used.
+    pub fn cli(&self) -> &ComposeCli {
+        &self.cli
     }
 }
 

@@ -269,13 +269,15 @@ fn plain(
     } else {
         let wanted = absolute(home, &store.path);
         // The store may be a file or folder below what is mounted.
-        let mounted = mounts.iter().find_map(|m| match &m.source {
+        let holds = mounts.iter().filter_map(|m| match &m.source {
             MountSource::Bind(path) => {
                 let below = wanted.strip_prefix(path).ok()?.to_string_lossy().into_owned();
                 Some((m.source.clone(), below))
             }
             _ => None,
         });
+        // Of mounts inside each other, the nearest one.
+        let mounted = holds.min_by_key(|(_, below)| below.len());
         mounted.ok_or_else(|| no_mount(name, &wanted.to_string_lossy(), mounts))?
     };
     let anonymous = matches!(source, MountSource::Anonymous { .. });

@@ -96,7 +96,7 @@ pub fn config_binds(home: &Home, model: &Model) -> Vec<(String, PathBuf)> {
 }
 
 /// The files of the configuration: path relative to the stack, and where it lies.
-fn config_files(home: &Home, model: &Model) -> Result<BTreeMap<String, PathBuf>, EngineError> {
+pub fn config_files(home: &Home, model: &Model) -> Result<BTreeMap<String, PathBuf>, EngineError> {
     let mut files = BTreeMap::new();
     for (source, _) in config_binds(home, model) {
         let mut bytes = 0;
@@ -201,6 +201,21 @@ fn desired(
     }
 }
 
+/// What the Compose files describe with other versions: the model, and its images, built, found or pulled. Nothing is
+/// kept of it.
+pub fn wanted(
+    runtime: &ComposeRuntime,
+    home: &Home,
+    config: &Config,
+    versions: &BTreeMap<ServiceName, String>,
+    stage: &Stage<'_>,
+) -> Result<Parts, EngineError> {
+    let (model, temporary) = desired(runtime, home, config, versions)?;
+    let images = images(runtime, home, &model, stage);
+    remove_all(&temporary);
+    Ok(Parts { images: images?, model })
+}
+
 fn remove_all(files: &[PathBuf]) {
     for file in files {
         // A leftover is overwritten by the next run.
@@ -216,11 +231,7 @@ pub fn make(
     versions: &BTreeMap<ServiceName, String>,
     stage: &Stage<'_>,
 ) -> Result<(Digest, Release), EngineError> {
-    let (model, temporary) = desired(runtime, home, config, versions)?;
-    let result =
-        images(runtime, home, &model, stage).and_then(|images| keep(home, config, &Parts { model, images }));
-    remove_all(&temporary);
-    result
+    keep(home, config, &wanted(runtime, home, config, versions, stage)?)
 }
 
 /// The image of each service: what the engine has under its name; built or pulled where it has none.

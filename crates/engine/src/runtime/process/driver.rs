@@ -7,7 +7,7 @@ use crate::exec::{self, Exec, Inherit, Leftovers};
 use crate::gather;
 use crate::home::{CONFIG_FILE, Home, create_dir, read_json};
 use crate::ops::{Failed, edit_versions};
-use crate::runtime::{Adopted, Migrated, Placement, PreflightFor, ProbeResult, Runtime, Stage};
+use crate::runtime::{Adopted, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage};
 use crate::scratch::Scratch;
 use std::collections::BTreeMap;
 use std::fs;
@@ -204,6 +204,41 @@ impl Runtime for ProcessRuntime {
         }
     }
 
+    fn observe(&self, at: &Placement<'_>) -> Result<BTreeMap<ServiceName, Observed>, EngineError> {
+        let all = table::read_all();
+        let mut found = BTreeMap::new();
+        for name in at.release.services.keys() {
+            let wanted = marker(at.home, at.instance, name.as_str())?;
+            let members = table::members(&all, |m| m == wanted);
+            let path = at.service_dir(name).join(shim::STATE_FILE);
+            let state: shim::State = if path.exists() { read_json(&path)? } else { shim::State::default() };
+            // The shim alone is not the service.
+            let running = members.iter().any(|p| p.pid != p.session);
+            let ended = || format!("DOWN ({})", state.last_exit.as_deref().unwrap_or("not started"));
+            let ports = at.instance.ports.get(name).into_iter().flatten();
+            let one = Observed {
+                running,
+                well: running,
+                state: if running { "running".to_owned() } else { ended() },
+                health: None,
+                processes: members.len(),
+                starts: state.starts,
+                endpoints: ports
+                    .map(|(port, number)| (port.clone(), format!("127.0.0.1:{number}")))
+                    .collect(),
+                last_exit: state.last_exit,
+            };
+            found.insert(name.clone(), one);
+        }
+        Ok(found)
+    }
+
+    fn missing(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
+        let artefacts = at.release.services.iter().filter_map(|(n, s)| Some((n, s.artefact.as_ref()?)));
+        let gone = artefacts.filter(|(_, artefact)| !Path::new(&artefact.path).exists());
+        Ok(gone.map(|(name, artefact)| format!("artefact of {name} ({})", artefact.path)).collect())
+    }
+
     fn restarting(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
         let mut found = Vec::new();
         for name in at.release.services.keys() {
@@ -255,6 +290,10 @@ impl Runtime for ProcessRuntime {
 
     fn left_below(&self, home: &Home, dir: &str) -> Result<Vec<String>, EngineError> {
         Ok(members_below(home, dir)?.iter().map(|p| format!("process {}", p.pid)).collect())
+    }
+
+    fn reachable(&self) -> Result<(), EngineError> {
+        Ok(())
     }
 
     fn activated(&self, _: &Placement<'_>) -> Result<(), EngineError> {

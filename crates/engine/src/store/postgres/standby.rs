@@ -22,6 +22,22 @@ const PROMOTE_SECONDS: u32 = 60;
 /// Connections that a backup with `-X stream` takes: one for files, one for WAL.
 const SENDERS: u32 = 2;
 
+/// Slots that are in use at one time: the backup's own, and the temporary one that takes over from it.
+const SLOTS: u64 = 2;
+
+/// What the standby's server is started with besides. It listens to nobody but its own container, which shares
+/// the network of the primary. It needs little memory beside the primary, and little to write when it is stopped.
+/// A slot of its own that vanishes with its connection (Postgres 13) leaves nothing on the primary.
+const SETTINGS: [(&str, &str); 7] = [
+    ("hot_standby", "on"),
+    ("listen_addresses", ""),
+    ("shared_buffers", "128MB"),
+    ("autovacuum", "off"),
+    ("recovery_min_apply_delay", "0"),
+    ("wal_retrieve_retry_interval", "500ms"),
+    ("wal_receiver_create_temp_slot", "on"),
+];
+
 /// The name of the replication slot of a run. Slots may have only `a-z`, `0-9` and `_`.
 pub fn slot_name(run: &str) -> String {
     let lower = run.to_ascii_lowercase();
@@ -113,10 +129,23 @@ pub struct Mapping {
 /// The base backup: makes the slot, streams the WAL meanwhile, and writes `standby.signal` and the
 /// connection. `dir` must be empty or missing.
 pub fn base_backup(connection: &Connection, slot: &str, dir: &str, mappings: &[Mapping]) -> Command {
-    let mut argv: Vec<String> =
-        ["pg_basebackup", "-X", "stream", "-c", "fast", "-C", "-S", slot, "-R", "--no-password", "-D", dir]
-            .map(str::to_owned)
-            .to_vec();
+    let mut argv: Vec<String> = [
+        "pg_basebackup",
+        "-X",
+        "stream",
+        "-c",
+        "fast",
+        "-C",
+        "-S",
+        slot,
+        "-R",
+        "--no-manifest",
+        "--no-password",
+        "-D",
+        dir,
+    ]
+    .map(str::to_owned)
+    .to_vec();
     argv.extend(["-h".to_owned(), connection.host.clone()]);
     argv.extend(["-p".to_owned(), connection.port.to_string()]);
     argv.extend(["-U".to_owned(), connection.user.clone()]);
@@ -193,7 +222,8 @@ pub fn standby_settings(primary: &dyn Psql) -> Result<Vec<(String, String)>> {
          'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions', \
          'max_locks_per_transaction') ORDER BY name) TO STDOUT;",
     );
-    let mut settings = vec![("hot_standby".to_owned(), "on".to_owned())];
+    let own = SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let mut settings: Vec<(String, String)> = own.collect();
     for line in session::cluster_lines(primary, &sql, &|| false)? {
         if line.tag() == "v" {
             let major = line.number::<u32>(1)? / 10_000;
@@ -209,8 +239,8 @@ pub fn standby_settings(primary: &dyn Psql) -> Result<Vec<(String, String)>> {
 /// Why this server cannot be cloned by a base backup; empty if it can.
 pub fn refusals(facts: &ServerFacts, connection: &Connection, mappings: &[Mapping]) -> Vec<String> {
     let mut reasons = Vec::new();
-    if facts.version_num < 120_000 {
-        reasons.push(format!("Postgres {}: this needs 12 or later", facts.version));
+    if facts.version_num < 130_000 {
+        reasons.push(format!("Postgres {}: this needs 13 or later", facts.version));
     }
     if facts.in_recovery {
         reasons.push("the server is a standby itself: clone its primary".to_owned());
@@ -231,10 +261,12 @@ pub fn refusals(facts: &ServerFacts, connection: &Connection, mappings: &[Mappin
             facts.max_wal_senders, facts.wal_senders
         ));
     }
-    if facts.slots.len() as u64 >= u64::from(facts.max_replication_slots) {
+    let free = u64::from(facts.max_replication_slots).saturating_sub(facts.slots.len() as u64);
+    if free < SLOTS {
         reasons.push(format!(
-            "all {} replication slots are in use: raise max_replication_slots, or drop one",
-            facts.max_replication_slots
+            "max_replication_slots is {} and {} are in use: {SLOTS} free ones are needed",
+            facts.max_replication_slots,
+            facts.slots.len()
         ));
     }
     for t in facts.tablespaces.iter().filter(|t| !mappings.iter().any(|m| m.from == t.location)) {
@@ -349,6 +381,63 @@ pub fn caught_up(standby: &dyn Psql, lsn: Lsn) -> Result<bool> {
     match session::cluster_lines(standby, &sql, &|| false)?.as_slice() {
         [line] => line.flag(1),
         _ => Err(PgError::protocol("", "no answer about replay")),
+    }
+}
+
+/// Where the primary's log ends now, and the port that it listens on.
+pub fn position(primary: &dyn Psql) -> Result<(Lsn, u16)> {
+    let sql = session::reading("COPY (SELECT 'l', pg_current_wal_lsn(), current_setting('port')) TO STDOUT;");
+    match session::cluster_lines(primary, &sql, &|| false)?.as_slice() {
+        [line] => {
+            let lsn = Lsn::parse(line.text(1)?).ok_or_else(|| PgError::protocol("", "malformed position"))?;
+            Ok((lsn, line.number(2)?))
+        }
+        _ => Err(PgError::protocol("", "no answer about the log")),
+    }
+}
+
+/// How far a standby has got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progressed {
+    /// End of the last record that was replayed.
+    pub replayed: Lsn,
+    /// Whether it receives from the primary now.
+    pub streaming: bool,
+    /// The slot through which it does.
+    pub slot: Option<String>,
+}
+
+/// Asks a standby how far it has got.
+pub fn progressed(standby: &dyn Psql) -> Result<Progressed> {
+    let sql = session::reading(
+        "COPY (SELECT 'w', coalesce(pg_last_wal_replay_lsn(), '0/0'), coalesce(r.status = 'streaming', false), r.slot_name \
+         FROM (SELECT 1) one LEFT JOIN pg_stat_wal_receiver r ON true) TO STDOUT;",
+    );
+    match session::cluster_lines(standby, &sql, &|| false)?.as_slice() {
+        [line] => Ok(Progressed {
+            replayed: Lsn::parse(line.text(1)?).ok_or_else(|| PgError::protocol("", "malformed position"))?,
+            streaming: line.flag(2)?,
+            slot: line.optional(3).filter(|s| !s.is_empty()).map(str::to_owned),
+        }),
+        _ => Err(PgError::protocol("", "no answer about the standby")),
+    }
+}
+
+/// Lets a standby go on with a temporary slot, which vanishes with its connection, and writes out what it has
+/// replayed, so that stopping it takes less. The backup's slot is in use until [`progressed`] names another.
+pub fn leave_slot(standby: &dyn Psql) -> Result<()> {
+    let sql = session::writing(
+        "CHECKPOINT;\nALTER SYSTEM RESET primary_slot_name;\nCOPY (SELECT 'r', pg_reload_conf()) TO STDOUT;\n",
+    );
+    session::cluster_lines(standby, &sql, &|| false).map(|_| ())
+}
+
+/// The size of all databases, bytes.
+pub fn size_bytes(server: &dyn Psql) -> Result<u64> {
+    let sql = session::reading("COPY (SELECT 's', sum(pg_database_size(oid)) FROM pg_database) TO STDOUT;");
+    match session::cluster_lines(server, &sql, &|| false)?.as_slice() {
+        [line] => line.number(1),
+        _ => Err(PgError::protocol("", "no answer about the size")),
     }
 }
 

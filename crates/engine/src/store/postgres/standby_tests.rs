@@ -82,7 +82,7 @@ fn each_obstacle_to_replication_is_named() {
     assert!(reason(&|f| f.wal_senders = 9).contains("max_wal_senders"));
     assert!(reason(&|f| f.max_replication_slots = 0).contains("replication slots"));
     assert!(reason(&|f| f.in_recovery = true).contains("standby itself"));
-    assert!(reason(&|f| f.version_num = 110_000).contains("12 or later"));
+    assert!(reason(&|f| f.version_num = 120_000).contains("13 or later"));
     let spaces = |f: &mut ServerFacts| {
         f.tablespaces = vec![TablespaceFact { name: "spc".into(), location: "/ts".into() }];
     };

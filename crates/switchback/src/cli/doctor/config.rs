@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use switchback_core::config::{Config, ConfigError};
 use switchback_core::data::StoreKind;
+use switchback_core::ids::ServiceName;
 use switchback_core::workflow::{ReferenceKind, Workflow};
 use switchback_engine::checks::workflow_files;
 use switchback_engine::detect::is_sqlite;
@@ -20,7 +21,15 @@ pub fn look(home: &Home, config: &Config, findings: &mut Findings) {
     for (name, service) in &config.services {
         services::look(home, config, name, service, findings);
     }
-    workflows(home, config, findings);
+    checks(home, config, None, findings);
+}
+
+/// The services that workflows should use, and the variables that services get, where the configuration does not say it.
+type Known<'a> = (&'a BTreeSet<ServiceName>, &'a BTreeSet<String>);
+
+/// Looks at what is the same for every runtime.
+pub fn checks(home: &Home, config: &Config, known: Option<Known<'_>>, findings: &mut Findings) {
+    workflows(home, config, known, findings);
     trial(config, findings);
 }
 
@@ -62,7 +71,7 @@ fn stores(home: &Home, config: &Config, findings: &mut Findings) {
     }
 }
 
-fn workflows(home: &Home, config: &Config, findings: &mut Findings) {
+fn workflows(home: &Home, config: &Config, known: Option<Known<'_>>, findings: &mut Findings) {
     let files = match workflow_files(home, config) {
         Ok(files) => files,
         Err(e) => return findings.error("workflows", &e),
@@ -99,7 +108,8 @@ fn workflows(home: &Home, config: &Config, findings: &mut Findings) {
             ),
         }
     }
-    for name in config.services.keys().filter(|n| !tested.contains(n.as_str())) {
+    let should = |name: &&ServiceName| known.is_none_or(|(used, _)| used.contains(*name));
+    for name in config.services.keys().filter(should).filter(|n| !tested.contains(n.as_str())) {
         findings.warning(
             "untested",
             format!("no workflow check uses {name}: an upgrade that breaks it quietly would pass"),
@@ -113,16 +123,17 @@ fn workflows(home: &Home, config: &Config, findings: &mut Findings) {
             "add a workflow that creates, reads back and removes something; it runs in staging only",
         );
     }
-    let known: BTreeSet<String> = config
+    let mut given: BTreeSet<String> = config
         .services
         .values()
         .filter_map(|s| read_env_file(&home.root().join(s.env_file.as_ref()?)).ok())
         .flat_map(std::collections::BTreeMap::into_keys)
         .collect();
-    for name in variables.iter().filter(|n| !known.contains(*n) && std::env::var_os(n).is_none()) {
+    given.extend(known.into_iter().flat_map(|(_, variables)| variables.iter().cloned()));
+    for name in variables.iter().filter(|n| !given.contains(*n) && std::env::var_os(n).is_none()) {
         findings.warning(
             "variables",
-            format!("a workflow uses {{{{env.{name}}}}}, which is set neither in an env file nor here"),
+            format!("a workflow uses {{{{env.{name}}}}}, which is set neither for a service nor here"),
             "set it, or its checks are inconclusive",
         );
     }

@@ -2,7 +2,7 @@
 
 use super::Findings;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use switchback_core::config::Config;
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::release::StorePlace;
@@ -17,13 +17,22 @@ const RESERVE_BYTES: u64 = 64 << 20;
 /// 2025-01-01T00:00:00Z: Switchback is younger.
 const EARLIEST_MS: i64 = 1_735_689_600_000;
 
-pub fn look(root: &Path, home: Option<&Home>, config: Option<&Config>, findings: &mut Findings) {
+/// What every stack needs.
+pub fn look(root: &Path, findings: &mut Findings) {
     kernel(findings);
     clock(findings);
+    folder(&place(root), findings);
+}
+
+/// What a stack of local processes needs: room where its data and clones lie.
+pub fn processes(root: &Path, home: Option<&Home>, config: Option<&Config>, findings: &mut Findings) {
+    disk(root, &place(root), home, config, findings);
+}
+
+/// The state folder, or where it will be made.
+fn place(root: &Path) -> PathBuf {
     let state = root.join(STATE_DIR);
-    let place = if state.is_dir() { state } else { root.to_owned() };
-    folder(&place, findings);
-    disk(root, &place, home, config, findings);
+    if state.is_dir() { state } else { root.to_owned() }
 }
 
 fn kernel(findings: &mut Findings) {

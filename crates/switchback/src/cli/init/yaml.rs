@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use switchback_engine::detect::{Description, HealthGuess};
 
 /// A string as a double-quoted YAML scalar.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let mut out = String::from('"');
     for c in text.chars() {
         match c {
@@ -30,7 +30,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// A value: plain where that is beyond doubt, quoted otherwise.
-fn value(text: &str) -> String {
+pub fn value(text: &str) -> String {
     let plain = !text.is_empty()
         && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
@@ -42,7 +42,7 @@ fn value(text: &str) -> String {
 }
 
 /// Text for a comment.
-fn comment(text: &str) -> String {
+pub fn comment(text: &str) -> String {
     text.chars()
         .map(|c| {
             if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') {
@@ -54,7 +54,7 @@ fn comment(text: &str) -> String {
         .collect()
 }
 
-fn list(words: &[String], indent: &str) -> String {
+pub fn list(words: &[String], indent: &str) -> String {
     let quoted: Vec<String> = words.iter().map(|w| quoted(w)).collect();
     let line = format!("[{}]", quoted.join(", "));
     if line.chars().count() <= 84 {

@@ -78,6 +78,7 @@ pub fn promotion() -> Plan {
         target_ports: ports(),
         migrate: vec![service("assistant")],
         edit: (versions("1.4.2"), versions("2.0.0")),
+        precopy: false,
         cheap_base: true,
         need_bytes: 1 << 30,
         budget_ms: 30_000,

@@ -1,0 +1,84 @@
+//! What an instance's containers are doing, for `status`, and whether its images are there.
+//!
+//! Only looks. It must never probe a service: what its own health check says is enough here.
+
+use super::ComposeRuntime;
+use super::containers::{has_done, is_one_off, jobs, of_project, project};
+use super::health::address;
+use crate::docker::{Container, Docker};
+use crate::error::EngineError;
+use crate::runtime::{Observed, Placement};
+use std::collections::BTreeMap;
+use switchback_core::config::Service;
+use switchback_core::ids::ServiceName;
+
+/// What each service is doing.
+pub fn observe(
+    runtime: &ComposeRuntime,
+    at: &Placement<'_>,
+) -> Result<BTreeMap<ServiceName, Observed>, EngineError> {
+    let all = of_project(&runtime.docker, project(at.instance)?)?;
+    let jobs = jobs(at)?;
+    let mut found = BTreeMap::new();
+    for (name, service) in &at.release.services {
+        let own: Vec<&Container> =
+            all.iter().filter(|(s, c)| s == name.as_str() && !is_one_off(c)).map(|(_, c)| c).collect();
+        found.insert(name.clone(), describe(runtime, &service.definition, &own, jobs.contains(name)));
+    }
+    Ok(found)
+}
+
+fn describe(runtime: &ComposeRuntime, service: &Service, own: &[&Container], job: bool) -> Observed {
+    // One that runs says more than one that ended.
+    let Some(container) = own.iter().find(|c| c.state.running).or(own.first()) else {
+        return Observed { state: "DOWN (it has no container)".to_owned(), ..Observed::default() };
+    };
+    let state = &container.state;
+    let health = state.health.as_ref().map(|h| h.status.clone()).filter(|_| state.running);
+    let ended = (!state.running && !state.finished_at.starts_with("0001")).then(|| {
+        let memory = if state.out_of_memory { ", out of memory" } else { "" };
+        format!("exit code {}{memory}", state.exit_code)
+    });
+    let (well, text) = if state.restarting {
+        (false, format!("RESTARTING again and again (exit code {})", state.exit_code))
+    } else if state.paused {
+        (false, "PAUSED".to_owned())
+    } else if state.running {
+        match health.as_deref() {
+            Some("healthy") => (true, "running, healthy".to_owned()),
+            Some("starting") => (true, "running, health starting".to_owned()),
+            Some(other) => (false, format!("running, {}", other.to_uppercase())),
+            None => (true, "running".to_owned()),
+        }
+    } else if job && has_done(container) {
+        (true, "done (a job)".to_owned())
+    } else {
+        (false, format!("DOWN ({})", ended.as_deref().unwrap_or("not started")))
+    };
+    let reached = service.ports.iter().filter_map(|(name, number)| {
+        let (host, port) = address(runtime, container, *number)?;
+        Some((name.clone(), format!("{host}:{port}")))
+    });
+    Observed {
+        running: state.running,
+        well,
+        state: text,
+        health,
+        processes: own.iter().filter(|c| c.state.running).count(),
+        starts: u32::try_from(container.restart_count).unwrap_or(u32::MAX).saturating_add(1),
+        endpoints: if state.running { reached.collect() } else { BTreeMap::new() },
+        last_exit: ended,
+    }
+}
+
+/// Images of a release that the engine does not have.
+pub fn missing(docker: &Docker, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
+    let mut gone = Vec::new();
+    for (name, service) in &at.release.services {
+        let Some(image) = &service.image else { continue };
+        if docker.image(&image.id)?.is_none() {
+            gone.push(format!("image of {name} ({})", image.reference));
+        }
+    }
+    Ok(gone)
+}

@@ -1,0 +1,121 @@
+//! A Docker engine of a test's own, which may be stopped and started while everybody else's goes on. It touches neither
+//! the firewall nor the networks of the host's engine: ports are published by its proxy alone.
+
+use super::docker::{docker, use_engine};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Stopping one waits for its containers, which have 10 s each.
+const STOP: Duration = Duration::from_secs(90);
+const START: Duration = Duration::from_secs(90);
+
+/// A running engine, or one that was stopped.
+pub struct OwnEngine {
+    dir: PathBuf,
+    child: Option<Child>,
+}
+
+impl OwnEngine {
+    /// Starts one with some images of the usual engine, and has everything in this process use it. `None` where this
+    /// user may not, which is said.
+    pub fn start(images: &[&str]) -> Option<Self> {
+        let dockerd = Command::new("dockerd").arg("--version").output().is_ok_and(|o| o.status.success());
+        if !dockerd || !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: a second Docker engine needs root and the program dockerd");
+            return None;
+        }
+        // Short: the path of a socket has at most 107 bytes.
+        let dir = tempfile::Builder::new().prefix("sb-engine-").tempdir().expect("tempdir").keep();
+        let mut engine = Self { dir, child: None };
+        engine.boot();
+        let mut save =
+            Command::new("docker").arg("save").args(images).stdout(Stdio::piped()).spawn().expect("docker");
+        let archive = save.stdout.take().expect("a pipe");
+        let load =
+            Command::new("docker").args(["-H", &engine.host(), "load", "--quiet"]).stdin(archive).output();
+        let load = load.expect("docker");
+        assert!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
+        assert!(save.wait().expect("waits").success(), "docker save");
+        use_engine(&engine.host());
+        Some(engine)
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}", self.dir.join("docker.sock").display())
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// Starts it again and waits until it answers.
+    pub fn boot(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        let at = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
+        let log = fs::OpenOptions::new().create(true).append(true).open(at("log")).expect("opens");
+        let mut command = Command::new("dockerd");
+        command.args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")]);
+        command.args(["-H", &self.host(), "--bridge=none", "--iptables=false", "--ip-masq=false"]);
+        command.args(["--ip-forward=false", "--default-address-pool", "base=10.213.0.0/16,size=24"]);
+        command.stdin(Stdio::null()).stderr(log.try_clone().expect("a file")).stdout(log);
+        self.child = Some(command.spawn().expect("dockerd starts"));
+        let deadline = Instant::now() + START;
+        while !Command::new("docker")
+            .args(["-H", &self.host(), "version"])
+            .output()
+            .expect("docker")
+            .status
+            .success()
+        {
+            assert!(Instant::now() < deadline, "the engine does not come up: {}", self.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Stops it as its service manager does; its containers are stopped, too.
+    pub fn stop(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signals");
+        let deadline = Instant::now() + STOP;
+        while child.try_wait().expect("waits").is_none() {
+            assert!(Instant::now() < deadline, "the engine does not end: {}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for OwnEngine {
+    fn drop(&mut self) {
+        if self.child.is_none() {
+            self.boot();
+        }
+        // Bridges and mounts would outlive it.
+        for (list, remove) in [(["ps", "-aq"], ["rm", "-fv"]), (["network", "ls"], ["network", "rm"])] {
+            let mut list = list.to_vec();
+            if list[0] == "network" {
+                list.extend(["-q", "--filter", "type=custom"]);
+            }
+            let found = docker(&list).stdout;
+            let found: Vec<&str> = found.lines().collect();
+            if !found.is_empty() {
+                docker(&[&remove[..], &found].concat());
+            }
+        }
+        self.stop();
+        unmount_below(&self.dir);
+        if let Err(e) = fs::remove_dir_all(&self.dir) {
+            eprintln!("left behind: {}: {e}", self.dir.display());
+        }
+    }
+}
+
+fn unmount_below(dir: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let inside = mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|m| Path::new(m).starts_with(dir));
+    for mount in inside.collect::<Vec<_>>().into_iter().rev() {
+        let _ = Command::new("umount").arg(mount).status();
+    }
+}

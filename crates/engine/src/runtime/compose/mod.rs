@@ -4,6 +4,7 @@
 //! through the engine's API. It must never touch a container of another project, and never remove a volume.
 
 pub(crate) mod containers;
+mod harmless;
 mod health;
 pub(crate) mod instance;
 mod lock;
@@ -279,10 +280,15 @@ impl Runtime for ComposeRuntime {
         preflight::preflight(self, at, wanted)
     }
 
-    fn prepare(&self, at: &Placement<'_>, _: &Scratch, stage: &Stage<'_>) -> Result<(), EngineError> {
-        instance::write_model(at)?;
+    fn prepare(
+        &self,
+        at: &Placement<'_>,
+        _: &Scratch,
+        stage: &Stage<'_>,
+    ) -> Result<Vec<String>, EngineError> {
+        let notes = harmless::write_model(&self.docker, at)?;
         (stage.midway)();
-        Ok(())
+        Ok(notes)
     }
 
     fn start(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, Failed> {

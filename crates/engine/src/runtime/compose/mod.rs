@@ -355,10 +355,10 @@ impl Runtime for ComposeRuntime {
             argv: service.migrate.clone(),
             container: format!("{}-migrate-{name}", containers::project(at.instance)?),
             // So that the next run ends it if this one is killed.
-            labels: BTreeMap::from([
+            labels: vec![
                 (STACK_LABEL.to_owned(), at.home.id()?),
                 (HELPER_LABEL.to_owned(), "migration".to_owned()),
-            ]),
+            ],
             log: log.clone(),
             limit: service.migrate_deadline.0,
         };

@@ -219,13 +219,13 @@ fn a_standby_that_is_gone_at_the_switch_is_replaced_by_a_copy_and_that_is_told()
     let promoted = std::thread::scope(|scope| {
         scope.spawn(|| {
             let slots = "select count(*) filter (where not temporary), count(*) filter (where temporary) from pg_replication_slots";
-            let mut followed = false;
             while !stop.load(Ordering::Relaxed) {
-                let standby = standbys(&stack);
                 let ran = docker(&["exec", &db, "psql", "-XAtq", "-U", "ledger", "-d", "ledger", "-c", slots]);
                 // Only a temporary slot is left: it is ready. Or the old server is stopped: it must have been.
-                followed |= ran.code == Some(0) && ran.stdout.trim() == "1|0";
-                if followed && (ran.code != Some(0) || ran.stdout.trim() == "0|1") && !standby.is_empty() {
+                let stopped = || docker(&["inspect", "--format", "{{.State.Running}}", &db]).stdout.trim() == "false";
+                let ready = ran.stdout.trim() == "0|1" || stopped();
+                let standby = if ready { standbys(&stack) } else { Vec::new() };
+                if !standby.is_empty() {
                     docker(&["kill", &standby[0]]);
                     return killed.store(true, Ordering::Relaxed);
                 }

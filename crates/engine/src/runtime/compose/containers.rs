@@ -247,8 +247,14 @@ pub fn stop(runtime: &ComposeRuntime, at: &Placement<'_>, stage: &Stage<'_>) -> 
                 let grace = services
                     .get(service.as_str())
                     .map_or_else(String::new, |s| format!(" of {}", s.stop.grace));
+                let server = at.instance.stores.values().filter_map(|p| p.server.as_ref());
+                let recovers = if server.into_iter().any(|r| r.service.as_str() == service) {
+                    "; its data recovers when it starts again"
+                } else {
+                    ""
+                };
                 output.notes.push(format!(
-                    "{} did not end within its grace time{grace} and was killed: a database recovers when it starts again; raise `stop_grace_period`",
+                    "{} did not end within its grace time{grace} and was killed{recovers}; if it needs longer, raise `stop_grace_period`",
                     container.name
                 ));
             }

@@ -115,10 +115,12 @@ fn main() {
             size.dump / size.rollback.median(),
             size.tar,
             size.tar / size.rollback.median(),
-            size.clone.map_or("–".to_owned(), |(ours, cp)| format!("{ours:.0} / {cp:.0} ({:.2})", ours / cp)),
+            size.clone
+                .map_or("–".to_owned(), |(ours, cp)| format!("{ours:.0} / {cp:.0} ({:.2})", ours / cp)),
         );
     }
-    let (min, max) = (medians.iter().copied().fold(f64::NAN, f64::min), medians.iter().copied().fold(f64::NAN, f64::max));
+    let (min, max) =
+        (medians.iter().copied().fold(f64::NAN, f64::min), medians.iter().copied().fold(f64::NAN, f64::max));
     println!("\nslowest / fastest size: {:.3}", max / min);
 }
 
@@ -160,7 +162,8 @@ fn measure(gb: f64, dir: Option<&PathBuf>, repeat: usize) -> Size {
         let downtime = report["times"]["downtime_ms"].as_f64().expect("a time");
         if round == 0 {
             let text = report.to_string();
-            let ways = [("reflink", "shared blocks"), ("a standby took over", "standby"), ("copied in", "passes")];
+            let ways =
+                [("reflink", "shared blocks"), ("a standby took over", "standby"), ("copied in", "passes")];
             size.how = ways.iter().find(|(sign, _)| text.contains(sign)).map_or("copy", |w| w.1).to_owned();
         }
         stack.run(&["rollback", "--yes", "--quiet"]).expect(0);
@@ -273,9 +276,7 @@ fn clone_against_cp(stack: &Stack) -> (f64, f64) {
         let (from, to) = (MountPlace::Volume(source.clone()), target.place());
         let began = Instant::now();
         let pair = CutPair { from: (&from, ""), to: (&to, "") };
-        hands
-            .cut(&[pair], false, CutMode::Stopped, &Progress::none(), &mut |_| Ok(()))
-            .expect("clones");
+        hands.cut(&[pair], false, CutMode::Stopped, &Progress::none(), &mut |_| Ok(())).expect("clones");
         ours = ours.min(ms(began));
         engine.volume_remove(&target).expect("removes");
         let target = engine.volume_create(&name, &id, &[], &[]).expect("a volume");

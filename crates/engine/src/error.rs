@@ -209,7 +209,9 @@ impl EngineError {
             Self::Refused { .. } => ErrorKind::Refused,
             Self::Step(e) => e.kind,
             Self::Store(StoreError::Damaged { .. }) => ErrorKind::Refused,
-            Self::Io { .. } | Self::Docker(_) | Self::Away { .. } | Self::Store(_) | Self::Journal { .. } => ErrorKind::Host,
+            Self::Io { .. } | Self::Docker(_) | Self::Away { .. } | Self::Store(_) | Self::Journal { .. } => {
+                ErrorKind::Host
+            }
             _ => ErrorKind::Internal,
         }
     }

@@ -141,7 +141,8 @@ fn a_rehearsal_of_compose_that_is_killed_disturbs_nobody_and_leaves_nothing() {
 #[test]
 fn a_killed_command_line_on_compose_is_taken_over_by_the_watchdog() {
     let bank = Bank::new();
-    for (release, point) in [(1, "do:migrate-bank:during"), (2, "do:start-old:before"), (1, "do:flip:after")] {
+    for (release, point) in [(1, "do:migrate-bank:during"), (2, "do:start-old:before"), (1, "do:flip:after")]
+    {
         bank.settle_on(release);
         let env = [("SWITCHBACK_FAULT", point)];
         let crashed = if release == 1 { bank.promote(&env) } else { bank.stack.run_with(&ROLLBACK, &env) };

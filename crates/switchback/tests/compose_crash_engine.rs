@@ -15,7 +15,8 @@ const LIMIT: Duration = Duration::from_secs(180);
 fn migrating(bank: &Bank) -> Child {
     bank.settle_on(1);
     bank.stack.set_version("1");
-    let child = bank.stack.command(&PROMOTE).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("runs");
+    let child =
+        bank.stack.command(&PROMOTE).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("runs");
     bank.stack.wait_until("the migration runs", LIMIT, || {
         let name = format!("name={}-migrate-bank", bank.stack.project);
         !docker(&["ps", "-q", "--filter", &name]).stdout.is_empty()
@@ -46,7 +47,8 @@ fn an_engine_that_goes_away_in_the_middle_of_a_switch_leaves_one_generation() {
     ends(&bank, child, "restarted while it migrates");
 
     bank.settle_on(2);
-    let child = bank.stack.command(&ROLLBACK).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("runs");
+    let child =
+        bank.stack.command(&ROLLBACK).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("runs");
     bank.stack.wait_until("the new generation is stopped", LIMIT, || {
         docker(&["ps", "-q", "--filter", &format!("name={}-bank-1", bank.stack.project)]).stdout.is_empty()
     });

@@ -241,9 +241,11 @@ fn commands_in_the_documentation_exist() {
     let global = options(&help);
     let mut seen = 0;
     for (page, text) in pages() {
-        let fenced = blocks(&text).into_iter().filter(|b| matches!(b.info.as_str(), "sh" | "text" | "console"));
+        let fenced =
+            blocks(&text).into_iter().filter(|b| matches!(b.info.as_str(), "sh" | "text" | "console"));
         let fenced = fenced.map(|b| b.text).collect::<String>();
-        let indented: String = text.lines().filter(|l| l.starts_with("    ")).map(|l| format!("{l}\n")).collect();
+        let indented: String =
+            text.lines().filter(|l| l.starts_with("    ")).map(|l| format!("{l}\n")).collect();
         for words in commands_in(&fenced).chain(commands_in(&indented)) {
             let mut words = words.into_iter().peekable();
             while words.next_if(|w| *w == "-C").is_some() {
@@ -256,9 +258,8 @@ fn commands_in_the_documentation_exist() {
             }
             let is_listed = listed.lines().any(|l| l.split_whitespace().next() == Some(command));
             assert!(is_listed, "{page}: there is no command {command:?}");
-            let own = known
-                .entry(command.to_owned())
-                .or_insert_with(|| options(&program(&[command, "--help"])));
+            let own =
+                known.entry(command.to_owned()).or_insert_with(|| options(&program(&[command, "--help"])));
             for option in words.filter(|w| w.starts_with("--")) {
                 assert!(own.contains(option), "{page}: {command} has no option {option}");
             }

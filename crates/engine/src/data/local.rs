@@ -68,11 +68,7 @@ fn clone_all(
             "{name}: {} in {}{}",
             human_bytes(stats.bytes),
             human_ms(stats.took_ms),
-            if stats.reflinked > 0 && stats.bytes_written == 0 {
-                ", blocks shared (reflink)"
-            } else {
-                ""
-            }
+            if stats.reflinked > 0 && stats.bytes_written == 0 { ", blocks shared (reflink)" } else { "" }
         ));
         output.copies.insert(name.clone(), stats);
         (work.stage.midway)();

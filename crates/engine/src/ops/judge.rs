@@ -68,7 +68,9 @@ pub fn diff(context: &Context<'_>, before: &str, after: &str) -> Result<Output, 
             output.notes.push(summary(name, &found));
             // The upgrade did not do it, so it decides nothing; a person should know nevertheless.
             let more = before.len().saturating_sub(KNOWN_BEFORE);
-            output.notes.extend(before.into_iter().take(KNOWN_BEFORE).map(|p| format!("{name}: {p} (so it was before)")));
+            output.notes.extend(
+                before.into_iter().take(KNOWN_BEFORE).map(|p| format!("{name}: {p} (so it was before)")),
+            );
             if more > 0 {
                 output.notes.push(format!("{name}: {more} more that were so before"));
             }

@@ -2,17 +2,17 @@
 
 use super::lab::{Lab, Ran};
 use super::mutate::{MUTATE_VERB, Mutation};
+use super::production::begins;
 use super::proof::{Proof, Stop};
+use crate::engine::Notice;
 use crate::error::EngineError;
 use crate::gather::Target;
 use crate::home::read_json;
-use super::production::begins;
-use crate::engine::Notice;
 use crate::runtime::Stage;
-use crate::session::Session;
-use std::sync::Mutex;
 use crate::runtime::process::start::own_program;
+use crate::session::Session;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use switchback_core::check::{CheckKind, Verdict};
 use switchback_core::config::{Config, Health, RuntimeKind, Service};
 use switchback_core::data::StoreKind;
@@ -163,10 +163,7 @@ fn lost_rows_of_containers(
             && let Some(instance) = plan.instance("candidate/2")
             && let Ok(mut lost) = lost.lock()
         {
-            *lost = ground
-                .lose_rows(&home, instance, &store, &not)
-                .map_err(|e| e.to_string())
-                .transpose();
+            *lost = ground.lose_rows(&home, instance, &store, &not).map_err(|e| e.to_string()).transpose();
         }
         told(notice);
     };

@@ -1,7 +1,7 @@
 //! What can be seen of production from outside, before and after: it must be the same.
 
-use crate::error::{EngineError, io};
 use super::ground::{Ground, Seen};
+use crate::error::{EngineError, io};
 use crate::home::{CONFIG_FILE, Home, STATE_DIR};
 use crate::journal::Journal;
 use std::collections::BTreeMap;

@@ -4,10 +4,10 @@ use super::lab::{Lab, Ran};
 use super::proof::{Proof, Stop};
 use std::collections::BTreeSet;
 use switchback_core::check::{CheckKind, Verdict};
+use switchback_core::config::RuntimeKind;
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::journal::StepResult;
 use switchback_core::plan::Group;
-use switchback_core::config::RuntimeKind;
 use switchback_core::release::{Instance, MountPlace, StorePlace};
 use switchback_core::report::StepStatus;
 
@@ -151,7 +151,9 @@ fn isolated(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
     };
     // A container's own ports are no ports of this host; what runs says which are.
     let mut others: BTreeSet<u16> = match lab.config.runtime {
-        RuntimeKind::Process => lab.config.services.values().flat_map(|s| s.ports.values().copied()).collect(),
+        RuntimeKind::Process => {
+            lab.config.services.values().flat_map(|s| s.ports.values().copied()).collect()
+        }
         RuntimeKind::Compose => lab.sandbox()?.production.iter().flat_map(ports).collect(),
     };
     others.extend(ran.plan.instances.values().filter(|i| i.is_production()).flat_map(ports));
@@ -205,11 +207,7 @@ fn same_definition(lab: &Lab<'_>, ran: &Ran, proof: &mut Proof) -> Result<(), St
         return Ok(());
     };
     let (real, copy) = (lab.production.release(&production.release)?, sandbox.home.release(&old.release)?);
-    lab.ground.same_definition(
-        (lab.production, production, &real),
-        (&sandbox.home, old, &copy),
-        proof,
-    )?;
+    lab.ground.same_definition((lab.production, production, &real), (&sandbox.home, old, &copy), proof)?;
     proof.demand(copy.config == real.config, "configuration files", "they differ from production's");
     proof.measure("configuration files equal to production's", real.config.len());
     Ok(())

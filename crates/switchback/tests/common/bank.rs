@@ -108,7 +108,8 @@ impl Bank {
 
     /// The volumes of a generation, by store.
     fn volumes(&self, generation: u64) -> BTreeMap<String, String> {
-        let stores = self.read(&format!("generations/{generation}/generation.json"))["instance"]["stores"].clone();
+        let stores =
+            self.read(&format!("generations/{generation}/generation.json"))["instance"]["stores"].clone();
         let stores = stores.as_object().expect("stores").clone();
         let name = |v: &Value| v["mount"]["at"]["volume"].as_str().expect("a volume").to_owned();
         stores.iter().map(|(store, place)| (store.clone(), name(place))).collect()
@@ -121,7 +122,11 @@ impl Bank {
         if now == release {
             return;
         }
-        if release == 2 { self.promote(&[]).expect(0) } else { self.stack.run(&ROLLBACK).expect(0) };
+        if release == 2 {
+            self.promote(&[]).expect(0)
+        } else {
+            self.stack.run(&ROLLBACK).expect(0)
+        };
     }
 
     /// Promotes, from a `.env` that still names the old release.
@@ -153,7 +158,8 @@ impl Bank {
         assert_eq!(all.lines().count(), 1, "{case}: containers of the project: {all}");
         let found = docker(&["inspect", all.trim()]).expect(0).json()[0].clone();
         assert_eq!(found["State"]["Status"], "running", "{case}: {}", found["State"]);
-        let image = docker(&["image", "inspect", "--format", "{{.Id}}", &format!("sbt/bank:{release}")]).expect(0);
+        let image =
+            docker(&["image", "inspect", "--format", "{{.Id}}", &format!("sbt/bank:{release}")]).expect(0);
         assert_eq!(found["Image"], image.stdout.trim(), "{case}: another image");
         let mounted: BTreeMap<&str, &str> = found["Mounts"]
             .as_array()
@@ -163,7 +169,8 @@ impl Bank {
             .collect();
         let wanted = BTreeMap::from([("/data", &*volumes["books"]), ("/receipts", &*volumes["receipts"])]);
         assert_eq!(mounted, wanted, "{case}: other mounts");
-        let (code, body) = self.stack.ask("GET", "/health", &[], None).unwrap_or_else(|e| panic!("{case}: {e}"));
+        let (code, body) =
+            self.stack.ask("GET", "/health", &[], None).unwrap_or_else(|e| panic!("{case}: {e}"));
         assert_eq!((code, &*body), (200, &*format!("{{\"release\": {release}}}")), "{case}");
     }
 
@@ -180,9 +187,15 @@ impl Bank {
             let mut books = found.remove(&volumes["books"]).expect("dumped");
             assert_eq!(books["version"], 2, "{case}: not migrated");
             books["version"] = 1.into();
-            assert_eq!(books, self.before[&originals[0]], "{case}: the new generation's rows are not the old ones");
+            assert_eq!(
+                books, self.before[&originals[0]],
+                "{case}: the new generation's rows are not the old ones"
+            );
             let receipts = found.remove(&volumes["receipts"]).expect("dumped");
-            assert_eq!(receipts, self.before[&originals[1]], "{case}: the new generation's files are not the old ones");
+            assert_eq!(
+                receipts, self.before[&originals[1]],
+                "{case}: the new generation's files are not the old ones"
+            );
         }
         assert_eq!(found, self.before, "{case}: the old generation's data changed");
     }
@@ -198,7 +211,11 @@ impl Bank {
             ran.stdout.lines().map(str::to_owned).collect()
         };
         let none = BTreeSet::new();
-        assert_eq!(list(&["ps", "-a", "--format", "{{.Names}} {{.Status}}"], &own), none, "{case}: containers");
+        assert_eq!(
+            list(&["ps", "-a", "--format", "{{.Names}} {{.Status}}"], &own),
+            none,
+            "{case}: containers"
+        );
         assert_eq!(list(&["network", "ls", "--format", "{{.Name}}"], &own), none, "{case}: networks");
         let network = BTreeSet::from([format!("{}_default", self.stack.project)]);
         assert_eq!(list(&["network", "ls", "--format", "{{.Name}}"], &project), network, "{case}: networks");
@@ -221,7 +238,8 @@ impl Bank {
         }
         assert_eq!(names(&state.join("staging")), Vec::<String>::new(), "{case}: staging is left");
         let everywhere = walk(&self.stack.root);
-        let odd = |f: &&String| f.contains(".tmp-") || f.contains("partial") || f.contains("switchback-desired");
+        let odd =
+            |f: &&String| f.contains(".tmp-") || f.contains("partial") || f.contains("switchback-desired");
         assert_eq!(everywhere.iter().find(odd), None, "{case}: half-made files");
     }
 
@@ -234,7 +252,10 @@ impl Bank {
         assert_eq!(look(), before, "{case}: plain `docker compose up -d` changed something");
         let model = self.stack.docker_compose(&["config", "--format", "json"]).expect(0).json();
         for (store, volume) in volumes {
-            assert_eq!(model["volumes"][&store]["name"], volume, "{case}: the lock file names another volume");
+            assert_eq!(
+                model["volumes"][&store]["name"], volume,
+                "{case}: the lock file names another volume"
+            );
         }
     }
 }

@@ -30,9 +30,11 @@ impl OwnEngine {
         let dir = tempfile::Builder::new().prefix("sb-engine-").tempdir().expect("tempdir").keep();
         let mut engine = Self { dir, child: None };
         engine.boot();
-        let mut save = Command::new("docker").arg("save").args(images).stdout(Stdio::piped()).spawn().expect("docker");
+        let mut save =
+            Command::new("docker").arg("save").args(images).stdout(Stdio::piped()).spawn().expect("docker");
         let archive = save.stdout.take().expect("a pipe");
-        let load = Command::new("docker").args(["-H", &engine.host(), "load", "--quiet"]).stdin(archive).output();
+        let load =
+            Command::new("docker").args(["-H", &engine.host(), "load", "--quiet"]).stdin(archive).output();
         let load = load.expect("docker");
         assert!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
         assert!(save.wait().expect("waits").success(), "docker save");
@@ -60,7 +62,13 @@ impl OwnEngine {
         command.stdin(Stdio::null()).stderr(log.try_clone().expect("a file")).stdout(log);
         self.child = Some(command.spawn().expect("dockerd starts"));
         let deadline = Instant::now() + START;
-        while !Command::new("docker").args(["-H", &self.host(), "version"]).output().expect("docker").status.success() {
+        while !Command::new("docker")
+            .args(["-H", &self.host(), "version"])
+            .output()
+            .expect("docker")
+            .status
+            .success()
+        {
             assert!(Instant::now() < deadline, "the engine does not come up: {}", self.log());
             std::thread::sleep(Duration::from_millis(100));
         }

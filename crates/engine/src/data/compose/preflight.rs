@@ -97,7 +97,10 @@ fn postgres(
 ) -> Result<Vec<String>, EngineError> {
     let container = container_of(&data.docker, from.instance, &reached.service)?;
     if !container.is_some_and(|c| c.state.running) {
-        return Ok(vec![format!("{name}: {} does not run, so it was not asked about itself", reached.service)]);
+        return Ok(vec![format!(
+            "{name}: {} does not run, so it was not asked about itself",
+            reached.service
+        )]);
     }
     let (_, mount) = place(from, name)?;
     let server = Server::open(data, from, name, mount, CloneMode::Live)?;

@@ -186,7 +186,9 @@ pub fn engine_error(error: PgError) -> EngineError {
         PgError::Cancelled => EngineError::Store(crate::store::StoreError::Cancelled),
         other => {
             let hint = match other.sqlstate() {
-                _ if other.is_denied() => "check `user` and `password_env` of the store in switchback.yaml: psql connects as that user over the socket in the container",
+                _ if other.is_denied() => {
+                    "check `user` and `password_env` of the store in switchback.yaml: psql connects as that user over the socket in the container"
+                }
                 Some("28P01" | "28000") => "check `user` and `password_env` of the store in switchback.yaml",
                 Some("42501") => "the role must be able to read everything: use the superuser",
                 _ => "see the server's log: `docker logs`",

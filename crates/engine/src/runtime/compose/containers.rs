@@ -244,7 +244,9 @@ pub fn stop(runtime: &ComposeRuntime, at: &Placement<'_>, stage: &Stage<'_>) -> 
         for ((service, container), times) in now.iter().zip(stopped) {
             let times = times?;
             if times.killed {
-                let grace = services.get(service.as_str()).map_or_else(String::new, |s| format!(" of {}", s.stop.grace));
+                let grace = services
+                    .get(service.as_str())
+                    .map_or_else(String::new, |s| format!(" of {}", s.stop.grace));
                 output.notes.push(format!(
                     "{} did not end within its grace time{grace} and was killed: a database recovers when it starts again; raise `stop_grace_period`",
                     container.name

@@ -50,11 +50,7 @@ pub fn preflight(
                     "free some space; `switchback gc` removes what is no longer needed",
                 ));
             }
-            notes.push(format!(
-                "disk: {} needed, {} free",
-                human_bytes(need_bytes),
-                human_bytes(free)
-            ));
+            notes.push(format!("disk: {} needed, {} free", human_bytes(need_bytes), human_bytes(free)));
         }
         None => notes.push("disk: the engine runs elsewhere, its free space is not known".to_owned()),
     }
@@ -83,7 +79,11 @@ fn permitted(runtime: &ComposeRuntime) -> Result<(), EngineError> {
     }
     let sections: Vec<String> = missing.iter().map(|m| format!("{} ({})", m.section, m.needed_for)).collect();
     Err(EngineError::refused(
-        format!("the Docker endpoint {} refuses what a run needs: {}", runtime.docker.endpoint(), sections.join(", ")),
+        format!(
+            "the Docker endpoint {} refuses what a run needs: {}",
+            runtime.docker.endpoint(),
+            sections.join(", ")
+        ),
         "allow these sections in the proxy before the Docker socket, or set DOCKER_HOST to the engine itself",
     ))
 }

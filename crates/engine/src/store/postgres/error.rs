@@ -187,7 +187,10 @@ mod tests {
         let error = PgError::from_stderr("app", text);
         assert_eq!(error.sqlstate(), None);
         assert!(error.to_string().contains("Name an existing role"), "{error}");
-        assert!(error.is_denied() && !PgError::from_stderr("a", b"psql: error: the database system is starting up").is_denied());
+        assert!(
+            error.is_denied()
+                && !PgError::from_stderr("a", b"psql: error: the database system is starting up").is_denied()
+        );
     }
 
     #[test]

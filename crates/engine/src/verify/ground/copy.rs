@@ -6,11 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// Copies files, named relative to both folders, where they are there. What is in their place is replaced.
-pub fn files<'a>(
-    names: impl Iterator<Item = &'a str>,
-    from: &Path,
-    to: &Path,
-) -> Result<(), EngineError> {
+pub fn files<'a>(names: impl Iterator<Item = &'a str>, from: &Path, to: &Path) -> Result<(), EngineError> {
     for relative in names {
         let (source, target) = (from.join(relative), to.join(relative));
         if let Some(parent) = target.parent() {

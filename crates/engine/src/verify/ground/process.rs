@@ -162,9 +162,8 @@ impl Ground for ProcessGround {
             kept_config.as_deref().unwrap_or(home.root()),
             order.root,
         )?;
-        let live = production
-            .as_ref()
-            .map_or(Ok(true), |p| instance_members(home, p).map(|m| !m.is_empty()))?;
+        let live =
+            production.as_ref().map_or(Ok(true), |p| instance_members(home, p).map(|m| !m.is_empty()))?;
         let mode = if live { CloneMode::Live } else { CloneMode::Cold };
         let stores = match &production {
             Some(instance) => instance.stores.clone(),

@@ -90,7 +90,8 @@ fn from_server(
     let database = server.databases.first().cloned().or_else(|| variable("POSTGRES_DB"));
     let database = database.unwrap_or_else(|| server.user.clone());
     let ask = |sql: &str| -> Result<String, EngineError> {
-        let argv = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", &server.user, "-d", &database];
+        let argv =
+            ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", &server.user, "-d", &database];
         let spec = ExecSpec {
             argv: argv.map(str::to_owned).to_vec(),
             env: password.iter().map(|p| ("PGPASSWORD".to_owned(), p.clone())).collect(),

@@ -46,10 +46,8 @@ pub struct Recipe {
 /// Free ports for everything that the old or the new version can be reached by.
 pub fn free_ports(release: &Release, wanted: &Config) -> Result<Ports, EngineError> {
     let old = release.services.iter().map(|(n, s)| (n, &s.definition));
-    let all: BTreeSet<(ServiceName, u16)> = old
-        .chain(&wanted.services)
-        .flat_map(|(n, s)| s.ports.values().map(|p| (n.clone(), *p)))
-        .collect();
+    let all: BTreeSet<(ServiceName, u16)> =
+        old.chain(&wanted.services).flat_map(|(n, s)| s.ports.values().map(|p| (n.clone(), *p))).collect();
     let free = gather::free_ports(all.len())?;
     let mut ports = Ports::new();
     for ((service, container), host) in all.into_iter().zip(free) {
@@ -73,7 +71,10 @@ fn model_of(root: Map<String, Value>) -> Result<Model, EngineError> {
     Model::try_from(root).map_err(|e| internal(e.to_string()))
 }
 
-fn service_mut<'r>(root: &'r mut Map<String, Value>, name: &ServiceName) -> Option<&'r mut Map<String, Value>> {
+fn service_mut<'r>(
+    root: &'r mut Map<String, Value>,
+    name: &ServiceName,
+) -> Option<&'r mut Map<String, Value>> {
     root.get_mut("services")?.get_mut(name.as_str())?.as_object_mut()
 }
 
@@ -85,9 +86,7 @@ pub fn base_model(
 ) -> Result<(Model, Vec<Difference>), EngineError> {
     let mounted: BTreeSet<MountSource> = base.mounts().into_iter().map(|m| m.source).collect();
     // A version may have dropped a volume that the other one has.
-    let there = |m: &&Mount| {
-        mounted.contains(&m.source) || matches!(m.source, MountSource::Anonymous { .. })
-    };
+    let there = |m: &&Mount| mounted.contains(&m.source) || matches!(m.source, MountSource::Anonymous { .. });
     let facts = StagingFacts {
         project: recipe.project.clone(),
         pins: Pins {
@@ -145,10 +144,7 @@ fn move_binds(service: &mut Map<String, Value>, stack: &Path, root: &Path) {
 }
 
 /// The model with one more variable for its first service.
-pub fn with_variable(
-    model: &Model,
-    variable: &str,
-) -> Result<Option<(ServiceName, Model)>, EngineError> {
+pub fn with_variable(model: &Model, variable: &str) -> Result<Option<(ServiceName, Model)>, EngineError> {
     let Some(name) = model.services().next().map(|s| s.name().clone()) else { return Ok(None) };
     let mut root = root_of(model)?;
     if let Some(service) = service_mut(&mut root, &name) {

@@ -93,9 +93,9 @@ impl ComposeData {
         let Some(kind) = known.and_then(|p| rustix::fs::statfs(p).ok()).map(|s| s.f_type) else {
             return Ok(None);
         };
-        Ok(match i64::try_from(kind) {
-            Ok(BTRFS) => Some(true),
-            Ok(XFS) => None,
+        Ok(match kind {
+            BTRFS => Some(true),
+            XFS => None,
             _ => Some(false),
         })
     }

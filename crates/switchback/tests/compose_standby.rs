@@ -40,10 +40,9 @@ fn notes(stack: &Stack, step: &str) -> String {
     all.join("\n")
 }
 
-/// Containers of standbys and backups of this stack.
+/// Containers of standbys and backups that write into this stack's next generation.
 fn standbys(stack: &Stack) -> Vec<String> {
-    let id = std::fs::read_to_string(stack.root.join(".switchback/id")).expect("an id");
-    let own = format!("label=dev.switchback.stack={}", id.trim());
+    let own = format!("volume={}_db.g2", stack.project);
     let args = ["ps", "-aq", "--no-trunc", "--filter", "label=dev.switchback.standby", "--filter", &own];
     docker(&args).expect(0).stdout.lines().map(str::to_owned).collect()
 }

@@ -226,7 +226,13 @@ pub fn production(home: &Home, config: &Config, world: &World) -> Result<(Pointe
     };
     let mut instance = home.generation(pointer.current)?.instance;
     for (name, place) in world.runtime.stores(home, config)? {
-        instance.stores.entry(name).or_insert(place);
+        let known = instance.stores.entry(name).or_insert_with(|| place.clone());
+        // How a server is asked is the configuration's, also after the adoption; where its data lies is not.
+        if let (Some(known), Some(now)) = (&mut known.server, place.server) {
+            known.user = now.user;
+            known.password_env = now.password_env;
+            known.databases = now.databases;
+        }
     }
     instance.stores.retain(|name, _| config.stores.contains_key(name));
     Ok((pointer, instance))

@@ -1,16 +1,15 @@
 //! The engine and Docker Compose: missing, too old, forbidden, gone.
 
 use super::proxy::proxy;
-use super::{Ran, adopted, nothing_left, production, program, run};
+use super::{Ran, adopted, made_for, nothing_left, production, program, run};
 use crate::common::PROGRAM;
-use crate::common::docker::{Example, Stack, docker};
+use crate::common::docker::{Example, Stack};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use switchback_engine::docker::STACK_LABEL;
 
 #[test]
 fn without_an_engine_every_command_says_where_it_was_looked_for() {
@@ -89,12 +88,8 @@ fn an_engine_that_goes_away_in_the_middle_is_told_and_the_run_is_resumed_when_it
     let mut command = program(&stack, &["rehearse", "bank=2"]);
     command.env("DOCKER_HOST", &proxy.address).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().expect("starts");
-    let id = fs::read_to_string(stack.root.join(".switchback/id")).expect("an id");
-    let filter = format!("label={STACK_LABEL}={}", id.trim());
-    let staged = || {
-        let names = docker(&["ps", "--filter", &filter, "--format", "{{.Image}}"]).stdout;
-        names.lines().any(|image| !image.starts_with("switchback-helper"))
-    };
+    let staged =
+        || made_for(&stack).iter().any(|name| name.contains("baseline") || name.contains("candidate"));
     stack.wait_until("staging runs", Duration::from_secs(500), staged);
     proxy.off.store(true, Ordering::Relaxed);
     let output = child.wait_with_output().expect("ends");

@@ -72,13 +72,27 @@ fn production(stack: &Stack) -> String {
     docker(&[&["inspect", "--format", format], &ids[..]].concat()).expect(0).stdout
 }
 
+/// What Switchback made in the engine for a stack: the images of containers, the names of networks and volumes.
+fn made_for(stack: &Stack) -> Vec<String> {
+    let Ok(id) = std::fs::read_to_string(stack.root.join(".switchback/id")) else { return Vec::new() };
+    let mut found = Vec::new();
+    for (list, name) in [
+        (&["ps", "-a"][..], "{{.Image}}"),
+        (&["network", "ls"], "{{.Name}}"),
+        (&["volume", "ls"], "{{.Name}}"),
+    ] {
+        // The label begins with the id of the state; what follows is the folder's.
+        let format = format!("{{{{.Label \"{STACK_LABEL}\"}}}} {name}");
+        let filter = format!("label={STACK_LABEL}");
+        let all = docker(&[list, &["--filter", &filter, "--format", &format]].concat()).expect(0).stdout;
+        let own = all.lines().filter(|l| l.starts_with(id.trim()));
+        found.extend(own.map(|l| l.split_once(' ').map_or(l, |(_, name)| name).to_owned()));
+    }
+    found
+}
+
 /// Fails if anything but production is left in the engine.
 #[track_caller]
 fn nothing_left(stack: &Stack) {
-    let Ok(id) = std::fs::read_to_string(stack.root.join(".switchback/id")) else { return };
-    let filter = format!("label={STACK_LABEL}={}", id.trim());
-    for list in [&["ps", "-aq"][..], &["network", "ls", "-q"], &["volume", "ls", "-q"]] {
-        let left = docker(&[list, &["--filter", &filter]].concat()).expect(0).stdout;
-        assert!(left.trim().is_empty(), "left behind: docker {list:?}: {left}");
-    }
+    assert_eq!(made_for(stack), Vec::<String>::new(), "left behind");
 }

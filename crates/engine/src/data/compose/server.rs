@@ -61,6 +61,14 @@ impl<'a> Server<'a> {
         container: String,
     ) -> Result<Self, EngineError> {
         let (_, reached) = reached(at, store)?;
+        // What the configuration says now counts, also for a generation that was made under an older one.
+        let mut reached = reached.clone();
+        if let Some(configured) = at.config.stores.get(store) {
+            reached.password_env.clone_from(&configured.password_env);
+            reached.databases.clone_from(&configured.databases);
+            reached.user = configured.user.clone().unwrap_or(reached.user);
+        }
+        let reached = &reached;
         let env = environment_of(at, &reached.service);
         let password = reached.password_env.as_ref().and_then(|name| env.get(name).cloned());
         if let Some(name) = &reached.password_env
@@ -206,8 +214,9 @@ impl Psql for Server<'_> {
         out: &mut dyn Write,
         cancel: &dyn Fn() -> bool,
     ) -> Result<(), PgError> {
+        // `-w`: a prompt would take the script from the input for a password.
         let argv =
-            ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", &self.user, "-d", database];
+            ["psql", "-X", "-w", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", &self.user, "-d", database];
         let spec = ExecSpec {
             argv: argv.map(str::to_owned).to_vec(),
             env: self.password.iter().map(|p| ("PGPASSWORD".to_owned(), p.clone())).collect(),

@@ -50,7 +50,11 @@ pub fn preflight(
                     "free some space; `switchback gc` removes what is no longer needed",
                 ));
             }
-            notes.push(format!("disk: {} needed, {} free", human_bytes(need_bytes), human_bytes(free)));
+            notes.push(format!(
+                "disk of the engine: {} needed, {} free",
+                human_bytes(need_bytes),
+                human_bytes(free)
+            ));
         }
         None => notes.push("disk: the engine runs elsewhere, its free space is not known".to_owned()),
     }

@@ -93,7 +93,11 @@ fn compose_files(home: &Home, config: &Config) -> Result<BTreeSet<PathBuf>, Engi
 
 impl Ground for ComposeGround {
     fn words(&self) -> Words {
-        Words { many: "containers", vital: "Compose model" }
+        Words {
+            many: "containers",
+            configuration: "; images, variables and mounts of configuration of the containers that run are the release's",
+            vital: "Compose model",
+        }
     }
 
     fn copy(&self, order: &Order<'_>) -> Result<Copied, EngineError> {

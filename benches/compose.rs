@@ -162,8 +162,11 @@ fn measure(gb: f64, dir: Option<&PathBuf>, repeat: usize) -> Size {
         let downtime = report["times"]["downtime_ms"].as_f64().expect("a time");
         if round == 0 {
             let text = report.to_string();
-            let ways =
-                [("reflink", "shared blocks"), ("a standby took over", "standby"), ("copied in", "passes")];
+            let ways = [
+                ("a standby took over", "standby"),
+                ("passes while it runs", "passes"),
+                ("(reflink)", "shared blocks"),
+            ];
             size.how = ways.iter().find(|(sign, _)| text.contains(sign)).map_or("copy", |w| w.1).to_owned();
         }
         stack.run(&["rollback", "--yes", "--quiet"]).expect(0);

@@ -340,6 +340,7 @@ pub fn promote_facts(
         return Err(nothing_to_do(config));
     }
     let Cost { bytes, shared } = world.data.cost(home, &instance)?;
+    let precopy = config.runtime == RuntimeKind::Compose && !shared;
     let highest = home.generation_ids()?.last().copied().unwrap_or(pointer.current);
     let before: BTreeMap<ServiceName, String> = config
         .services
@@ -366,8 +367,9 @@ pub fn promote_facts(
         target_ports,
         target: id,
         edit: (before, after),
-        precopy: config.runtime == RuntimeKind::Compose && !shared,
-        cheap_base: shared || bytes <= SMALL_BYTES,
+        precopy,
+        // A copy by a helper container takes seconds, however small.
+        cheap_base: shared || !precopy && bytes <= SMALL_BYTES,
         need_bytes: if shared { 0 } else { bytes * 2 },
         budget_ms: config.rollback.budget.as_millis(),
         watch_ms: config.rollback.watch.as_millis(),

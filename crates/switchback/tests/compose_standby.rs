@@ -40,10 +40,9 @@ fn notes(stack: &Stack, step: &str) -> String {
     all.join("\n")
 }
 
-/// Containers of standbys and backups of this stack.
+/// Containers of standbys and backups that write into this stack's next generation.
 fn standbys(stack: &Stack) -> Vec<String> {
-    let id = std::fs::read_to_string(stack.root.join(".switchback/id")).expect("an id");
-    let own = format!("label=dev.switchback.stack={}", id.trim());
+    let own = format!("volume={}_db.g2", stack.project);
     let args = ["ps", "-aq", "--no-trunc", "--filter", "label=dev.switchback.standby", "--filter", &own];
     docker(&args).expect(0).stdout.lines().map(str::to_owned).collect()
 }
@@ -74,6 +73,15 @@ fn content(volume: &str) -> String {
     ])
     .expect(0)
     .stdout
+}
+
+/// Tells a thread to stop, also when the test fails: it would wait for the thread for ever.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Writes numbers one by one, each confirmed before the next, until told to stop; the confirmed ones.
@@ -121,11 +129,12 @@ fn a_standby_takes_over_under_load_and_no_write_is_lost() {
     let stop = AtomicBool::new(false);
     let confirmed = std::thread::scope(|scope| {
         let writer = scope.spawn(|| write_numbers(&stack, &stop));
-        stack.wait_until("the load runs", Duration::from_secs(60), || {
+        let stops = Stops(&stop);
+        stack.wait_until("the load runs", Duration::from_secs(240), || {
             stack.psql("select count(*) from bank.transfers").parse::<u64>().expect("a number") > 50
         });
         let promoted = stack.run(&PROMOTE);
-        stop.store(true, Ordering::Relaxed);
+        drop(stops);
         let confirmed = writer.join().expect("joins");
         promoted.expect(0);
         confirmed
@@ -209,21 +218,20 @@ fn a_standby_that_is_gone_at_the_switch_is_replaced_by_a_copy_and_that_is_told()
     let promoted = std::thread::scope(|scope| {
         scope.spawn(|| {
             let slots = "select count(*) filter (where not temporary), count(*) filter (where temporary) from pg_replication_slots";
-            let mut followed = false;
             while !stop.load(Ordering::Relaxed) {
-                let standby = standbys(&stack);
                 let ran = docker(&["exec", &db, "psql", "-XAtq", "-U", "ledger", "-d", "ledger", "-c", slots]);
                 // Only a temporary slot is left: it is ready. Or the old server is stopped: it must have been.
-                followed |= ran.code == Some(0) && ran.stdout.trim() == "1|0";
-                if followed && (ran.code != Some(0) || ran.stdout.trim() == "0|1") && !standby.is_empty() {
+                let stopped = || docker(&["inspect", "--format", "{{.State.Running}}", &db]).stdout.trim() == "false";
+                let ready = ran.stdout.trim() == "0|1" || stopped();
+                let standby = if ready { standbys(&stack) } else { Vec::new() };
+                if !standby.is_empty() {
                     docker(&["kill", &standby[0]]);
                     return killed.store(true, Ordering::Relaxed);
                 }
             }
         });
-        let promoted = stack.run(&PROMOTE);
-        stop.store(true, Ordering::Relaxed);
-        promoted
+        let _stops = Stops(&stop);
+        stack.run(&PROMOTE)
     });
     promoted.expect(0);
     assert!(killed.load(Ordering::Relaxed), "{}", notes(&stack, "pre-copy"));

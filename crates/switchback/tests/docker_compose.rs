@@ -4,7 +4,6 @@
 mod engine;
 
 use engine::{SHELL, docker, shell_image, unique};
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -83,7 +82,7 @@ impl<'a> Project<'a> {
 
     fn shot(&self, script: &str, log: &Path) -> OneShot {
         OneShot {
-            labels: BTreeMap::new(),
+            labels: Vec::new(),
             service: "web".into(),
             entrypoint: None,
             argv: vec!["sh".into(), "-c".into(), script.into()],

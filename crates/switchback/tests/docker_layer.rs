@@ -6,9 +6,8 @@ mod engine;
 use engine::proxy::proxy;
 use engine::{Running, SHELL, STACK, Volume, bound, docker, script, sh, shell_image, unique};
 use std::io::{self, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use switchback_core::release::MountPlace;
 use switchback_engine::docker::{

@@ -87,6 +87,15 @@ impl Model {
         Some(Service::new(name, body))
     }
 
+    /// Replaces the command of a service.
+    pub fn set_command(&mut self, service: &ServiceName, words: &[String]) {
+        let services = self.root.get_mut("services").and_then(Value::as_object_mut);
+        if let Some(body) = services.and_then(|s| s.get_mut(service.as_str())?.as_object_mut()) {
+            let words = words.iter().map(|w| Value::String(w.replace('$', "$$"))).collect();
+            body.insert("command".to_owned(), Value::Array(words));
+        }
+    }
+
     /// Everything that services mount with `volumes:`, in the order of the model.
     pub fn mounts(&self) -> Vec<MountUse> {
         self.services().flat_map(Service::mounts).collect()

@@ -60,7 +60,6 @@ pub(super) fn production(plan: &Plan, report: &Report) -> String {
     }
 }
 
-/// A command with the versions that the report is about.
 pub(super) fn advice(report: &Report) -> Vec<Advice> {
     let say = |text: &str, command: Option<&str>| Advice {
         text: text.to_owned(),
@@ -127,7 +126,7 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
     }
 }
 
-/// The promotion that a rehearsal permits. The versions may stand on its command line only, so they are named again.
+/// A command with the versions that the report is about: they may have stood on its command line only.
 fn with_versions(report: &Report, command: &str) -> String {
     let mut command = format!("switchback {command}");
     for (service, version) in report.to.iter().filter(|(s, v)| report.from.get(*s) != Some(*v)) {

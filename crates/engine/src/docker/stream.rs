@@ -63,7 +63,12 @@ pub(super) fn feed(reader: &mut (dyn Read + Send), Feeder { sender, broke }: Fee
                     return;
                 }
             }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            // A reader that waits for its words says so now and then; a container that never started wants none.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                if sender.is_closed() {
+                    return;
+                }
+            }
             Err(e) => {
                 // The receiver gets a copy, so that it does not take this for the end.
                 let copy = io::Error::new(e.kind(), e.to_string());
@@ -178,5 +183,30 @@ impl Docker {
             },
             other => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feeding_ends_when_nobody_wants_more_although_the_reader_still_waits() {
+        struct Waits;
+        impl Read for Waits {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                std::thread::sleep(Duration::from_millis(1));
+                Err(io::ErrorKind::Interrupted.into())
+            }
+        }
+        let (feeder, fed) = Fed::channel();
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            feed(&mut Waits, feeder);
+            done.send(()).expect("somebody waits");
+        });
+        assert!(ended.recv_timeout(Duration::from_millis(50)).is_err(), "somebody may still want words");
+        drop(fed);
+        ended.recv_timeout(Duration::from_secs(30)).expect("it ends");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Context, Failed};
 use crate::error::{EngineError, io};
+use crate::fault::Way;
 use crate::home::create_dir;
 use crate::runtime::migration_log;
 use crate::scratch::Scratch;
@@ -21,7 +22,7 @@ pub fn prepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
     let scratch = Scratch::create(context.home, &instance.dir)?;
     let release = context.release(instance)?;
     let at = context.placement(instance, &release);
-    context.staged(|stage| context.world.runtime.prepare(&at, &scratch, stage))?;
+    let notes = context.staged(|stage| context.world.runtime.prepare(&at, &scratch, stage))?;
     if instance.is_production() {
         let generation = Generation {
             format: FORMAT,
@@ -33,7 +34,7 @@ pub fn prepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
         };
         context.home.save_generation(&generation)?;
     }
-    Ok(Output::default())
+    Ok(Output { notes, ..Output::default() })
 }
 
 /// Removes what `prepare` made. A production generation that was started may have been written to by users:
@@ -82,9 +83,36 @@ pub fn start(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
     let instance = context.instance(key)?;
     let release = context.release(instance)?;
     let at = context.placement(instance, &release);
+    if context.way == Way::Do {
+        refuse_two_at_once(context, instance)?;
+    }
     fs::write(context.home.instance_dir(instance).join(STARTED), b"")
         .map_err(io("write in", &context.home.instance_dir(instance)))?;
-    context.staged(|stage| context.world.runtime.start(&at, stage))
+    let output = context.staged(|stage| context.world.runtime.start(&at, stage))?;
+    let current = context.home.pointer()?.map(|p| p.current);
+    if instance.is_production() && current == Some(instance.generation) {
+        // What tells others which generation is production's may have been lost or edited.
+        context.world.runtime.activated(&at)?;
+    }
+    Ok(output)
+}
+
+/// Refuses to start a production generation while another one is in use: after a reboot the engine or a person may have
+/// started the old one again, and what was written to it since it was cloned would be lost.
+fn refuse_two_at_once(context: &Context<'_>, instance: &Instance) -> Result<(), EngineError> {
+    if !instance.is_production() {
+        return Ok(());
+    }
+    let others = context.plan.instances.values();
+    for other in others.filter(|i| i.is_production() && i.generation != instance.generation) {
+        if let Some(found) = context.world.runtime.running(context.home, other)?.first() {
+            return Err(EngineError::refused(
+                format!("{found} runs on generation {} again, which was stopped", other.generation),
+                "what was written to it since would be lost; find out what started it, and begin anew",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Stops all services in reverse order.

@@ -153,8 +153,13 @@ pub trait Runtime: Send + Sync {
     /// Confirms that an instance could be started: artefacts, programs, images, ports.
     fn preflight(&self, at: &Placement<'_>, wanted: PreflightFor) -> Result<Vec<String>, EngineError>;
 
-    /// Puts what the services need besides data into the instance's folder.
-    fn prepare(&self, at: &Placement<'_>, scratch: &Scratch, stage: &Stage<'_>) -> Result<(), EngineError>;
+    /// Puts what the services need besides data into the instance's folder. Says what a person should know.
+    fn prepare(
+        &self,
+        at: &Placement<'_>,
+        scratch: &Scratch,
+        stage: &Stage<'_>,
+    ) -> Result<Vec<String>, EngineError>;
 
     /// Starts all services and waits until each is healthy and stable.
     fn start(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, Failed>;

@@ -110,7 +110,7 @@ impl Lab<'_> {
         let mut proof = Proof::new(
             "staging.production-untouched",
             format!(
-                "the same {} with the same start counters, the same files and the same data, before and after all phases",
+                "the same {} with the same start counters, the same files and, where it has them, the same volumes and networks, before and after all phases",
                 self.ground.words().many
             ),
         );

@@ -318,7 +318,10 @@ fn configuration(
     let home = &sandbox.home;
     let mut proof = Proof::new(
         "rollback.configuration",
-        "every configuration file of the old generation has the content that its release records, before and after; its definition is the stored one",
+        format!(
+            "every configuration file of the old generation has the content that its release records, before and after; its definition is the stored one{}",
+            lab.ground.words().configuration
+        ),
     )
     .of_run(&ran.plan.run);
     let release = home.release(&old.release)?;

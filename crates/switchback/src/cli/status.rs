@@ -291,7 +291,7 @@ fn print(out: &Output, status: &Status) -> Result<(), Trouble> {
             seen.endpoints.iter().map(|(n, place)| format!("{n} {place}")).collect()
         };
         let (name, version) = (service.service.as_str(), &service.version);
-        out.line(&format!("  {name:<14} {version:<10} {state}{restarts}  {}", places.join(", ")).trim_end())?;
+        out.line(format!("  {name:<14} {version:<10} {state}{restarts}  {}", places.join(", ")).trim_end())?;
     }
     for difference in &status.drift {
         out.line(&format!("  drift          {}", printable(difference)))?;

@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 use switchback_core::release::Instance;
 
 /// A busy kernel does not always freeze all tasks at once (cgroup v1), and the engine gives up then: "unable to freeze".
-const FREEZE_TRIES: u32 = 6;
+/// Seen with 40 tasks waiting for 2 processors: 6 tries in 5 s were too few.
+const FREEZE_TRIES: u32 = 20;
 /// Grows with every try, so that a burst of work can pass.
 const FREEZE_AGAIN: Duration = Duration::from_millis(200);
+/// But not beyond this.
+const FREEZE_LATEST: Duration = Duration::from_secs(2);
 
 fn may_freeze_later(error: &DockerError) -> bool {
     matches!(error, DockerError::Other { .. } | DockerError::Conflict { .. })
@@ -52,7 +55,7 @@ impl<'a> Writers<'a> {
             if tries == FREEZE_TRIES || !may_freeze_later(&e) {
                 return Err(e.into());
             }
-            std::thread::sleep(FREEZE_AGAIN * tries);
+            std::thread::sleep((FREEZE_AGAIN * tries).min(FREEZE_LATEST));
         }
     }
 

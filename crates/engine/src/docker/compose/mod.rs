@@ -8,7 +8,6 @@ mod output;
 use super::{Docker, DockerError};
 use crate::exec::{self, Exec, Inherit, Leftovers, Output, Sink};
 use output::{PrivateDir, failed, keep_log};
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
@@ -101,7 +100,7 @@ pub struct OneShot {
     /// Name of the container; one that a killed run left is replaced.
     pub container: String,
     /// Labels of the container, besides those of the service.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Vec<(String, String)>,
     /// File that gets the output, redacted.
     pub log: PathBuf,
     /// Limit on the whole call.
@@ -398,7 +397,7 @@ impl ComposeCli {
         remove_leftover(docker, model, container)?;
         let mut arguments = self.of_model(model)?;
         arguments.extend(["run", "--rm", "--no-deps", "-T", "--name", container].map(OsString::from));
-        arguments.extend(shot.labels.iter().map(|(name, value)| format!("--label={name}={value}").into()));
+        arguments.extend(shot.labels.iter().map(|(n, v)| format!("--label={n}={v}").into()));
         if let Some(entrypoint) = &shot.entrypoint {
             arguments.push(format!("--entrypoint={entrypoint}").into());
         }
@@ -429,14 +428,11 @@ impl ComposeCli {
     }
 }
 
-/// Removes the container of a one-shot run of this project; any other of that name is left alone, and makes Compose
-/// say that the name is taken.
+/// Removes the container of a one-shot run of this project; with another of that name Compose says that it is taken.
 fn remove_leftover(docker: &Docker, model: &ModelFile, container: &str) -> Result<(), DockerError> {
-    let label =
-        |c: &super::Container, name: &str| c.labels.get(&format!("com.docker.compose.{name}")).cloned();
-    let own = docker.inspect(container)?.filter(|c| {
-        label(c, "project").as_ref() == Some(&model.project) && label(c, "oneoff").as_deref() == Some("True")
-    });
+    let is = |c: &super::Container, n: &str, v: &str| c.labels.get(n).is_some_and(|l| l == v);
+    let (project, one_off) = ("com.docker.compose.project", "com.docker.compose.oneoff");
+    let own = docker.inspect(container)?.filter(|c| is(c, project, &model.project) && is(c, one_off, "True"));
     own.map_or(Ok(()), |c| docker.remove(&c.id, true))
 }
 

@@ -21,8 +21,12 @@ impl Read for Words {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left.is_empty() {
             // The end of the conversation is the end of the input.
-            let Ok(word) = self.words.recv() else { return Ok(0) };
-            self.left = word;
+            match self.words.recv_timeout(LOOK) {
+                Ok(word) => self.left = word,
+                Err(RecvTimeoutError::Disconnected) => return Ok(0),
+                // Whoever feeds the helper looks whether it is still there: it may never have started.
+                Err(RecvTimeoutError::Timeout) => return Err(io::ErrorKind::Interrupted.into()),
+            }
         }
         let n = self.left.len().min(buffer.len());
         buffer[..n].copy_from_slice(&self.left[..n]);

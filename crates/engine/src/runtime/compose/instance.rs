@@ -50,7 +50,12 @@ pub fn pins(at: &Placement<'_>) -> Result<Pins, EngineError> {
 }
 
 /// Writes the model that the instance runs with, and (staging) what differs from production.
-pub fn write_model(at: &Placement<'_>) -> Result<(), EngineError> {
+///
+/// `commands` replace those of services.
+pub fn write_model(
+    at: &Placement<'_>,
+    commands: &BTreeMap<ServiceName, Vec<String>>,
+) -> Result<Vec<Difference>, EngineError> {
     let base = kept_model(at.home, &at.instance.release)?;
     let pins = pins(at)?;
     let (model, differences) = if at.instance.is_production() {
@@ -61,7 +66,10 @@ pub fn write_model(at: &Placement<'_>) -> Result<(), EngineError> {
             Err(e) => (Err(e), Vec::new()),
         }
     };
-    let model = model.map_err(|e| EngineError::refused(e.to_string(), "see the Compose file"))?;
+    let mut model = model.map_err(|e| EngineError::refused(e.to_string(), "see the Compose file"))?;
+    for (service, command) in commands {
+        model.set_command(service, command);
+    }
     write_json(&model_file(at), &model)?;
     // It holds the environment, secrets included.
     let path = model_file(at);
@@ -70,7 +78,7 @@ pub fn write_model(at: &Placement<'_>) -> Result<(), EngineError> {
     if !at.instance.is_production() {
         write_json(&differences_file(at), &differences)?;
     }
-    Ok(())
+    Ok(differences)
 }
 
 fn staging_facts(at: &Placement<'_>, pins: Pins) -> Result<StagingFacts, EngineError> {

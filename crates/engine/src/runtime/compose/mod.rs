@@ -3,7 +3,9 @@
 //! Compose itself starts them, from a model that Switchback wrote for the instance; looking, stopping and waiting go
 //! through the engine's API. It must never touch a container of another project, and never remove a volume.
 
+pub(crate) mod adopt;
 pub(crate) mod containers;
+mod harmless;
 mod health;
 pub(crate) mod instance;
 mod lock;
@@ -37,7 +39,7 @@ use switchback_core::config::{Config, Service};
 use switchback_core::duration::human_ms;
 use switchback_core::ids::{Digest, ServiceName, StoreName};
 use switchback_core::journal::Output;
-use switchback_core::release::{ImageRef, Instance, MountPlace, MountSource, Release, StorePlace};
+use switchback_core::release::{Instance, Release, StorePlace};
 use switchback_core::workflow::Redactor;
 
 /// Making containers takes a moment each; a hung engine must not hang us.
@@ -91,91 +93,6 @@ impl ComposeRuntime {
             return Err(EngineError::refused("interrupted", "start again"));
         }
         Ok(self.docker.pull(reference, &Progress::none())?)
-    }
-
-    /// The images that production's containers run now, by service.
-    fn running_images(&self, model: &Model) -> Result<BTreeMap<ServiceName, ImageRef>, EngineError> {
-        let mut found = BTreeMap::new();
-        for (service, container) in containers::of_project(&self.docker, model.project())? {
-            if containers::is_one_off(&container) || !container.state.running {
-                continue;
-            }
-            let Ok(name) = ServiceName::new(&service) else { continue };
-            let Some(image) = self.docker.image(&container.image_id)? else {
-                return Err(EngineError::refused(
-                    format!("the image that {} runs is gone from the engine", container.name),
-                    "pull or build it again before Switchback takes the stack over: a rollback needs it",
-                ));
-            };
-            let reference = model
-                .service(&name)
-                .and_then(switchback_core::compose::Service::image)
-                .unwrap_or(&container.image)
-                .to_owned();
-            found.insert(name, release::image_ref(&reference, &image));
-        }
-        Ok(found)
-    }
-
-    /// Names the volumes that only the engine knows the names of.
-    fn name_anonymous(
-        &self,
-        model: &Model,
-        stores: &mut BTreeMap<StoreName, StorePlace>,
-    ) -> Result<(), EngineError> {
-        let all = containers::of_project(&self.docker, model.project())?;
-        for (store, place) in stores {
-            let Some(mount) = &mut place.mount else { continue };
-            let MountSource::Anonymous { service, target } = &mount.source else { continue };
-            let mounted = all
-                .iter()
-                .filter(|(s, _)| s == service.as_str())
-                .find_map(|(_, c)| c.mounts.iter().find(|m| m.destination == *target && !m.name.is_empty()));
-            let Some(mounted) = mounted else {
-                return Err(EngineError::refused(
-                    format!("stores.{store}: {service} has no volume at {target}"),
-                    "start the stack with `docker compose up -d` first: a volume without a name exists only with its container",
-                ));
-            };
-            mount.at = MountPlace::Volume(mounted.name.clone());
-        }
-        Ok(())
-    }
-
-    /// Refuses data that is still to be made: Compose makes it, with the image's content, when it starts a stack the
-    /// first time; Switchback only takes over what is there.
-    fn has_run(&self, stores: &BTreeMap<StoreName, StorePlace>) -> Result<(), EngineError> {
-        for (store, place) in stores {
-            let Some(MountPlace::Volume(name)) = place.mount.as_ref().map(|m| &m.at) else { continue };
-            if self.docker.volume(name)?.is_none() {
-                return Err(EngineError::refused(
-                    format!("stores.{store}: the volume {name} does not exist yet: the stack has never run"),
-                    "start it with `docker compose up -d` and let it become healthy; then Switchback takes it over",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn stores_of(
-        &self,
-        home: &Home,
-        config: &Config,
-        model: &Model,
-    ) -> Result<BTreeMap<StoreName, StorePlace>, EngineError> {
-        let environment = |name: &ServiceName| -> BTreeMap<String, String> {
-            let image = model
-                .service(name)
-                .and_then(switchback_core::compose::Service::image)
-                .and_then(|i| self.docker.image(i).ok().flatten());
-            let pairs = image.map(|i| i.env).unwrap_or_default();
-            pairs
-                .iter()
-                .filter_map(|e| e.split_once('='))
-                .map(|(k, v)| (k.to_owned(), v.to_owned()))
-                .collect()
-        };
-        project::stores(home, config, model, &environment)
     }
 }
 
@@ -279,10 +196,15 @@ impl Runtime for ComposeRuntime {
         preflight::preflight(self, at, wanted)
     }
 
-    fn prepare(&self, at: &Placement<'_>, _: &Scratch, stage: &Stage<'_>) -> Result<(), EngineError> {
-        instance::write_model(at)?;
+    fn prepare(
+        &self,
+        at: &Placement<'_>,
+        _: &Scratch,
+        stage: &Stage<'_>,
+    ) -> Result<Vec<String>, EngineError> {
+        let notes = harmless::write_model(&self.docker, at)?;
         (stage.midway)();
-        Ok(())
+        Ok(notes)
     }
 
     fn start(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, Failed> {
@@ -349,10 +271,10 @@ impl Runtime for ComposeRuntime {
             argv: service.migrate.clone(),
             container: format!("{}-migrate-{name}", containers::project(at.instance)?),
             // So that the next run ends it if this one is killed.
-            labels: BTreeMap::from([
+            labels: vec![
                 (STACK_LABEL.to_owned(), at.home.id()?),
                 (HELPER_LABEL.to_owned(), "migration".to_owned()),
-            ]),
+            ],
             log: log.clone(),
             limit: service.migrate_deadline.0,
         };

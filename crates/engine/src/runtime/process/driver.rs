@@ -87,7 +87,12 @@ impl Runtime for ProcessRuntime {
         super::preflight::preflight(at, wanted)
     }
 
-    fn prepare(&self, at: &Placement<'_>, scratch: &Scratch, stage: &Stage<'_>) -> Result<(), EngineError> {
+    fn prepare(
+        &self,
+        at: &Placement<'_>,
+        scratch: &Scratch,
+        stage: &Stage<'_>,
+    ) -> Result<Vec<String>, EngineError> {
         let work = scratch.path().join("work");
         create_dir(&work)?;
         (stage.midway)();
@@ -100,7 +105,7 @@ impl Runtime for ProcessRuntime {
             scratch.remove_part(&to)?;
             fs::copy(&from, &to).map_err(io("copy", &from))?;
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn start(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, Failed> {

@@ -6,40 +6,36 @@
 
 use super::super::mutate::Mutation;
 use super::super::proof::Proof;
-use super::super::sandbox::{Outline, Sandbox, link, yaml};
+use super::super::sandbox::{Sandbox, yaml};
 use super::{Copied, Count, Ground, Lasting, Order, Seen, Words};
-use crate::checks::workflow_files;
-use crate::data::{ComposeData, Data as _};
 use crate::docker::{Docker, DockerError, STACK_LABEL};
 use crate::engine::now_ms;
 use crate::error::{EngineError, io};
 use crate::gather;
-use crate::home::{CONFIG_FILE, Home, write_atomic};
+use crate::home::{Home, write_atomic};
 use crate::runtime::compose::containers::{PROJECT, holds, of_project, users_of};
 use crate::runtime::compose::release::{self, Parts};
 use crate::runtime::compose::{
-    ComposeRuntime, DIR_LABEL, config_mounts_of, engine_free_bytes, environment_of, instance, project,
+    ComposeRuntime, DIR_LABEL, config_mounts_of, environment_of, instance, project,
 };
-use crate::runtime::{Adopted, Placement, Runtime as _};
+use crate::runtime::{Adopted, Placement};
 use crate::session::Session;
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use switchback_core::compose::Model;
-use switchback_core::config::{Config, Service};
-use switchback_core::duration::human_bytes;
+use switchback_core::config::Config;
 use switchback_core::ids::{Digest, ServiceName, StoreName};
-use switchback_core::plan::{self, CloneMode, Plan};
-use switchback_core::release::{ImageRef, Instance, Mount, MountPlace, MountSource, Release};
+use switchback_core::plan::{self, Plan};
+use switchback_core::release::{ImageRef, Instance, MountPlace, Release};
 
+mod copying;
 mod damage;
 mod model;
+mod remains;
 
-use model::{Recipe, base_model, with_variable, write_model};
-
-/// What the copy's volumes are called after.
-const SUFFIX: &str = "sandbox";
+use model::{with_variable, write_model};
 
 /// Containers of Docker Compose projects.
 pub struct ComposeGround {
@@ -75,46 +71,6 @@ impl ComposeGround {
             *slot = Some(made);
         }
     }
-
-    /// The containers of a sandbox, helpers included.
-    fn containers(&self, home: &Home) -> Result<Vec<crate::docker::ContainerSummary>, EngineError> {
-        let id = home.id()?;
-        if id == UNBORN {
-            return Ok(Vec::new());
-        }
-        Ok(self.docker.containers(&[(STACK_LABEL, &id)])?)
-    }
-
-    fn room_for(&self, home: &Home, from: &Instance) -> Result<(), EngineError> {
-        let cost = ComposeData::new(Arc::clone(&self.docker)).cost(home, from)?;
-        // The stack's copy, two environments of a rehearsal and a generation with its base.
-        let need = if cost.shared { 0 } else { cost.bytes.saturating_mul(6) };
-        match engine_free_bytes(&self.docker) {
-            Some(free) if free < need.saturating_add(gather::RESERVE_BYTES) => Err(EngineError::refused(
-                format!(
-                    "not enough disk space where the engine keeps its data: {} are needed for the sandbox, {} are free",
-                    human_bytes(need),
-                    human_bytes(free)
-                ),
-                "free some space; `switchback gc` removes what is no longer needed",
-            )),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// The identity of a stack without a state: nothing carries it as a label.
-const UNBORN: &str = "unborn";
-
-/// What may stand in switchback.yaml of a service's definition.
-fn configured(definition: &Service) -> Service {
-    Service {
-        migrate: definition.migrate.clone(),
-        migrate_deadline: definition.migrate_deadline,
-        ports: definition.ports.clone(),
-        health: definition.health.clone(),
-        ..Service::default()
-    }
 }
 
 fn gone(error: DockerError) -> Result<(), DockerError> {
@@ -122,18 +78,6 @@ fn gone(error: DockerError) -> Result<(), DockerError> {
         DockerError::NoSuch { .. } | DockerError::Conflict { .. } => Ok(()),
         other => Err(other),
     }
-}
-
-/// Writable bind mounts inside the stack's folder: data, relative to it.
-fn data_below(home: &Home, model: &Model) -> BTreeSet<PathBuf> {
-    let writable = model.mounts().into_iter().filter(|m| !m.read_only);
-    writable
-        .filter_map(|m| match m.source {
-            MountSource::Bind(path) => Path::new(&path).strip_prefix(home.root()).map(Path::to_owned).ok(),
-            _ => None,
-        })
-        .filter(|p| !p.as_os_str().is_empty())
-        .collect()
 }
 
 /// The stack's Compose files and what belongs to them: the copy has its own.
@@ -149,117 +93,17 @@ fn compose_files(home: &Home, config: &Config) -> Result<BTreeSet<PathBuf>, Engi
 
 impl Ground for ComposeGround {
     fn words(&self) -> Words {
-        Words { many: "containers", vital: "Compose model" }
+        Words {
+            many: "containers",
+            configuration: "; images, variables and mounts of configuration of the containers that run are the release's",
+            vital: "Compose model",
+        }
     }
 
     fn copy(&self, order: &Order<'_>) -> Result<Copied, EngineError> {
-        let (home, config, stage) = (order.home, order.config, &order.work.stage);
-        home.create_state()?;
-        let world = World::open(config)?;
-        let (production, from, release) = match home.pointer()? {
-            Some(_) => {
-                let (_, instance) = gather::production(home, config, &world)?;
-                let release = home.release(&instance.release)?;
-                (Some(instance.clone()), instance, release)
-            }
-            None => {
-                let adopted = self.runtime.adopted(home, config, stage)?;
-                let instance = gather::first_generation(home, &world, &adopted)?;
-                (None, instance, adopted.release.1)
-            }
-        };
-        let running = release::kept_model(home, &from.release)?;
-        let wanted = release::wanted(&self.runtime, home, config, order.versions, stage)?;
-        self.room_for(home, &from)?;
-
-        let raw = home.config()?;
-        write_atomic(&order.root.join(CONFIG_FILE), yaml(&raw)?.as_bytes())?;
-        let copy = Home::open(order.root)?;
-        copy.create_state()?;
-        let tail: String = order.root.to_string_lossy().to_lowercase().chars().rev().take(8).collect();
-        let name = format!("{}-verify-{}", running.project(), tail.chars().rev().collect::<String>());
-
-        let mut to = from.clone();
-        for mount in to.stores.values_mut().filter_map(|s| s.mount.as_mut()) {
-            let plain = Mount { beside: None, ..mount.clone() };
-            *mount = Mount { at: plain.clone_at(&name, SUFFIX), ..plain };
-        }
-        let recipe = Recipe {
-            project: name.clone(),
-            identity: copy.id()?,
-            stack: home.root().to_owned(),
-            root: copy.root().to_owned(),
-            mounts: to.stores.values().filter_map(|s| s.mount.clone()).collect(),
-            ports: model::free_ports(&release, &project::effective(config, &wanted.model)?)?,
-            env: config.staging.env.clone(),
-        };
-        let images: BTreeMap<ServiceName, ImageRef> =
-            release.services.iter().filter_map(|(n, s)| Some((n.clone(), s.image.clone()?))).collect();
-        let (current_model, differences) = base_model(&recipe, &running, &images)?;
-        let (wanted_model, _) = base_model(&recipe, &wanted.model, &wanted.images)?;
-        let mut now = raw.clone();
-        now.services = release.services.iter().map(|(n, s)| (n.clone(), configured(&s.definition))).collect();
-        let current_config = recipe.config(&now, &from, &current_model);
-        let wanted_config = recipe.config(&raw, &from, &wanted_model);
-
-        let kept = production.as_ref().map(|p| home.release_dir(&p.release).join("config"));
-        let wanted_files: Vec<String> = release::config_files(home, &wanted.model)?.into_keys().collect();
-        let checks = workflow_files(home, config)?;
-        let outline = Outline {
-            own: checks
-                .into_iter()
-                .filter_map(|p| p.strip_prefix(home.root()).map(Path::to_owned).ok())
-                .chain(release.config.keys().chain(&wanted_files).map(PathBuf::from))
-                .collect(),
-            apart: data_below(home, &running).into_iter().chain(data_below(home, &wanted.model)).collect(),
-            hidden: compose_files(home, config)?,
-        };
-        link(home, &outline, order.root)?;
-        let source = kept.as_deref().filter(|k| k.is_dir()).unwrap_or(home.root());
-        super::copy::files(release.config.keys().map(String::as_str), source, order.root)?;
-        write_atomic(&order.root.join(CONFIG_FILE), yaml(&current_config)?.as_bytes())?;
-        write_model(&copy, &name, &current_model)?;
-
-        let live = !self.runtime.running(home, &from)?.is_empty();
-        let mode = if live { CloneMode::Live } else { CloneMode::Cold };
-        let at = |home, instance| Placement { home, config, instance, release: &release };
-        let output = world.data.seed(&at(home, &from), &at(&copy, &to), mode, order.work)?;
-        let mut places = BTreeMap::new();
-        for (store, place) in &from.stores {
-            let Some(Mount { at: MountPlace::Volume(volume), .. }) =
-                to.stores.get(store).and_then(|p| p.mount.as_ref())
-            else {
-                continue;
-            };
-            if self.docker.volume(volume)?.is_some() {
-                places.insert(store.clone(), place.clone());
-            } else {
-                // The stack's own was not made yet either; the model names it as one that exists.
-                self.docker.volume_create(volume, &recipe.identity, &[(DIR_LABEL, &to.dir)], &[])?;
-            }
-        }
-        let current = project::effective(&current_config, &current_model)?;
-        let desired = project::effective(&wanted_config, &wanted_model)?;
-        self.keep_made(Made { images, wanted: wanted_model, wanted_config, wanted_files });
-        let words: Vec<String> = differences
-            .iter()
-            .map(|d| d.service.as_ref().map_or_else(|| d.what.clone(), |s| format!("{s}: {}", d.what)))
-            .collect();
-        Ok(Copied {
-            home: copy,
-            current,
-            desired,
-            // The copy's Compose file names the new versions already, as the user's would after an edit.
-            versions: BTreeMap::new(),
-            production,
-            places,
-            copies: output.copies,
-            live,
-            notes: vec![format!(
-                "The copy differs from production, so that it cannot reach it or the world: {}.",
-                words.join("; ")
-            )],
-        })
+        let (copied, made) = copying::copy(&self.runtime, order)?;
+        self.keep_made(made);
+        Ok(copied)
     }
 
     fn plan_up(&self, sandbox: &Sandbox, _: &Session<'_>) -> Result<Plan, EngineError> {
@@ -337,7 +181,7 @@ impl Ground for ComposeGround {
             None => BTreeSet::new(),
         };
         let (mut looked, mut found) = (0, Vec::new());
-        for summary in self.containers(&sandbox.home)? {
+        for summary in remains::containers(&self.docker, &sandbox.home)? {
             if !summary.labels.get(DIR_LABEL).is_some_and(|d| d.starts_with("staging/")) {
                 continue;
             }
@@ -489,7 +333,7 @@ impl Ground for ComposeGround {
     }
 
     fn end(&self, home: &Home) -> Result<(), EngineError> {
-        for container in self.containers(home)? {
+        for container in remains::containers(&self.docker, home)? {
             if matches!(container.state.as_str(), "running" | "paused" | "restarting") {
                 self.docker.kill(&container.id).or_else(gone)?;
             }
@@ -498,49 +342,11 @@ impl Ground for ComposeGround {
     }
 
     fn clear(&self, home: &Home) -> Result<(), EngineError> {
-        let id = home.id()?;
-        if id == UNBORN {
-            return Ok(());
-        }
-        let own = [(STACK_LABEL, id.as_str())];
-        for container in self.containers(home)? {
-            self.docker.remove_with_scratch(&container.id)?;
-        }
-        for network in self.docker.networks(&own)? {
-            self.docker.network_remove(&network.name, &id)?;
-        }
-        for volume in self.docker.volumes(&own)? {
-            // A helper of production's that a killed run left may hold it; nobody else does.
-            for user in self.docker.volume_users(&volume.name)? {
-                let helper = self.docker.inspect(&user)?;
-                if helper.is_some_and(|c| c.labels.contains_key(crate::docker::HELPER_LABEL)) {
-                    self.docker.remove_with_scratch(&user)?;
-                }
-            }
-            // All its generations' data is the sandbox's: none of it is live.
-            if let Some(scratch) = self.docker.scratch_volume(&volume.name, &id, &[])? {
-                self.docker.volume_remove(&scratch)?;
-            }
-        }
-        Ok(())
+        remains::clear(&self.docker, home)
     }
 
     fn left(&self, home: &Home, data: Count) -> Result<Vec<String>, EngineError> {
-        let id = home.id()?;
-        if id == UNBORN {
-            return Ok(Vec::new());
-        }
-        let all = data == Count::Everything;
-        let own = [(STACK_LABEL, id.as_str())];
-        let containers = self.containers(home)?.into_iter().filter(|c| all || c.state == "running");
-        let mut found: Vec<String> = containers.map(|c| format!("container {} is left", c.name)).collect();
-        if all {
-            let networks = self.docker.networks(&own)?.into_iter().map(|n| n.name);
-            found.extend(networks.map(|n| format!("network {n} is left")));
-            let volumes = self.docker.volumes(&own)?.into_iter().map(|v| v.name);
-            found.extend(volumes.map(|v| format!("volume {v} is left")));
-        }
-        Ok(found)
+        remains::left(&self.docker, home, data)
     }
 }
 

@@ -30,6 +30,8 @@ use switchback_core::release::{Instance, Release, StorePlace};
 pub struct Words {
     /// Several of what a service consists of.
     pub many: &'static str,
+    /// What of the configuration is held against what runs, besides files; empty for nothing.
+    pub configuration: &'static str,
     /// What an instance cannot start without, see [`Ground::vital`].
     pub vital: &'static str,
 }

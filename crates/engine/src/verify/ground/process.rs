@@ -112,7 +112,7 @@ fn configured(config: &Config) -> impl Iterator<Item = &String> {
 
 impl Ground for ProcessGround {
     fn words(&self) -> Words {
-        Words { many: "processes", vital: "working folder" }
+        Words { many: "processes", configuration: "", vital: "working folder" }
     }
 
     fn copy(&self, order: &Order<'_>) -> Result<Copied, EngineError> {

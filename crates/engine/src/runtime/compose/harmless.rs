@@ -1,0 +1,72 @@
+//! Keeping a staging copy's database servers from acting on the world.
+//!
+//! A clone of a Postgres server has production's archive command, subscriptions and jobs. Throwaway servers are kept quiet by
+//! [`crate::data`]; those that staging itself runs, by settings on their command line.
+
+use super::instance::{command_of, write_model as write};
+use crate::docker::Docker;
+use crate::error::EngineError;
+use crate::runtime::Placement;
+use crate::store::postgres::harmless_settings;
+use std::collections::BTreeMap;
+use switchback_core::ids::ServiceName;
+
+/// The oldest major version whose settings are given: newer ones know them too.
+const SINCE: u32 = 13;
+/// So many differences from production are told in a step's notes.
+const TOLD: usize = 8;
+
+/// Writes the model that an instance runs with. Says what differs from production.
+pub fn write_model(docker: &Docker, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
+    let mut commands = BTreeMap::new();
+    let mut notes = Vec::new();
+    if !at.instance.is_production() {
+        for server in at.instance.stores.values().filter_map(|s| s.server.as_ref()) {
+            match quiet_command(docker, at, &server.service)? {
+                Some(command) => {
+                    commands.insert(server.service.clone(), command);
+                }
+                None => notes.push(format!(
+                    "{}: its command is its own, so its archive command, subscriptions and jobs are production's here, too",
+                    server.service
+                )),
+            }
+        }
+    }
+    let differences = write(at, &commands)?;
+    // Once is enough: every staging instance of a run is made the same way.
+    if at.instance.generation.0 > 1 && !differences.is_empty() {
+        let shown: Vec<String> = differences
+            .iter()
+            .take(TOLD)
+            .map(|d| d.service.as_ref().map_or_else(|| d.what.clone(), |s| format!("{s}: {}", d.what)))
+            .collect();
+        let more = differences.len().saturating_sub(TOLD);
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        notes.push(format!("differs from production: {}{more}", shown.join(", ")));
+    }
+    Ok(notes)
+}
+
+/// The command of a Postgres service with the settings of a clone; `None` where it is no plain `postgres`.
+fn quiet_command(
+    docker: &Docker,
+    at: &Placement<'_>,
+    service: &ServiceName,
+) -> Result<Option<Vec<String>>, EngineError> {
+    let mut command = command_of(at, service);
+    if command.is_empty() {
+        let image = at.release.services.get(service).and_then(|s| s.image.as_ref());
+        if let Some(image) = image {
+            command = docker.image(&image.id)?.map(|i| i.cmd).unwrap_or_default();
+        }
+    }
+    let plain = command.first().is_some_and(|c| c == "postgres" || c.starts_with('-'));
+    if !plain {
+        return Ok(None);
+    }
+    for (name, value) in harmless_settings(SINCE) {
+        command.extend(["-c".to_owned(), format!("{name}={value}")]);
+    }
+    Ok(Some(command))
+}

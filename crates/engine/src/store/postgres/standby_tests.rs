@@ -80,7 +80,7 @@ fn each_obstacle_to_replication_is_named() {
     assert!(reason(&|f| (f.superuser, f.replication) = (false, false)).contains("may not replicate"));
     assert!(reason(&|f| f.wal_level = "minimal".into()).contains("wal_level"));
     assert!(reason(&|f| f.wal_senders = 9).contains("max_wal_senders"));
-    assert!(reason(&|f| f.max_replication_slots = 0).contains("replication slots"));
+    assert!(reason(&|f| f.max_replication_slots = 0).contains("max_replication_slots is 0"));
     assert!(reason(&|f| f.in_recovery = true).contains("standby itself"));
     assert!(reason(&|f| f.version_num = 120_000).contains("13 or later"));
     let spaces = |f: &mut ServerFacts| {

@@ -56,7 +56,7 @@ impl Example {
             Self::N8n => &["sbt/postgres:15", "sbt/n8n:1.71.3", "sbt/n8n:2.8.4"],
             Self::Bank => &["sbt/bank:1", "sbt/bank:2"],
             Self::Exchange => &["sbt/postgres:15", "sbt/bank:1", "sbt/bank:2"],
-            Self::Crowded => &["sbt/python:3.11", "sbt/bank:1", "sbt/bank:2"],
+            Self::Crowded => &["sbt/bank:1", "sbt/bank:2", "sbt/python:3.11"],
             Self::Ledger => &["sbt/bank:1", "sbt/bank:2", "sbt/postgres:15"],
         }
     }

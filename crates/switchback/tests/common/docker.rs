@@ -50,12 +50,13 @@ impl Example {
         })
     }
 
+    /// The oldest release of the application first.
     fn images(self) -> &'static [&'static str] {
         match self {
-            Self::JupyterHub => &["sbt/postgres:15", "sbt/jupyterhub:3.1.1", "sbt/jupyterhub:5.4.6"],
-            Self::N8n => &["sbt/postgres:15", "sbt/n8n:1.71.3", "sbt/n8n:2.8.4"],
+            Self::JupyterHub => &["sbt/jupyterhub:3.1.1", "sbt/jupyterhub:5.4.6", "sbt/postgres:15"],
+            Self::N8n => &["sbt/n8n:1.71.3", "sbt/n8n:2.8.4", "sbt/postgres:15"],
             Self::Bank => &["sbt/bank:1", "sbt/bank:2"],
-            Self::Exchange => &["sbt/postgres:15", "sbt/bank:1", "sbt/bank:2"],
+            Self::Exchange => &["sbt/bank:1", "sbt/bank:2", "sbt/postgres:15"],
             Self::Crowded => &["sbt/bank:1", "sbt/bank:2", "sbt/python:3.11"],
             Self::Ledger => &["sbt/bank:1", "sbt/bank:2", "sbt/postgres:15"],
         }
@@ -217,13 +218,7 @@ impl Stack {
             ("N8N_ENCRYPTION_KEY", "encryption-key-of-the-tests"),
             ("N8N_OWNER_PASSWORD", "Owner-of-the-tests-1"),
             (example.port_variable(), &port.to_string()),
-            (
-                example.version_variable(),
-                example.images()[usize::from(matches!(example, Example::JupyterHub | Example::N8n))]
-                    .rsplit(':')
-                    .next()
-                    .expect("a tag"),
-            ),
+            (example.version_variable(), example.images()[0].rsplit(':').next().expect("a tag")),
         ];
         let text: String = env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         fs::write(root.join(".env"), text).expect("writes");

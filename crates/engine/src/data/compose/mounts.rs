@@ -28,11 +28,17 @@ pub fn base_mark(at: &Placement<'_>) -> PathBuf {
     at.home.instance_dir(at.instance).join("base.complete")
 }
 
-/// Where the clone that later writes are recognised by lies.
+/// Where the clone that later writes are recognised by lies: never in the folder of the generation, which is live
+/// once production runs on it.
 pub fn base_of(mount: &MountPlace) -> MountPlace {
     match mount {
         MountPlace::Volume(name) => MountPlace::Volume(format!("{name}.base")),
-        MountPlace::Dir(path) => MountPlace::Dir(format!("{path}.base")),
+        MountPlace::Dir(path) => match (parts(path), path.rsplit_once('/')) {
+            (Ok((beside, suffix)), Some((_, name))) => {
+                MountPlace::Dir(format!("{beside}/{suffix}.base/{name}"))
+            }
+            _ => MountPlace::Dir(format!("{path}.base")),
+        },
     }
 }
 

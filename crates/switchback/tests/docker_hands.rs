@@ -193,7 +193,10 @@ fn only_scratch_can_be_written_to_and_removed() {
     let another = Hands::new(&docker, helper_image(&docker), "another");
     assert!(another.scratch_open(beside, "g7").is_err());
     assert!(another.remove(Scratch::Dir(&dir), "data", &Progress::none()).is_err());
-    hands.scratch_keep(&dir).unwrap();
+    hands.scratch_keep(beside, "g7").unwrap();
+    hands.scratch_keep(beside, "g7").unwrap();
+    assert!(another.scratch_keep(beside, "g7").is_err());
+    assert!(hands.scratch_keep(beside, "live").is_err(), "a folder of the user is none of ours");
     let error = hands.scratch_remove(&dir, &Progress::none()).unwrap_err();
     assert!(error.to_string().contains(&dir.path()), "{error}");
     assert!(folder.path().join("g7/data/precious").exists(), "live data was removed");

@@ -374,16 +374,17 @@ impl ComposeData {
             if let (Some(beside), MountPlace::Dir(path)) = (&mount.beside, &mount.at)
                 && path.starts_with(beside.as_str())
             {
-                folders.insert(path.clone());
+                // Several mounts may lie in one folder: it is marked once.
+                let (beside, suffix) = parts(path)?;
+                folders.insert((beside.to_owned(), suffix.to_owned()));
             }
         }
-        for path in folders {
-            let (beside, suffix) = parts(&path)?;
+        for (beside, suffix) in folders {
             let hands = self.hands(home)?;
             if scratch {
-                hands.scratch_mark(beside, suffix)?;
-            } else if let Some(dir) = hands.scratch_open(beside, suffix)? {
-                hands.scratch_keep(&dir)?;
+                hands.scratch_mark(&beside, &suffix)?;
+            } else {
+                hands.scratch_keep(&beside, &suffix)?;
             }
         }
         Ok(())

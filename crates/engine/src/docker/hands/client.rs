@@ -429,9 +429,9 @@ impl<'a> Hands<'a> {
         Ok(there.then_some(dir))
     }
 
-    /// Takes the mark off: from now on this is live data.
-    pub fn scratch_keep(&self, dir: &ScratchDir) -> Result<()> {
-        let (mounts, path) = self.marked_path(dir)?;
+    /// Takes the mark off: from now on this is live data. Fine if it is live already.
+    pub fn scratch_keep(&self, beside: &str, suffix: &str) -> Result<()> {
+        let (mounts, path) = self.marked_path(&Self::scratch_dir(beside, suffix))?;
         let stack = self.stack.clone();
         self.ask::<bool>(mounts, &Request::Unmark { path, stack }, &Progress::none()).map(drop)
     }

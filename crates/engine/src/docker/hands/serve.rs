@@ -147,6 +147,10 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
         }
         Request::Unmark { path, stack } => {
             let path = Path::new(&path);
+            // Interrupted after it was kept.
+            if fs::read(path.join(LIVE)).is_ok_and(|c| c == stack.as_bytes()) {
+                return json(false);
+            }
             check_mark(path, &stack)?;
             swap_mark(path, MARK, LIVE)?;
             json(true)

@@ -145,6 +145,9 @@ pub struct Output {
     /// Fingerprints taken.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fingerprints: BTreeMap<StoreName, Fingerprint>,
+    /// Rows per table, or files, per store.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counts: BTreeMap<StoreName, BTreeMap<String, u64>>,
     /// Differences found.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub diffs: BTreeMap<StoreName, StoreDiff>,

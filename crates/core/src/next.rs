@@ -126,6 +126,12 @@ pub fn conclude(plan: &Plan, state: &RunState) -> Outcome {
             if reasons.is_empty() { Outcome::Done } else { Outcome::NeedsOperator { reasons } }
         }
         Procedure::Promote | Procedure::Up | Procedure::Down => Outcome::Done,
+        // What could only not be counted is told in the report.
+        Procedure::StagingUp
+        | Procedure::StagingSync
+        | Procedure::StagingReset
+        | Procedure::StagingStop
+        | Procedure::StagingDown => Outcome::Done,
     }
 }
 

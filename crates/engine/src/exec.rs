@@ -336,6 +336,21 @@ impl Tail {
     }
 }
 
+/// Processor time in milliseconds and resident memory in bytes of a process of this host; zeros if it is gone.
+pub fn used_by(pid: i32) -> (u64, u64) {
+    let read = || -> Option<(u64, u64)> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is the program's name in brackets and may hold anything, brackets included.
+        let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
+        let number = |i: usize| fields.get(i)?.parse::<u64>().ok();
+        let ticks = number(11)? + number(12)?;
+        let per_second = rustix::param::clock_ticks_per_second().max(1);
+        let page = u64::try_from(rustix::param::page_size()).ok()?;
+        Some((ticks * 1000 / per_second, number(21)? * page))
+    };
+    read().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

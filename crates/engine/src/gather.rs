@@ -252,7 +252,7 @@ pub fn free_ports(count: usize) -> Result<Vec<u16>, EngineError> {
 }
 
 /// Services with a migration command, in the order in which they start.
-fn migrations(release: &Release, current: &BTreeMap<ServiceName, String>) -> Vec<ServiceName> {
+pub(crate) fn migrations(release: &Release, current: &BTreeMap<ServiceName, String>) -> Vec<ServiceName> {
     let definitions: BTreeMap<ServiceName, Service> =
         release.services.iter().map(|(n, s)| (n.clone(), s.definition.clone())).collect();
     Config::start_order(&definitions)

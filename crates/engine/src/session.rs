@@ -51,11 +51,12 @@ impl<'h> Session<'h> {
         })
     }
 
-    /// Like [`Self::require_settled`], but an interrupted rehearsal, which is no business of production's, does
-    /// not stand in the way of a rollback.
+    /// Like [`Self::require_settled`], but an interrupted rehearsal or run of a staging environment, which is no
+    /// business of production's, does not stand in the way of a rollback.
     pub fn require_settled_for_rollback(&self) -> Result<(), EngineError> {
         for run in self.journal.unfinished()? {
-            if self.journal.load(&run)?.0.procedure != plan::Procedure::Rehearse {
+            let procedure = self.journal.load(&run)?.0.procedure;
+            if procedure != plan::Procedure::Rehearse && !procedure.is_staging() {
                 return self.require_settled();
             }
         }

@@ -340,7 +340,7 @@ impl Demo<'_> {
         };
         if let Err(trouble) = down() {
             trouble.print(self.global.json);
-            let _ = switchback_engine::runtime::process::kill_below(&self.home, "");
+            let _ = switchback_engine::runtime::process::kill_below(&self.home, "", &[]);
         }
     }
 }

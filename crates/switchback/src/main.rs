@@ -11,6 +11,7 @@ use switchback_engine::docker::hands;
 use switchback_engine::docker::thaw::{self, THAW_VERB};
 use switchback_engine::engine::Cancel;
 use switchback_engine::home::Home;
+use switchback_engine::keeper;
 use switchback_engine::runtime::process::{shim, start::SHIM_VERB};
 use switchback_engine::verify::mutate;
 use switchback_engine::watch;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     match args.next().as_deref() {
         Some(SHIM_VERB) => hidden(shim::run(std::path::Path::new(&args.next().unwrap_or_default()))),
         Some(watch::WATCH_VERB) => hidden(watchdog(&args.next().unwrap_or_default())),
+        Some(keeper::KEEPER_VERB) => hidden(keep(&args.next().unwrap_or_default())),
         Some(hands::STORE_VERB) => ExitCode::from(hands::serve(std::io::stdin().lock(), std::io::stdout())),
         Some(THAW_VERB) => {
             let ids: Vec<String> = args.collect();
@@ -37,11 +39,21 @@ fn main() -> ExitCode {
 
 fn watchdog(root: &str) -> Result<(), switchback_engine::error::EngineError> {
     let home = Home::open(std::path::Path::new(root))?;
+    watch::watch(&home, &cancelled_by_signals(), &|_| {})
+}
+
+#[expect(clippy::print_stderr, reason = "the keeper writes to its log file")]
+fn keep(root: &str) -> Result<(), switchback_engine::error::EngineError> {
+    let home = Home::open(std::path::Path::new(root))?;
+    keeper::keep(&home, &cancelled_by_signals(), &|text| eprintln!("{}: {text}", jiff::Timestamp::now()))
+}
+
+fn cancelled_by_signals() -> Cancel {
     let cancel = Cancel::default();
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         let _ = signal_hook::flag::register(signal, cancel.flag());
     }
-    watch::watch(&home, &cancel, &|_| {})
+    cancel
 }
 
 #[expect(clippy::print_stderr, reason = "shim and watchdog write to their log files")]

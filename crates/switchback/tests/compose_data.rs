@@ -280,7 +280,13 @@ fn upgraded_under_load(place: &Path, shared: bool) {
     let most = stack.bank()["transfers"].as_u64().expect("a number");
     let lost: Vec<&u64> =
         transfers.iter().filter(|n| **n > most && !exported_transfers.contains(n)).collect();
-    assert!(lost.is_empty(), "acknowledged and lost: {lost:?} of {}", transfers.len());
+    assert!(
+        lost.is_empty(),
+        "acknowledged and lost: {lost:?} of {}; exported {:?} to {:?}, {most} in the older generation",
+        transfers.len(),
+        exported_transfers.first(),
+        exported_transfers.last()
+    );
     stack.assert_accounts_balance();
     assert_eq!(stack.bank()["ok"], true, "{}", stack.bank());
     assert_eq!(exchange.clones(), BTreeSet::from(["g2".to_owned(), "g2.base".to_owned()]));

@@ -12,6 +12,7 @@ mod digest;
 mod dotenv;
 mod image;
 mod lock;
+mod migration;
 mod model;
 mod pins;
 mod secrets;
@@ -29,6 +30,7 @@ pub use detect::{
 pub use dotenv::{env_with_lock, env_without_lock};
 pub use image::ImageName;
 pub use lock::{LockHeader, lock_file};
+pub use migration::{MigrationFacts, migration};
 pub use model::{Model, VolumeDef};
 pub use pins::{Pins, pinned_image, production};
 pub use service::{Dependency, HealthCheck, MountKind, MountUse, PortMap, Service};

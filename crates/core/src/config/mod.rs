@@ -133,11 +133,36 @@ pub struct Store {
 }
 
 /// How staging environments differ from production.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Staging {
     /// Environment variables that are set or replaced in staging, for every service.
     pub env: BTreeMap<String, String>,
+    /// An environment is removed this long after it was made, unless it is told to stay longer.
+    pub keep: Span,
+    /// Whether an environment keeps an untouched copy of its data, which it is compared with and can be reset to.
+    pub pristine: bool,
+    /// Environments get production's present data this often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync: Option<Span>,
+    /// At most so many environments at a time.
+    pub environments: u32,
+    /// At most so much disk space (GiB) for the data of all environments; shared blocks do not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_gib: Option<u64>,
+}
+
+impl Default for Staging {
+    fn default() -> Self {
+        Self {
+            env: BTreeMap::new(),
+            keep: Span::secs(7 * 86_400),
+            pristine: true,
+            sync: None,
+            environments: 3,
+            disk_gib: None,
+        }
+    }
 }
 
 /// What is checked besides health and data integrity.

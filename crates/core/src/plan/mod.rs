@@ -7,12 +7,17 @@ mod promote;
 mod rehearse;
 mod rollback;
 mod single;
+mod staging;
 
 pub use promote::{PromoteFacts, promote};
 pub use rehearse::{RehearseFacts, rehearse};
 pub use rollback::{RollbackFacts, rollback};
 pub use single::{down, up};
+pub use staging::{
+    StagingFacts, staging_down, staging_reset, staging_start, staging_stop, staging_sync, staging_up,
+};
 
+use crate::environment::Environment;
 use crate::ids::{GenerationId, RunId, ServiceName, StackName, StepId, StoreName};
 use crate::release::Instance;
 use serde::{Deserialize, Serialize};
@@ -32,6 +37,16 @@ pub enum Procedure {
     Up,
     /// Stop production.
     Down,
+    /// Make or start a staging environment.
+    StagingUp,
+    /// Bring production's present data into a staging environment.
+    StagingSync,
+    /// Bring back the data that a staging environment got last.
+    StagingReset,
+    /// Stop a staging environment.
+    StagingStop,
+    /// Remove a staging environment.
+    StagingDown,
 }
 
 impl Procedure {
@@ -43,11 +58,22 @@ impl Procedure {
             Self::Rollback => "rollback",
             Self::Up => "up",
             Self::Down => "down",
+            Self::StagingUp => "staging up",
+            Self::StagingSync => "staging sync",
+            Self::StagingReset => "staging reset",
+            Self::StagingStop => "staging stop",
+            Self::StagingDown => "staging down",
         }
     }
-}
 
-impl Procedure {
+    /// Whether it concerns a staging environment that a person keeps, and never production.
+    pub fn is_staging(self) -> bool {
+        matches!(
+            self,
+            Self::StagingUp | Self::StagingSync | Self::StagingReset | Self::StagingStop | Self::StagingDown
+        )
+    }
+
     /// The noun: "the promotion failed".
     pub fn noun(self) -> &'static str {
         match self {
@@ -56,6 +82,11 @@ impl Procedure {
             Self::Rollback => "rollback",
             Self::Up => "start",
             Self::Down => "stop",
+            Self::StagingUp => "start of the environment",
+            Self::StagingSync => "synchronisation of the environment",
+            Self::StagingReset => "reset of the environment",
+            Self::StagingStop => "stop of the environment",
+            Self::StagingDown => "removal of the environment",
         }
     }
 }
@@ -185,6 +216,46 @@ pub enum Op {
         to: String,
         /// Whether the source may be written meanwhile.
         mode: CloneMode,
+    },
+    /// Brings the stores of one instance, which exist already, to the state of another's, cut at one moment.
+    Refresh {
+        /// Source instance.
+        from: String,
+        /// Target instance; nothing runs on it.
+        to: String,
+        /// Whether the source may be written meanwhile.
+        mode: CloneMode,
+    },
+    /// Replaces personal data in an instance on which nothing has run yet.
+    Anonymise {
+        /// The instance.
+        instance: String,
+    },
+    /// Confirms that a copy is equal to what it was made from; nothing runs on either.
+    Compare {
+        /// The instance that was copied.
+        source: String,
+        /// The copy.
+        copy: String,
+    },
+    /// Counts rows and files.
+    Count {
+        /// The instance.
+        instance: String,
+        /// Whether services are writing.
+        mode: CloneMode,
+    },
+    /// Records a staging environment.
+    Register {
+        /// The record; what the steps below measured is added.
+        environment: Box<Environment>,
+        /// Steps whose copies brought its data; empty if it has the data of before.
+        copies: Vec<StepId>,
+    },
+    /// Forgets a staging environment.
+    Unregister {
+        /// Its name.
+        name: String,
     },
     /// Keeps a clone of stores beside an instance, to recognise later writes by.
     Base {

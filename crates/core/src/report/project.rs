@@ -53,7 +53,7 @@ pub(super) fn measure(plan: &Plan, state: &RunState, records: &[Record], started
             None,
         ),
         Procedure::Promote => (None, None, times::downtime(records, "stop-old", "start-new")),
-        Procedure::Up | Procedure::Down => (None, None, None),
+        _ => (None, None, None),
     };
     Times {
         total_ms: u64::try_from(ended - started).unwrap_or(0),

@@ -26,6 +26,7 @@ pub(super) fn headline(report: &Report) -> String {
             report.to_generation.unwrap_or(0),
             rollback.unwrap_or_else(|| "an unknown time".to_owned())
         ),
+        (procedure, conclusion) if procedure.is_staging() => staging(report, conclusion),
         (Procedure::Up, Conclusion::Pass) => "production is up".to_owned(),
         (Procedure::Down, Conclusion::Pass) => "production is stopped".to_owned(),
         (procedure, Conclusion::Undone) if by_request(report) => {
@@ -44,7 +45,7 @@ pub(super) fn production(plan: &Plan, report: &Report) -> String {
     let generation =
         |g: Option<u32>| g.map_or_else(|| "its generation".to_owned(), |g| format!("generation {g}"));
     match (plan.procedure, report.conclusion) {
-        (Procedure::Rehearse, _) => {
+        (procedure, _) if procedure == Procedure::Rehearse || procedure.is_staging() => {
             format!("Production was not touched; it stays on {}.", generation(report.from_generation))
         }
         (_, Conclusion::Undone) => {
@@ -110,6 +111,17 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
             }
             list
         }
+        (procedure, Conclusion::Pass) if procedure.is_staging() => match procedure {
+            Procedure::StagingDown => Vec::new(),
+            _ => vec![say("See it, and its addresses.", Some("switchback staging status"))],
+        },
+        (procedure, Conclusion::NeedsOperator) if procedure.is_staging() => vec![
+            say(
+                "Its data may be half replaced; get it again once the cause is gone,",
+                Some("switchback staging sync"),
+            ),
+            say("or remove it.", Some("switchback staging down")),
+        ],
         (_, Conclusion::Undone) if by_request(report) => Vec::new(),
         (_, Conclusion::Undone) => {
             vec![say("Nothing has to be repaired. Fix the cause named above, then try again.", None)]
@@ -123,6 +135,32 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
             say("Once the cause is gone, start what must run.", Some("switchback up")),
         ],
         _ => Vec::new(),
+    }
+}
+
+/// What became of a staging environment.
+fn staging(report: &Report, conclusion: Conclusion) -> String {
+    let what = match report.procedure {
+        Procedure::StagingSync => "synchronisation",
+        Procedure::StagingReset => "reset",
+        Procedure::StagingStop => "stop",
+        Procedure::StagingDown => "removal",
+        _ => "start",
+    };
+    match conclusion {
+        Conclusion::Pass => match report.procedure {
+            Procedure::StagingSync => "the environment runs on production's present data".to_owned(),
+            Procedure::StagingReset => "the environment runs on the data of its last sync".to_owned(),
+            Procedure::StagingStop => "the environment is stopped; its data is kept".to_owned(),
+            Procedure::StagingDown => "the environment is removed; nothing of it is left".to_owned(),
+            _ => "the environment is up".to_owned(),
+        },
+        Conclusion::Undone if by_request(report) => {
+            format!("the {what} of the environment was undone, as asked for")
+        }
+        Conclusion::Undone => format!("the {what} of the environment failed, and nothing of it is left"),
+        Conclusion::Unfinished => format!("the {what} of the environment has not ended"),
+        _ => format!("the {what} of the environment failed"),
     }
 }
 

@@ -15,8 +15,9 @@ use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
 use crate::store::Progress;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
-use switchback_core::data::{ExportStats, Fingerprint, StoreDiff};
+use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
 use switchback_core::plan::CloneMode;
@@ -76,6 +77,42 @@ pub trait Data: Send + Sync {
         scratch: &Scratch,
         work: &Work<'_>,
     ) -> Result<Output, EngineError>;
+
+    /// Brings the stores of an instance, which are an older clone that may have been written to since, to the state of
+    /// another's, cut at one moment. Nothing runs on the older clone.
+    fn refresh(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        scratch: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        self.clone(from, to, mode, scratch, work)
+    }
+
+    /// The content of a store on which nothing runs, cheaper than [`Data::fingerprint`]: equal only for a copy of the very
+    /// same files.
+    fn content(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        work: &Work<'_>,
+    ) -> Result<Fingerprint, EngineError> {
+        self.fingerprint(at, store, CloneMode::Cold, work)
+    }
+
+    /// Rows per table, or files (each 1).
+    fn counts(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<BTreeMap<String, u64>, EngineError> {
+        let kind = at.instance.stores.get(store).map_or(StoreKind::Files, |p| p.kind);
+        Ok(counted(kind, self.fingerprint(at, store, mode, work)?))
+    }
 
     /// Keeps a clone of an instance's stores beside another instance.
     fn keep_base(
@@ -162,6 +199,14 @@ pub trait Data: Send + Sync {
 
     /// A generation that is no longer needed: its data may be removed as scratch.
     fn retire(&self, home: &Home, instance: &Instance) -> Result<(), EngineError>;
+}
+
+/// What a fingerprint counted: rows per table, or the number of all files.
+fn counted(kind: StoreKind, found: Fingerprint) -> BTreeMap<String, u64> {
+    match kind {
+        StoreKind::Files => BTreeMap::from([("files".to_owned(), found.items)]),
+        _ => found.parts.into_iter().map(|(part, content)| (part, content.items)).collect(),
+    }
 }
 
 /// What a clone takes.

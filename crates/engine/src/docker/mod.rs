@@ -17,6 +17,7 @@ mod name;
 mod network;
 pub mod permissions;
 mod run;
+mod stats;
 mod stream;
 pub mod thaw;
 mod volume;
@@ -27,6 +28,7 @@ pub use error::DockerError;
 pub use image::Image;
 pub use network::Network;
 pub use run::{BoundMount, Ended, ExecSpec, NetworkMode, RunSpec};
+pub use stats::Stats;
 pub use volume::{ScratchVolume, Volume};
 
 use bollard::errors::Error as Answer;

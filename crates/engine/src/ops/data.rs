@@ -28,7 +28,7 @@ pub fn with_progress<T>(context: &Context<'_>, what: &str, work: impl FnOnce(&Pr
     work(&Progress { cancel: &cancelled, report: &report })
 }
 
-fn must_be_cold(context: &Context<'_>, instance: &Instance) -> Result<(), EngineError> {
+pub(super) fn must_be_cold(context: &Context<'_>, instance: &Instance) -> Result<(), EngineError> {
     match context.world.runtime.running(context.home, instance)?.first() {
         None => Ok(()),
         Some(found) => Err(EngineError::Internal {
@@ -37,7 +37,7 @@ fn must_be_cold(context: &Context<'_>, instance: &Instance) -> Result<(), Engine
     }
 }
 
-fn scratch_of(context: &Context<'_>, instance: &Instance) -> Result<Scratch, EngineError> {
+pub(super) fn scratch_of(context: &Context<'_>, instance: &Instance) -> Result<Scratch, EngineError> {
     Scratch::open(context.home, &instance.dir)?
         .ok_or_else(|| EngineError::Internal { detail: format!("{} was not prepared", instance.key()) })
 }

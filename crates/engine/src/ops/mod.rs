@@ -9,6 +9,7 @@ mod judge;
 mod pointer;
 mod preflight;
 mod services;
+mod staging;
 mod versions;
 
 pub use judge::is_bookkeeping;
@@ -91,6 +92,10 @@ impl Context<'_> {
     fn placement<'p>(&'p self, instance: &'p Instance, release: &'p Release) -> Placement<'p> {
         Placement { home: self.home, config: self.config, instance, release }
     }
+    /// Whether the plan has a step of this name and it succeeded.
+    fn step_done(&self, id: &str) -> bool {
+        self.state.output(&id.into()).is_some()
+    }
     fn run_dir(&self) -> PathBuf {
         self.home.run_dir(&self.plan.run)
     }
@@ -117,6 +122,14 @@ pub fn perform(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Prepare { instance } => services::prepare(context, instance),
         Op::Precopy { from, to } => data::precopy(context, from, to),
         Op::Clone { from, to, mode } => data::clone(context, from, to, *mode),
+        Op::Refresh { from, to, mode } => staging::refresh(context, from, to, *mode),
+        Op::Anonymise { .. } => {
+            Err(EngineError::Internal { detail: "no rules of anonymisation".to_owned() }.into())
+        }
+        Op::Compare { source, copy } => staging::compare(context, source, copy),
+        Op::Count { instance, mode } => staging::count(context, instance, *mode),
+        Op::Register { environment, copies } => staging::register(context, environment, copies),
+        Op::Unregister { name } => staging::unregister(context, name),
         Op::Base { instance, source } => data::base(context, instance, source),
         Op::Migrate { instance, service, source } => services::migrate(context, instance, service, source),
         Op::Start { instance } => services::start(context, instance),
@@ -147,6 +160,12 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         Op::EditVersions { from, to } => versions::edit(context, to, from),
         Op::Preflight { .. }
         | Op::Clone { .. }
+        | Op::Refresh { .. }
+        | Op::Anonymise { .. }
+        | Op::Compare { .. }
+        | Op::Count { .. }
+        | Op::Register { .. }
+        | Op::Unregister { .. }
         | Op::Base { .. }
         | Op::Migrate { .. }
         | Op::ReadBack { .. }

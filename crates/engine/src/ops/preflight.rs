@@ -24,7 +24,11 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
     context.midway();
     let wanted = PreflightFor { procedure: context.plan.procedure, need_bytes };
     output.notes.extend(context.world.runtime.preflight(&context.placement(instance, &release), wanted)?);
-    if matches!(context.plan.procedure, Procedure::Rehearse | Procedure::Promote)
+    let copies = matches!(
+        context.plan.procedure,
+        Procedure::Rehearse | Procedure::Promote | Procedure::StagingUp | Procedure::StagingSync
+    );
+    if copies
         && let Some(source) = context
             .plan
             .instances

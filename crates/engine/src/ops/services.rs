@@ -6,6 +6,7 @@ use crate::fault::Way;
 use crate::home::create_dir;
 use crate::runtime::migration_log;
 use crate::scratch::Scratch;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -255,11 +256,18 @@ pub fn dispose(context: &Context<'_>, keys: &[String]) -> Result<Output, Failed>
         }
         context.midway();
     }
-    let below = format!("staging/{}", context.plan.run);
-    let left = context.world.runtime.left_below(context.home, &below)?;
-    let folder = context.home.state().join(&below);
-    if folder.exists() {
-        fs::remove_dir_all(&folder).map_err(io("remove", &folder))?;
+    // The folder of the run, or of the environment: `staging/NAME`.
+    let mut folders = BTreeSet::from([format!("staging/{}", context.plan.run)]);
+    for key in keys {
+        folders.extend(context.instance(key)?.dir.split('/').nth(1).map(|name| format!("staging/{name}")));
+    }
+    let mut left = Vec::new();
+    for below in &folders {
+        left.extend(context.world.runtime.left_below(context.home, below, &[])?);
+        let folder = context.home.state().join(below);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(io("remove", &folder))?;
+        }
     }
     let temp = context.run_dir().join("tmp");
     if temp.exists() {

@@ -87,6 +87,15 @@ pub struct Observed {
     pub endpoints: BTreeMap<String, String>,
 }
 
+/// What a service of an instance uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Usage {
+    /// Processor time since its start, in milliseconds.
+    pub cpu_ms: u64,
+    /// Memory in use now, in bytes.
+    pub memory_bytes: u64,
+}
+
 /// How a migration command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migrated {
@@ -187,6 +196,22 @@ pub trait Runtime: Send + Sync {
     /// What each service of an instance is doing. Only looks, and sends nothing to a service.
     fn observe(&self, at: &Placement<'_>) -> Result<BTreeMap<ServiceName, Observed>, EngineError>;
 
+    /// What each running service of an instance uses.
+    fn usage(&self, at: &Placement<'_>) -> Result<BTreeMap<ServiceName, Usage>, EngineError>;
+
+    /// A program with its arguments as it would run in a service of an instance. Started by the caller, with the streams
+    /// that it gives it.
+    fn inside(
+        &self,
+        at: &Placement<'_>,
+        name: &ServiceName,
+        program: &[String],
+        terminal: bool,
+    ) -> Result<std::process::Command, EngineError>;
+
+    /// In what an instance of staging differs from production, in words.
+    fn staged(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError>;
+
     /// What of an instance's release is gone (artefacts, images), in words; empty if it could be started.
     fn missing(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError>;
 
@@ -208,14 +233,18 @@ pub trait Runtime: Send + Sync {
     /// Removes what the runtime keeps of a scratch instance outside its folder.
     fn discard(&self, home: &Home, instance: &Instance) -> Result<(), EngineError>;
 
-    /// Ends whatever a crashed run left running below a folder of the state (`staging/RUN`; "" for the whole stack).
-    fn kill_below(&self, home: &Home, dir: &str) -> Result<(), EngineError>;
+    /// Ends whatever a crashed run left running below a folder of the state (`staging/RUN`; "" for the whole stack),
+    /// except below some folders in it.
+    fn kill_below(&self, home: &Home, dir: &str, except: &[String]) -> Result<(), EngineError>;
 
-    /// What runs or is left below a folder of the state, in words.
-    fn left_below(&self, home: &Home, dir: &str) -> Result<Vec<String>, EngineError>;
+    /// What runs or is left below a folder of the state, except below some folders in it, in words.
+    fn left_below(&self, home: &Home, dir: &str, except: &[String]) -> Result<Vec<String>, EngineError>;
 
     /// Whether what runs the services can be spoken to; if not, why.
     fn reachable(&self) -> Result<(), EngineError>;
+
+    /// Whether what runs the services is on this host.
+    fn is_here(&self) -> bool;
 
     /// Told after production's pointer was moved to this generation.
     fn activated(&self, at: &Placement<'_>) -> Result<(), EngineError>;

@@ -99,7 +99,7 @@ pub fn open_files(
     dir: &str,
     forbidden: &[std::path::PathBuf],
 ) -> Result<(usize, Vec<String>), EngineError> {
-    let members = crate::runtime::process::members_below(home, dir)?;
+    let members = crate::runtime::process::members_below(home, dir, &[])?;
     let mut found = Vec::new();
     for process in &members {
         let fds = format!("/proc/{}/fd", process.pid);

@@ -86,6 +86,11 @@ pub struct Trouble {
 }
 
 impl Trouble {
+    /// Something that does not hold, with what to do about it.
+    pub fn refused(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { exit: Exit::Refused, message: message.into(), hint: Some(hint.into()) }
+    }
+
     /// Wrong input.
     pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, message: message.into(), hint: Some(hint.into()) }

@@ -14,6 +14,7 @@ use std::path::Path;
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{GenerationId, RunId};
 use switchback_core::release::{Instance, MountPlace};
+use switchback_engine::environments;
 use switchback_engine::home::Home;
 use switchback_engine::scratch;
 use switchback_engine::session::Session;
@@ -195,12 +196,18 @@ fn look(
             }
         }
     }
+    let environments = environments::list(home)?;
+    used_releases.extend(environments.iter().map(|e| e.instance.release.0.clone()));
+    let kept = environments::dirs(home)?;
     for name in list(&home.state().join("staging")) {
+        if kept.contains(&format!("staging/{name}")) {
+            continue;
+        }
         found.bytes += size(&home.state().join("staging").join(&name));
         found.staging.push(name);
     }
     // Of a run whose folder is gone, something may still be left with the Docker engine.
-    found.elsewhere = world.runtime.left_below(home, "staging/")?;
+    found.elsewhere = world.runtime.left_below(home, "staging/", &kept)?;
     let journal = journal(home)?;
     let known = journal.map(|j| j.runs(usize::MAX >> 1)).transpose()?.unwrap_or_default();
     let recent: BTreeSet<&str> = known.iter().take(keep_runs as usize).map(RunId::as_str).collect();
@@ -253,10 +260,10 @@ fn remove(home: &Home, world: &World, found: &Found) -> Result<(), Trouble> {
         scratch.remove()?;
     }
     for name in &found.staging {
-        world.runtime.kill_below(home, &format!("staging/{name}/"))?;
+        world.runtime.kill_below(home, &format!("staging/{name}/"), &[])?;
     }
     if !found.elsewhere.is_empty() {
-        world.runtime.kill_below(home, "staging/")?;
+        world.runtime.kill_below(home, "staging/", &environments::dirs(home)?)?;
     }
     let folders = found
         .staging

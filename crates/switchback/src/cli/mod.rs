@@ -8,6 +8,7 @@ mod init;
 mod output;
 mod report;
 pub mod run;
+mod staging;
 mod status;
 mod trial;
 mod upgrade;
@@ -129,6 +130,12 @@ pub enum Command {
     /// Watch the trial that is running, in the foreground (a detached watchdog does it by itself)
     #[command(after_help = "Example:\n  switchback watch")]
     Watch,
+    /// Environments with a copy of production's data: make, look at, synchronise, remove
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  switchback staging up\n  switchback staging up try-2 n8n=2.8.4\n  switchback staging status --watch\n  switchback staging down"
+    )]
+    Staging(staging::StagingCommand),
     /// Remove what is no longer needed; keeps what a rollback needs
     #[command(after_help = "Examples:\n  switchback gc --dry-run\n  switchback gc --yes")]
     Gc(gc::GcArgs),
@@ -193,6 +200,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::History(args) => history::history(&global, &args),
         Command::Report(args) => report::report(&global, &args),
         Command::Watch => upgrade::watch(&global),
+        Command::Staging(command) => staging::staging(&global, command),
         Command::Gc(args) => gc::gc(&global, &args),
         Command::Verify(args) => verify::verify(&global, &args),
         Command::Schema { of } => {

@@ -126,7 +126,7 @@ pub fn target(config: &Config, versions: &[String]) -> Result<Target, Trouble> {
     Ok(Target { versions: wanted })
 }
 
-fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Trouble> {
+pub fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Trouble> {
     let out = Output::new(global.json);
     if out.is_json() {
         out.json(plan)?;
@@ -136,12 +136,7 @@ fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Trouble> {
         (Some(a), Some(b)) if a != b => format!(", generation {a} -> {b}"),
         _ => String::new(),
     };
-    out.line(&format!(
-        "{} of {}: {}{generations}",
-        plan.procedure.as_str(),
-        plan.stack,
-        describe_change(&plan.from, &plan.to)
-    ))?;
+    out.line(&format!("{} of {}: {}{generations}", plan.procedure.as_str(), plan.stack, change(plan)))?;
     for (index, step) in plan.steps.iter().enumerate() {
         let undo =
             if step.undo == switchback_core::plan::Undo::Reverse { "  (undone on failure)" } else { "" };
@@ -152,7 +147,7 @@ fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Trouble> {
 }
 
 /// Plans, telling what takes time (images that are built or pulled) and honouring Ctrl-C.
-fn planning<T>(global: &Global, work: impl FnOnce(&Stage<'_>) -> T) -> T {
+pub fn planning<T>(global: &Global, work: impl FnOnce(&Stage<'_>) -> T) -> T {
     let cancel = cancel_on_signals();
     let progress = Progress::new(global.quiet);
     let say = |text: &str| progress.line(&format!("  {text}"));
@@ -160,10 +155,20 @@ fn planning<T>(global: &Global, work: impl FnOnce(&Stage<'_>) -> T) -> T {
     work(&Stage { say: &say, cancelled: &cancelled, midway: &|| {} })
 }
 
-fn session<'h>(global: &Global, home: &'h Home, what: &str) -> Result<Session<'h>, Trouble> {
+pub fn session<'h>(global: &Global, home: &'h Home, what: &str) -> Result<Session<'h>, Trouble> {
     // Before the lock is taken: from then on Ctrl-C must be a clean stop.
     cancel_on_signals();
     Ok(Session::open(home, what, global.wait())?)
+}
+
+/// What a plan is about, for people.
+fn change(plan: &Plan) -> String {
+    let environment = plan.instances.values().find(|i| !i.is_production()).map(|i| i.environment.as_str());
+    match environment.filter(|_| plan.procedure.is_staging()) {
+        Some(name) if plan.from == plan.to => name.to_owned(),
+        Some(name) => format!("{name}: {}", describe_change(&plan.from, &plan.to)),
+        None => describe_change(&plan.from, &plan.to),
+    }
 }
 
 fn carry_out_as(
@@ -176,12 +181,7 @@ fn carry_out_as(
 ) -> Result<(Exit, RunEnd), Trouble> {
     let cancel = cancel_on_signals();
     let progress = Progress::new(global.quiet);
-    progress.line(&format!(
-        "{} {}  {}",
-        plan.procedure.as_str(),
-        plan.stack,
-        describe_change(&plan.from, &plan.to)
-    ));
+    progress.line(&format!("{} {}  {}", plan.procedure.as_str(), plan.stack, change(plan)));
     let observe = |notice: &Notice<'_>| progress.notice(notice);
     let end = session.carry_out(plan, config, &cancel, &observe)?;
     drop(progress);
@@ -189,14 +189,14 @@ fn carry_out_as(
     Ok((exit, end))
 }
 
-fn carry_out(
+pub fn carry_out(
     global: &Global,
     home: &Home,
     session: &mut Session<'_>,
     plan: &Plan,
     config: &Config,
-) -> Result<(Exit, RunEnd), Trouble> {
-    carry_out_as(global, home, session, plan, config, Last::Yes)
+) -> Result<Exit, Trouble> {
+    Ok(carry_out_as(global, home, session, plan, config, Last::Yes)?.0)
 }
 
 /// Starts production.
@@ -205,7 +205,7 @@ pub fn up(global: &Global) -> Result<Exit, Trouble> {
     let mut session = session(global, &home, "up")?;
     session.require_settled()?;
     let plan = planning(global, |stage| session.plan_up(&config, stage))?;
-    let exit = carry_out(global, &home, &mut session, &plan, &config)?.0;
+    let exit = carry_out(global, &home, &mut session, &plan, &config)?;
     // After a reboot a trial has no watchdog any more.
     if watchdog::current(&session.journal)?.is_some() {
         watchdog::ensure(&home)?;
@@ -223,7 +223,7 @@ pub fn down(global: &Global) -> Result<Exit, Trouble> {
     if !confirm(global, &format!("Stop production of {}?", plan.stack))? {
         return Err(declined());
     }
-    Ok(carry_out(global, &home, &mut session, &plan, &config)?.0)
+    carry_out(global, &home, &mut session, &plan, &config)
 }
 
 /// Shows a plan.
@@ -255,7 +255,7 @@ pub fn rehearse(global: &Global, args: &TargetArgs) -> Result<Exit, Trouble> {
     if args.dry_run {
         return show_plan(global, &plan);
     }
-    Ok(carry_out(global, &home, &mut session, &plan, &config)?.0)
+    carry_out(global, &home, &mut session, &plan, &config)
 }
 
 fn waiver(args: &PromoteArgs) -> Option<String> {
@@ -351,7 +351,7 @@ pub fn rollback(global: &Global, args: &RollbackArgs) -> Result<Exit, Trouble> {
     if !confirm(global, &question)? {
         return Err(declined());
     }
-    Ok(carry_out(global, &home, &mut session, &plan, &config)?.0)
+    carry_out(global, &home, &mut session, &plan, &config)
 }
 
 /// Goes on with an interrupted run.
@@ -379,12 +379,7 @@ pub fn resume(global: &Global, args: &ResumeArgs) -> Result<Exit, Trouble> {
     let (plan, ..) = session.journal.load(&run)?;
     let cancel = cancel_on_signals();
     let progress = Progress::new(global.quiet);
-    progress.line(&format!(
-        "resuming {} {}  {}",
-        plan.procedure.as_str(),
-        plan.stack,
-        describe_change(&plan.from, &plan.to)
-    ));
+    progress.line(&format!("resuming {} {}  {}", plan.procedure.as_str(), plan.stack, change(&plan)));
     let observe = |notice: &Notice<'_>| progress.notice(notice);
     let end = session.resume(&run, args.abort, &cancel, &observe)?;
     drop(progress);
@@ -416,7 +411,7 @@ pub fn confirm(global: &Global, question: &str) -> Result<bool, Trouble> {
     }
     if !std::io::stdin().is_terminal() || global.json {
         return Err(Trouble::usage(
-            "this changes production and there is nobody to ask",
+            "this has to be confirmed, and there is nobody to ask",
             "say so beforehand with --yes",
         ));
     }

@@ -85,7 +85,7 @@ fn downtime(report: &Report) -> Option<Fact> {
         Procedure::Rehearse => (report.times.downtime_ms?, "predicted for the promotion"),
         Procedure::Promote => (report.times.downtime_ms?, "measured on production"),
         Procedure::Rollback => (report.times.rollback_downtime_ms?, "measured on production"),
-        Procedure::Up | Procedure::Down => return None,
+        _ => return None,
     };
     Some(Fact {
         rank: Rank::Main,

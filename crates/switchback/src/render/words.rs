@@ -69,6 +69,11 @@ pub fn procedure(procedure: Procedure) -> &'static str {
         Procedure::Rollback => "Rollback",
         Procedure::Up => "Start",
         Procedure::Down => "Stop",
+        Procedure::StagingUp => "Staging environment",
+        Procedure::StagingSync => "Sync of a staging environment",
+        Procedure::StagingReset => "Reset of a staging environment",
+        Procedure::StagingStop => "Stop of a staging environment",
+        Procedure::StagingDown => "Removal of a staging environment",
     }
 }
 

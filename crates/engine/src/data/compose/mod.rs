@@ -25,6 +25,7 @@ use crate::scratch::Scratch;
 use crate::store::postgres::{self, Amcheck};
 use serde_json::Value;
 use server::Server;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
@@ -182,6 +183,37 @@ impl Data for ComposeData {
         }
         let live = mode == CloneMode::Live;
         Ok(self.hands(at.home)?.fingerprint(place.kind, (mount, &place.path), live, work.progress)?)
+    }
+
+    fn content(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        work: &Work<'_>,
+    ) -> Result<Fingerprint, EngineError> {
+        let (place, mount) = place(at, store)?;
+        // A server would have to be started to read its tables; the files say more, and sooner.
+        let (kind, path) = match place.kind {
+            StoreKind::Postgres => (StoreKind::Files, ""),
+            kind => (kind, place.path.as_str()),
+        };
+        Ok(self.hands(at.home)?.fingerprint(kind, (mount, path), false, work.progress)?)
+    }
+
+    fn counts(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<BTreeMap<String, u64>, EngineError> {
+        let (place, mount) = place(at, store)?;
+        if place.kind == StoreKind::Postgres {
+            let server = Server::open(self, at, store, mount, mode)?;
+            let found = postgres::counts(&server, server.databases(), work.progress);
+            return server.close(found);
+        }
+        Ok(super::counted(place.kind, self.fingerprint(at, store, mode, work)?))
     }
 
     fn integrity(

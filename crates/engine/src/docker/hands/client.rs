@@ -161,11 +161,14 @@ impl Mounts {
 }
 
 /// Removes the containers that were made to work on a stack's data (helpers, throwaway servers, migrations), at work
-/// or not. Only for the holder of the stack's lock. Returns how many there were.
+/// or not, and the networks of migrations. Only for the holder of the stack's lock. Returns how many there were.
 pub fn remove_leftovers(docker: &Docker, stack: &str) -> std::result::Result<usize, DockerError> {
     let left = docker.containers(&[(STACK_LABEL, stack), (HELPER_LABEL, "")])?;
     for container in &left {
         docker.remove_with_scratch(&container.id)?;
+    }
+    for network in docker.networks(&[(STACK_LABEL, stack), (HELPER_LABEL, "")])? {
+        docker.network_remove(&network.name, stack)?;
     }
     Ok(left.len())
 }

@@ -9,6 +9,7 @@ mod harmless;
 mod health;
 pub(crate) mod instance;
 mod lock;
+mod migrate;
 mod observe;
 mod preflight;
 pub mod project;
@@ -22,20 +23,22 @@ pub use instance::{
 pub use lock::drift as lock_drift;
 
 use crate::check::workflow::Endpoint;
-use crate::docker::compose::{ComposeCli, ModelFile, OneShot, UpOptions};
-use crate::docker::{Docker, DockerError, HELPER_LABEL, STACK_LABEL};
+use crate::docker::compose::{ComposeCli, ModelFile, UpOptions};
+use crate::docker::{Docker, DockerError};
 use crate::error::EngineError;
 use crate::gather;
 use crate::home::Home;
 use crate::ops::Failed;
-use crate::runtime::{Adopted, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage};
+use crate::runtime::{
+    Adopted, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage, Usage,
+};
 use crate::scratch::Scratch;
 use crate::store::Progress;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use switchback_core::compose::Model;
-use switchback_core::config::{Config, Service};
+use switchback_core::config::Config;
 use switchback_core::duration::human_ms;
 use switchback_core::ids::{Digest, ServiceName, StoreName};
 use switchback_core::journal::Output;
@@ -244,60 +247,7 @@ impl Runtime for ComposeRuntime {
         name: &ServiceName,
         stage: &Stage<'_>,
     ) -> Result<Migrated, EngineError> {
-        let services = at.services();
-        let Some(service) = services.get(name) else {
-            return Err(EngineError::Internal { detail: format!("the release has no service {name}") });
-        };
-        // Services that it needs run for the migration, as they will for the service.
-        let began = Instant::now();
-        if !service.needs.is_empty() {
-            let needed: Vec<&str> =
-                service.needs.iter().map(switchback_core::ids::ServiceName::as_str).collect();
-            let only = UpOptions {
-                services: needed.iter().map(|n| (*n).to_owned()).collect(),
-                limit: UP,
-                ..UpOptions::default()
-            };
-            self.cli.up(&Self::model_file(at)?, &only, stage.cancelled)?;
-            let needed: BTreeMap<ServiceName, Service> =
-                service.needs.iter().map(|n| (n.clone(), services[n].clone())).collect();
-            health::wait(self, at, &needed, began, stage)
-                .map_err(|e| EngineError::refused(e.message, e.hint.unwrap_or_default()))?;
-        }
-        let log = at.home.instance_dir(at.instance).join(format!("migrate-{name}.log"));
-        let shot = OneShot {
-            service: name.to_string(),
-            entrypoint: None,
-            argv: service.migrate.clone(),
-            container: format!("{}-migrate-{name}", containers::project(at.instance)?),
-            // So that the next run ends it if this one is killed.
-            labels: vec![
-                (STACK_LABEL.to_owned(), at.home.id()?),
-                (HELPER_LABEL.to_owned(), "migration".to_owned()),
-            ],
-            log: log.clone(),
-            limit: service.migrate_deadline.0,
-        };
-        // An earlier attempt that was killed left its container.
-        self.docker.remove(&shot.container, true).or_else(gone)?;
-        let cli = self.cli.clone().hiding(Redactor::from_values(self.secrets(at)));
-        let ran = cli.run(&self.docker, &Self::model_file(at)?, &shot, stage.cancelled);
-        (stage.midway)();
-        // Whatever happened, nothing of it may go on: what follows works on data at rest.
-        containers::stop(self, at, stage)?;
-        let ran = ran.map_err(|e| {
-            EngineError::refused(
-                format!("the migration of {name} could not be run: {e}"),
-                "check `migrate` in switchback.yaml",
-            )
-        })?;
-        Ok(Migrated {
-            success: ran.success(),
-            timed_out: ran.timed_out(),
-            how: ran.how(),
-            took_ms: ran.took_ms,
-            text: std::fs::read_to_string(&log).unwrap_or_default(),
-        })
+        migrate::migrate(self, at, name, stage)
     }
 
     fn running(&self, _: &Home, instance: &Instance) -> Result<Vec<String>, EngineError> {
@@ -320,6 +270,42 @@ impl Runtime for ComposeRuntime {
 
     fn observe(&self, at: &Placement<'_>) -> Result<BTreeMap<ServiceName, Observed>, EngineError> {
         observe::observe(self, at)
+    }
+
+    fn usage(&self, at: &Placement<'_>) -> Result<BTreeMap<ServiceName, Usage>, EngineError> {
+        observe::usage(&self.docker, at)
+    }
+
+    fn inside(
+        &self,
+        at: &Placement<'_>,
+        name: &ServiceName,
+        program: &[String],
+        terminal: bool,
+    ) -> Result<std::process::Command, EngineError> {
+        let found = container_of(&self.docker, at.instance, name)?.filter(|c| c.state.running);
+        let Some(container) = found else {
+            return Err(EngineError::refused(
+                format!("{name} does not run in {}", at.instance.environment),
+                "`switchback staging up` starts it",
+            ));
+        };
+        let mut command = std::process::Command::new("docker");
+        command.arg("exec").arg("-i");
+        if terminal {
+            command.arg("-t");
+        }
+        command.arg(&container.id).args(program);
+        Ok(command)
+    }
+
+    fn staged(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
+        let found = instance::differences(at)?;
+        let words = |d: switchback_core::compose::Difference| match d.service {
+            Some(service) => format!("{service}: {} ({})", d.what, d.why),
+            None => format!("{} ({})", d.what, d.why),
+        };
+        Ok(found.into_iter().map(words).collect())
     }
 
     fn missing(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
@@ -385,19 +371,23 @@ impl Runtime for ComposeRuntime {
         if instance.is_production() {
             return Ok(()); // its project is the user's
         }
-        staging::remove(&self.docker, home, &instance.dir)
+        staging::remove(&self.docker, home, &instance.dir, &[])
     }
 
-    fn kill_below(&self, home: &Home, dir: &str) -> Result<(), EngineError> {
-        staging::remove(&self.docker, home, dir)
+    fn kill_below(&self, home: &Home, dir: &str, except: &[String]) -> Result<(), EngineError> {
+        staging::remove(&self.docker, home, dir, except)
     }
 
-    fn left_below(&self, home: &Home, dir: &str) -> Result<Vec<String>, EngineError> {
-        staging::left(&self.docker, home, dir)
+    fn left_below(&self, home: &Home, dir: &str, except: &[String]) -> Result<Vec<String>, EngineError> {
+        staging::left(&self.docker, home, dir, except)
     }
 
     fn reachable(&self) -> Result<(), EngineError> {
         Ok(self.docker.ping()?)
+    }
+
+    fn is_here(&self) -> bool {
+        self.docker.is_local()
     }
 
     fn activated(&self, at: &Placement<'_>) -> Result<(), EngineError> {

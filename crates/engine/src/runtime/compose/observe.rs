@@ -7,7 +7,7 @@ use super::containers::{has_done, is_one_off, jobs, of_project, project};
 use super::health::address;
 use crate::docker::{Container, Docker};
 use crate::error::EngineError;
-use crate::runtime::{Observed, Placement};
+use crate::runtime::{Observed, Placement, Usage};
 use std::collections::BTreeMap;
 use switchback_core::config::Service;
 use switchback_core::ids::ServiceName;
@@ -69,6 +69,22 @@ fn describe(runtime: &ComposeRuntime, service: &Service, own: &[&Container], job
         endpoints: if state.running { reached.collect() } else { BTreeMap::new() },
         last_exit: ended,
     }
+}
+
+/// What the running containers of each service use together.
+pub fn usage(docker: &Docker, at: &Placement<'_>) -> Result<BTreeMap<ServiceName, Usage>, EngineError> {
+    let mut found: BTreeMap<ServiceName, Usage> = BTreeMap::new();
+    for (service, container) in of_project(docker, project(at.instance)?)? {
+        let Some((name, _)) = at.release.services.get_key_value(service.as_str()) else { continue };
+        if !container.state.running {
+            continue;
+        }
+        let stats = docker.stats(&container.id)?;
+        let sum = found.entry(name.clone()).or_default();
+        sum.cpu_ms += stats.cpu_ms;
+        sum.memory_bytes += stats.memory_bytes;
+    }
+    Ok(found)
 }
 
 /// Images of a release that the engine does not have.

@@ -31,7 +31,10 @@ pub fn preflight(
         keep_image(runtime, &image.id)?;
         notes.push(format!("{name}: image {} is there", image.reference));
     }
-    if matches!(wanted.procedure, Procedure::Rehearse | Procedure::Promote) {
+    if matches!(
+        wanted.procedure,
+        Procedure::Rehearse | Procedure::Promote | Procedure::StagingUp | Procedure::StagingSync
+    ) {
         permitted(runtime)?;
     }
     // Clones beside the data of bind mounts lie elsewhere; the data's own preflight looks there.
@@ -60,7 +63,9 @@ pub fn preflight(
     }
     notes.push(gather::enough_space(&at.home.state(), 0)?);
     strangers(runtime, at)?;
-    if !at.instance.is_production() && docker.is_local() {
+    // A synchronisation finds the environment's own services on them.
+    let own = wanted.procedure == Procedure::StagingSync;
+    if !at.instance.is_production() && !own && docker.is_local() {
         for (service, ports) in &at.instance.ports {
             for (name, port) in ports {
                 if table::port_taken(*port) {

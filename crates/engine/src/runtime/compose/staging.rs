@@ -6,32 +6,34 @@ use crate::error::EngineError;
 use crate::home::Home;
 use std::collections::BTreeMap;
 
-fn below(labels: &BTreeMap<String, String>, dir: &str) -> bool {
-    labels.get(DIR_LABEL).is_some_and(|found| {
+fn below(labels: &BTreeMap<String, String>, dir: &str, except: &[String]) -> bool {
+    let inside = |found: &str, dir: &str| {
         let dir = dir.trim_end_matches('/');
-        found.starts_with("staging/")
-            && (dir.is_empty() || found == dir || found.starts_with(&format!("{dir}/")))
+        dir.is_empty() || found == dir || found.starts_with(&format!("{dir}/"))
+    };
+    labels.get(DIR_LABEL).is_some_and(|found| {
+        found.starts_with("staging/") && inside(found, dir) && !except.iter().any(|e| inside(found, e))
     })
 }
 
 /// Ends and removes everything of the staging instances below a folder of the state.
 ///
 /// Volumes that hold clones are not removed here: their instance's data is.
-pub fn remove(docker: &Docker, home: &Home, dir: &str) -> Result<(), EngineError> {
+pub fn remove(docker: &Docker, home: &Home, dir: &str, except: &[String]) -> Result<(), EngineError> {
     let stack = home.id()?;
     let own = [(STACK_LABEL, stack.as_str())];
     for container in docker.containers(&own)? {
-        if below(&container.labels, dir) {
+        if below(&container.labels, dir, except) {
             docker.remove_with_scratch(&container.id)?;
         }
     }
     for network in docker.networks(&own)? {
-        if below(&network.labels, dir) {
+        if below(&network.labels, dir, except) {
             docker.network_remove(&network.name, &stack)?;
         }
     }
     for volume in docker.volumes(&own)? {
-        if below(&volume.labels, dir)
+        if below(&volume.labels, dir, except)
             && let Some(scratch) = docker.scratch_volume(&volume.name, &stack, &[])?
         {
             docker.volume_remove(&scratch)?;
@@ -41,15 +43,15 @@ pub fn remove(docker: &Docker, home: &Home, dir: &str) -> Result<(), EngineError
 }
 
 /// What is left, in words.
-pub fn left(docker: &Docker, home: &Home, dir: &str) -> Result<Vec<String>, EngineError> {
+pub fn left(docker: &Docker, home: &Home, dir: &str, except: &[String]) -> Result<Vec<String>, EngineError> {
     let stack = home.id()?;
     let own = [(STACK_LABEL, stack.as_str())];
     let mut found = Vec::new();
-    let containers = docker.containers(&own)?.into_iter().filter(|c| below(&c.labels, dir));
+    let containers = docker.containers(&own)?.into_iter().filter(|c| below(&c.labels, dir, except));
     found.extend(containers.map(|c| format!("container {}", c.name)));
-    let networks = docker.networks(&own)?.into_iter().filter(|n| below(&n.labels, dir));
+    let networks = docker.networks(&own)?.into_iter().filter(|n| below(&n.labels, dir, except));
     found.extend(networks.map(|n| format!("network {}", n.name)));
-    let volumes = docker.volumes(&own)?.into_iter().filter(|v| below(&v.labels, dir));
+    let volumes = docker.volumes(&own)?.into_iter().filter(|v| below(&v.labels, dir, except));
     found.extend(volumes.map(|v| format!("volume {}", v.name)));
     Ok(found)
 }

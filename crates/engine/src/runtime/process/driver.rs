@@ -7,7 +7,9 @@ use crate::exec::{self, Exec, Inherit, Leftovers};
 use crate::gather;
 use crate::home::{CONFIG_FILE, Home, create_dir, read_json};
 use crate::ops::{Failed, edit_versions};
-use crate::runtime::{Adopted, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage};
+use crate::runtime::{
+    Adopted, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage, Usage,
+};
 use crate::scratch::Scratch;
 use std::collections::BTreeMap;
 use std::fs;
@@ -238,6 +240,66 @@ impl Runtime for ProcessRuntime {
         Ok(found)
     }
 
+    fn usage(&self, at: &Placement<'_>) -> Result<BTreeMap<ServiceName, Usage>, EngineError> {
+        let all = table::read_all();
+        let mut found = BTreeMap::new();
+        for name in at.release.services.keys() {
+            let wanted = marker(at.home, at.instance, name.as_str())?;
+            let mut sum = Usage::default();
+            for process in table::members(&all, |m| m == wanted) {
+                let (cpu_ms, memory_bytes) = crate::exec::used_by(process.pid);
+                sum.cpu_ms += cpu_ms;
+                sum.memory_bytes += memory_bytes;
+            }
+            found.insert(name.clone(), sum);
+        }
+        Ok(found)
+    }
+
+    fn inside(
+        &self,
+        at: &Placement<'_>,
+        name: &ServiceName,
+        program: &[String],
+        _terminal: bool,
+    ) -> Result<std::process::Command, EngineError> {
+        let service = at
+            .release
+            .services
+            .get(name)
+            .ok_or_else(|| EngineError::Internal { detail: format!("there is no service {name}") })?;
+        let environment = start::service_environment(at, name, &service.definition)?;
+        let [first, rest @ ..] = program else {
+            return Err(EngineError::refused("no program was named", "name it after `--`"));
+        };
+        let path = environment.get("PATH").map(String::as_str);
+        let found = start::resolve_program(first, path, &at.work_dir()).ok_or_else(|| {
+            EngineError::refused(
+                format!("{first} is not on the PATH of {name}"),
+                "give its whole path, or look at `env.PATH` of the service",
+            )
+        })?;
+        let mut command = std::process::Command::new(found);
+        command.args(rest).env_clear().envs(environment).current_dir(at.work_dir());
+        Ok(command)
+    }
+
+    fn staged(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
+        let mut found = Vec::new();
+        for (name, ports) in &at.instance.ports {
+            for (port, number) in ports {
+                found.push(format!("{name}: {{port.{port}}} is {number} (production has its own)"));
+            }
+        }
+        for (name, place) in &at.instance.stores {
+            found
+                .push(format!("{{store.{name}}} is a copy at {} (production's is never opened)", place.path));
+        }
+        let set = at.config.staging.env.keys();
+        found.extend(set.map(|name| format!("{name} is set for every service (staging.env)")));
+        Ok(found)
+    }
+
     fn missing(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
         let artefacts = at.release.services.iter().filter_map(|(n, s)| Some((n, s.artefact.as_ref()?)));
         let gone = artefacts.filter(|(_, artefact)| !Path::new(&artefact.path).exists());
@@ -289,16 +351,20 @@ impl Runtime for ProcessRuntime {
         Ok(()) // everything lies in the instance's folder
     }
 
-    fn kill_below(&self, home: &Home, dir: &str) -> Result<(), EngineError> {
-        kill_below(home, dir)
+    fn kill_below(&self, home: &Home, dir: &str, except: &[String]) -> Result<(), EngineError> {
+        kill_below(home, dir, except)
     }
 
-    fn left_below(&self, home: &Home, dir: &str) -> Result<Vec<String>, EngineError> {
-        Ok(members_below(home, dir)?.iter().map(|p| format!("process {}", p.pid)).collect())
+    fn left_below(&self, home: &Home, dir: &str, except: &[String]) -> Result<Vec<String>, EngineError> {
+        Ok(members_below(home, dir, except)?.iter().map(|p| format!("process {}", p.pid)).collect())
     }
 
     fn reachable(&self) -> Result<(), EngineError> {
         Ok(())
+    }
+
+    fn is_here(&self) -> bool {
+        true
     }
 
     fn activated(&self, _: &Placement<'_>) -> Result<(), EngineError> {

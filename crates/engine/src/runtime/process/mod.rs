@@ -49,16 +49,20 @@ pub fn instance_members(home: &Home, instance: &Instance) -> Result<Vec<Process>
     Ok(table::members(&table::read_all(), |m| m.starts_with(&prefix)))
 }
 
-/// The live processes below a folder of the state (`staging/RUN`, or "" for the whole stack).
-pub fn members_below(home: &Home, dir: &str) -> Result<Vec<Process>, EngineError> {
-    let prefix = format!("{}:{dir}", home.id()?);
-    Ok(table::members(&table::read_all(), |m| m.starts_with(&prefix)))
+/// The live processes below a folder of the state (`staging/RUN`, or "" for the whole stack), except below some
+/// folders in it.
+pub fn members_below(home: &Home, dir: &str, except: &[String]) -> Result<Vec<Process>, EngineError> {
+    let id = home.id()?;
+    let prefix = format!("{id}:{dir}");
+    let spared: Vec<String> = except.iter().map(|e| format!("{id}:{e}/")).collect();
+    let wanted = |m: &str| m.starts_with(&prefix) && !spared.iter().any(|s| m.starts_with(s));
+    Ok(table::members(&table::read_all(), wanted))
 }
 
 /// Kills whatever a crashed run left running below a folder of the state.
-pub fn kill_below(home: &Home, dir: &str) -> Result<(), EngineError> {
+pub fn kill_below(home: &Home, dir: &str, except: &[String]) -> Result<(), EngineError> {
     for _ in 0..100 {
-        let members = members_below(home, dir)?;
+        let members = members_below(home, dir, except)?;
         if members.is_empty() {
             return Ok(());
         }

@@ -7,6 +7,7 @@
 //! by the server or by `names`, nor print a password, a connection string or a setting's value.
 
 mod compare;
+mod counts;
 mod diff;
 mod error;
 mod export;
@@ -27,6 +28,7 @@ mod sums;
 mod value;
 mod words;
 
+pub use counts::counts;
 pub use diff::diff;
 pub use error::PgError;
 pub use export::export;

@@ -296,7 +296,7 @@ impl Ground for ProcessGround {
     }
 
     fn crash(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
-        kill_below(home, &format!("{}:", instance.dir))
+        kill_below(home, &format!("{}:", instance.dir), &[])
     }
 
     fn lose_rows(
@@ -314,15 +314,15 @@ impl Ground for ProcessGround {
     }
 
     fn end(&self, home: &Home) -> Result<(), EngineError> {
-        kill_below(home, "")
+        kill_below(home, "", &[])
     }
 
     fn clear(&self, home: &Home) -> Result<(), EngineError> {
-        kill_below(home, "")
+        kill_below(home, "", &[])
     }
 
     fn left(&self, home: &Home, _: Count) -> Result<Vec<String>, EngineError> {
-        Ok(members_below(home, "")?.iter().map(|p| format!("process {} is left", p.pid)).collect())
+        Ok(members_below(home, "", &[])?.iter().map(|p| format!("process {} is left", p.pid)).collect())
     }
 }
 

@@ -148,8 +148,12 @@ fn runs(home: &Home, journal: &Journal, busy: bool, findings: &mut Findings) -> 
 }
 
 fn staging(home: &Home, world: &World, findings: &mut Findings) -> Result<(), EngineError> {
-    let left = world.runtime.left_below(home, "staging/")?;
-    let folders = fs::read_dir(home.state().join("staging")).map_or(0, |d| d.flatten().count());
+    let kept = switchback_engine::environments::dirs(home)?;
+    let left = world.runtime.left_below(home, "staging/", &kept)?;
+    let folders = fs::read_dir(home.state().join("staging")).map_or(0, |d| {
+        let known = |name: &std::ffi::OsStr| kept.contains(&format!("staging/{}", name.to_string_lossy()));
+        d.flatten().filter(|e| !known(&e.file_name())).count()
+    });
     if !left.is_empty() {
         let shown: Vec<&str> = left.iter().take(5).map(String::as_str).collect();
         let more = if left.len() > shown.len() { ", ..." } else { "" };
@@ -177,6 +181,7 @@ fn stopped(journal: &Journal) -> Result<bool, EngineError> {
         let (plan, state, _) = journal.load(&run)?;
         match plan.procedure {
             Procedure::Rehearse => {}
+            procedure if procedure.is_staging() => {}
             procedure => return Ok(procedure == Procedure::Down && state.ended.is_some()),
         }
     }

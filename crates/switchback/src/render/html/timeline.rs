@@ -46,7 +46,7 @@ fn spans(report: &Report) -> Vec<Stretch> {
     let (rollback_begins, outage) = match report.procedure {
         Procedure::Rehearse => ("rollback-stop", "downtime, as a promotion would have"),
         Procedure::Rollback => ("stop-new", "downtime"),
-        Procedure::Promote | Procedure::Up | Procedure::Down => ("", "downtime on production"),
+        _ => ("", "downtime on production"),
     };
     if let (Some(from), Some(ms)) = (began("stop-old"), report.times.downtime_ms) {
         found.push(Stretch {

@@ -1,0 +1,246 @@
+//! The keeper: looks after staging environments while there are any.
+//!
+//! Owns the health history of environments, their end when their time is over, and their scheduled syncs. It must never
+//! touch production, and never wait for the stack's lock: what is due now is due at the next look, too.
+
+use crate::engine::{Cancel, RunEnd, now_ms};
+use crate::environments;
+use crate::error::{EngineError, io};
+use crate::home::Home;
+use crate::lock::Lock;
+use crate::runtime::Placement;
+use crate::runtime::process::start::own_program;
+use crate::session::Session;
+use crate::world::World;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use switchback_core::config::Config;
+use switchback_core::environment::{Environment, Sample, ServiceSample};
+use switchback_core::journal::Outcome;
+use switchback_core::plan::{self, Plan};
+
+/// The hidden command that becomes the keeper.
+pub const KEEPER_VERB: &str = "__keeper";
+
+/// Time between two looks.
+const EVERY: Duration = Duration::from_secs(10);
+/// A history that reaches this size begins anew; the one before is kept.
+const HISTORY_BYTES: u64 = 2 << 20;
+/// The end of a log in which errors are counted.
+const LOG_BYTES: u64 = 64 << 10;
+
+fn lock_path(home: &Home) -> PathBuf {
+    home.state().join("keeper.lock")
+}
+
+/// Who keeps, if anybody does.
+pub fn holder(home: &Home) -> Option<String> {
+    Lock::holder(&lock_path(home))
+}
+
+/// Starts a detached keeper if there are environments and none keeps them.
+pub fn spawn(home: &Home) -> Result<(), EngineError> {
+    if holder(home).is_some() || environments::list(home)?.is_empty() {
+        return Ok(());
+    }
+    let path = home.state().join("keeper.log");
+    let log = OpenOptions::new().append(true).create(true).open(&path).map_err(io("open", &path))?;
+    let second = log.try_clone().map_err(io("open", &path))?;
+    let program = own_program();
+    let mut child = Command::new(&program)
+        .arg0("switchback-keeper")
+        .arg(KEEPER_VERB)
+        .arg(home.root())
+        .env_remove(crate::runtime::process::table::MARKER)
+        .env_remove("SWITCHBACK_FAULT")
+        .env_remove("SWITCHBACK_FAULT_FAIL")
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(second)
+        .spawn()
+        .map_err(io("start", &program))?;
+    std::thread::spawn(move || child.wait());
+    Ok(())
+}
+
+/// Keeps until there are no environments. Returns at once if another keeper keeps.
+pub fn keep(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), EngineError> {
+    let _ = rustix::process::setsid();
+    let _own = match Lock::take(&lock_path(home), "keeper", Duration::ZERO) {
+        Ok(lock) => lock,
+        Err(EngineError::Busy { .. }) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    loop {
+        if cancel.requested() || environments::list(home)?.is_empty() {
+            return Ok(());
+        }
+        // What cannot be seen now (the engine is away, a file is being edited) is looked at again.
+        if let Err(e) = look(home, cancel, say) {
+            say(&e.to_string());
+        }
+        let until = Instant::now() + EVERY;
+        while Instant::now() < until {
+            if cancel.requested() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+fn look(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), EngineError> {
+    let config = crate::world::config(home)?;
+    let world = World::open(&config)?;
+    for known in environments::list(home)? {
+        if known.expired(now_ms()) {
+            let why = format!("{}: its time is over", known.name);
+            due(home, &config, &world, known, cancel, say, &why, plan::staging_down)?;
+            continue;
+        }
+        let every = config.staging.sync.map(|s| i64::try_from(s.as_millis()).unwrap_or(i64::MAX));
+        if every.is_some_and(|every| known.whole && known.data.at_ms.saturating_add(every) <= now_ms())
+            && !world.runtime.running(home, &known.instance)?.is_empty()
+        {
+            let why = format!("{}: a sync is due", known.name);
+            due(home, &config, &world, known, cancel, say, &why, plan::staging_sync)?;
+            continue;
+        }
+        let sample = sample(home, &config, &world, &known)?;
+        let before = last(home, &known.name);
+        if before.as_ref().is_some_and(|b| b.well != sample.well) {
+            let state = if sample.well { "is well again" } else { "is NOT well" };
+            say(&format!("{} {state}: {}", known.name, sample.words()));
+        }
+        record(home, &known.name, &sample)?;
+    }
+    Ok(())
+}
+
+/// Carries out a plan that is due, unless something else is being done to the stack.
+#[expect(clippy::too_many_arguments, reason = "both callers have them at hand")]
+fn due(
+    home: &Home,
+    config: &Config,
+    world: &World,
+    known: Environment,
+    cancel: &Cancel,
+    say: &dyn Fn(&str),
+    why: &str,
+    make: fn(&plan::StagingFacts) -> Plan,
+) -> Result<(), EngineError> {
+    let mut session = match Session::open(home, why, Duration::ZERO) {
+        Err(EngineError::Busy { .. }) => return Ok(()),
+        other => other?,
+    };
+    // An interrupted run is a person's to go on with.
+    if session.require_settled().is_err() {
+        return Ok(());
+    }
+    say(why);
+    session.end_leftovers(config)?;
+    let facts = environments::facts_of(home, config, world, known)?;
+    let plan = make(&facts);
+    match session.carry_out(&plan, config, cancel, &|_| {})? {
+        RunEnd::Ended(Outcome::Done) => say(&format!("{why}: done")),
+        RunEnd::Ended(outcome) => say(&format!("{why}: {outcome:?}")),
+        RunEnd::Interrupted => say(&format!("{why}: interrupted")),
+    }
+    Ok(())
+}
+
+/// What an environment is doing now.
+pub fn sample(
+    home: &Home,
+    config: &Config,
+    world: &World,
+    known: &Environment,
+) -> Result<Sample, EngineError> {
+    let release = home.release(&known.instance.release)?;
+    let at = Placement { home, config, instance: &known.instance, release: &release };
+    let seen = world.runtime.observe(&at)?;
+    let used = world.runtime.usage(&at)?;
+    let mut sample = Sample { at_ms: now_ms(), ..Sample::default() };
+    for (name, one) in seen {
+        let usage = used.get(&name).copied().unwrap_or_default();
+        let errors = world.runtime.log(&at, &name, LOG_BYTES).iter().filter(|l| is_error(l)).count();
+        let service = ServiceSample {
+            well: one.well,
+            state: one.state,
+            starts: one.starts,
+            cpu_ms: usage.cpu_ms,
+            memory_bytes: usage.memory_bytes,
+            log_errors: errors as u64,
+        };
+        sample.services.insert(name, service);
+    }
+    sample.well = sample.services.values().all(|s| s.well);
+    Ok(sample)
+}
+
+/// Whether a line of a log tells of an error.
+fn is_error(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
+    ["error", "fatal", "panic", "traceback", "exception"].iter().any(|word| {
+        line.match_indices(word).any(|(at, _)| {
+            let before = line[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric());
+            // "errors: 0" and "no error" are none.
+            before && !line[..at].trim_end().ends_with("no") && !line[at..].starts_with("errors: 0")
+        })
+    })
+}
+
+fn history(home: &Home, name: &str) -> PathBuf {
+    environments::folder(home, name).join("health.jsonl")
+}
+
+fn record(home: &Home, name: &str, sample: &Sample) -> Result<(), EngineError> {
+    // The environment may have been removed meanwhile: its folder is not made again.
+    if environments::find(home, name)?.is_none() {
+        return Ok(());
+    }
+    let path = history(home, name);
+    if fs::metadata(&path).is_ok_and(|m| m.len() > HISTORY_BYTES) {
+        fs::rename(&path, path.with_extension("old.jsonl")).map_err(io("rename", &path))?;
+    }
+    let mut line =
+        serde_json::to_string(sample).map_err(|e| EngineError::Internal { detail: e.to_string() })?;
+    line.push('\n');
+    let mut file = OpenOptions::new().append(true).create(true).open(&path).map_err(io("open", &path))?;
+    file.write_all(line.as_bytes()).map_err(io("write", &path))
+}
+
+/// The samples of an environment, oldest first; lines that are no samples are left out.
+pub fn samples(home: &Home, name: &str) -> Vec<Sample> {
+    let path = history(home, name);
+    let text = [path.with_extension("old.jsonl"), path].map(|p| fs::read_to_string(p).unwrap_or_default());
+    text.iter().flat_map(|t| t.lines()).filter_map(|l| serde_json::from_str(l).ok()).collect()
+}
+
+fn last(home: &Home, name: &str) -> Option<Sample> {
+    let text = fs::read_to_string(history(home, name)).ok()?;
+    text.lines().next_back().and_then(|l| serde_json::from_str(l).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_error;
+
+    #[test]
+    fn errors_are_told_from_lines_that_say_there_are_none() {
+        for line in
+            ["ERROR: x", "2026 [error] y", "FATAL:  the database", "Traceback (most recent call last):"]
+        {
+            assert!(is_error(line), "{line}");
+        }
+        for line in ["started", "errors: 0", "no error", "terrorise", "GET /healthz 200"] {
+            assert!(!is_error(line), "{line}");
+        }
+    }
+}

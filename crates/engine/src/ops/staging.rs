@@ -1,0 +1,134 @@
+//! What only staging environments need: refreshing, comparing and counting copies, and their records.
+
+use super::data::{must_be_cold, scratch_of, working};
+use super::{Context, Failed};
+use crate::engine::now_ms;
+use crate::environments;
+use switchback_core::environment::{Environment, Synced};
+use switchback_core::ids::StepId;
+use switchback_core::journal::{ErrorKind, Output, StepError};
+use switchback_core::plan::CloneMode;
+
+/// Brings the stores of an instance to the state of another's.
+pub fn refresh(context: &Context<'_>, from: &str, to: &str, mode: CloneMode) -> Result<Output, Failed> {
+    let (source, target) = (context.instance(from)?, context.instance(to)?);
+    if mode == CloneMode::Cold {
+        must_be_cold(context, source)?;
+    }
+    must_be_cold(context, target)?;
+    let (old, new) = (context.release(source)?, context.release(target)?);
+    let (from, to) = (context.placement(source, &old), context.placement(target, &new));
+    let scratch = scratch_of(context, target)?;
+    Ok(working(context, "copying what changed", |w| {
+        context.world.data.refresh(&from, &to, mode, &scratch, w)
+    })?)
+}
+
+/// Confirms that a copy equals what it was made from.
+pub fn compare(context: &Context<'_>, source: &str, copy: &str) -> Result<Output, Failed> {
+    let (source, copy) = (context.instance(source)?, context.instance(copy)?);
+    must_be_cold(context, source)?;
+    must_be_cold(context, copy)?;
+    let (old, new) = (context.release(source)?, context.release(copy)?);
+    let (from, to) = (context.placement(source, &old), context.placement(copy, &new));
+    let data = &context.world.data;
+    let mut output = Output::default();
+    let mut differing = Vec::new();
+    for name in source.stores.keys() {
+        if !data.exists(&from, name)? {
+            continue;
+        }
+        let was = working(context, "reading the snapshot", |w| data.content(&from, name, w))?;
+        let is = working(context, "reading the copy", |w| data.content(&to, name, w))?;
+        if was.digest != is.digest {
+            differing.push(name.to_string());
+        }
+        output
+            .notes
+            .push(format!("{name}: fingerprint {} in the snapshot and in the copy", is.digest.short()));
+        output.fingerprints.insert(name.clone(), is);
+    }
+    context.midway();
+    if differing.is_empty() {
+        return Ok(output);
+    }
+    let error = StepError {
+        kind: ErrorKind::Refused,
+        message: format!("the copy differs from its snapshot: {}", differing.join(", ")),
+        hint: Some("something wrote to one of them; try again, and look for what does".to_owned()),
+        details: Vec::new(),
+    };
+    Err(Failed { error, output: Box::new(output) })
+}
+
+/// Counts rows and files.
+pub fn count(context: &Context<'_>, key: &str, mode: CloneMode) -> Result<Output, Failed> {
+    let instance = context.instance(key)?;
+    let release = context.release(instance)?;
+    let at = context.placement(instance, &release);
+    let data = &context.world.data;
+    let mut output = Output::default();
+    for name in instance.stores.keys() {
+        if !data.exists(&at, name)? {
+            continue;
+        }
+        let found = working(context, "counting", |w| data.counts(&at, name, mode, w))?;
+        let rows: u64 = found.values().sum();
+        output.notes.push(format!("{name}: {rows} rows or files in {} parts", found.len()));
+        output.counts.insert(name.clone(), found);
+    }
+    context.midway();
+    Ok(output)
+}
+
+/// Records an environment, with what the steps that brought its data measured.
+pub fn register(context: &Context<'_>, wanted: &Environment, copies: &[StepId]) -> Result<Output, Failed> {
+    let mut environment = wanted.clone();
+    if copies.is_empty() {
+        if let Some(known) = environments::find(context.home, &wanted.name)? {
+            environment.data = known.data;
+        }
+    } else {
+        environment.data = synced(context, copies);
+    }
+    context.midway();
+    environments::save(context.home, &environment)?;
+    Ok(Output::default())
+}
+
+/// What brought the data, from the steps that did.
+fn synced(context: &Context<'_>, copies: &[StepId]) -> Synced {
+    let mut synced =
+        Synced { at_ms: now_ms(), anonymised: context.step_done("anonymise"), ..Synced::default() };
+    // From the beginning: production is cut by the first of them.
+    let cut = context.records.iter().find_map(|r| match &r.event {
+        switchback_core::journal::Event::Finished { step, .. } if copies.contains(step) => Some(r.at_ms),
+        _ => None,
+    });
+    synced.at_ms = cut.unwrap_or(synced.at_ms);
+    for (index, step) in copies.iter().enumerate() {
+        let Some(output) = context.state.output(step) else { continue };
+        synced.compared |= context.plan.step(step).is_some_and(|s| {
+            matches!(s.op, switchback_core::plan::Op::Compare { .. }) && !output.fingerprints.is_empty()
+        });
+        for copy in output.copies.values() {
+            if index == 0 {
+                synced.bytes += copy.bytes;
+            }
+            synced.written += copy.bytes_written;
+            synced.took_ms += copy.took_ms;
+            synced.waited_ms = synced.waited_ms.max(copy.writers_waited_ms);
+        }
+    }
+    if let Some(counted) = context.state.output(&StepId::from("count")) {
+        synced.counts.clone_from(&counted.counts);
+    }
+    synced
+}
+
+/// Forgets an environment.
+pub fn unregister(context: &Context<'_>, name: &str) -> Result<Output, Failed> {
+    context.midway();
+    environments::forget(context.home, name)?;
+    Ok(Output::default())
+}

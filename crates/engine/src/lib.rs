@@ -12,6 +12,7 @@ pub mod engine;
 pub mod error;
 pub mod exec;
 pub mod fault;
+pub mod gateway;
 pub mod gather;
 pub mod home;
 pub mod journal;

@@ -4,10 +4,12 @@
 
 mod check;
 mod check_compose;
+mod egress;
 mod located;
 mod service;
 pub mod template;
 
+pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matches};
 pub use located::{ConfigError, line_of, suggest};
 pub use service::{Health, Restart, Service, Stop, StopSignal};
 
@@ -138,6 +140,12 @@ pub struct Store {
 pub struct Staging {
     /// Environment variables that are set or replaced in staging, for every service.
     pub env: BTreeMap<String, String>,
+    /// What becomes of what the services send out: `record`, `deny`, or a mapping; only with `runtime: compose`.
+    pub egress: Egress,
+    /// Variables and Compose secrets whose values staging never gets: it has generated ones instead; only with
+    /// `runtime: compose`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replace_secrets: Vec<String>,
 }
 
 /// What is checked besides health and data integrity.

@@ -194,11 +194,7 @@ fn is_zero(n: &u64) -> bool {
 impl Egress {
     /// That nothing could be observed, and why.
     pub fn not_observed(environment: &str, why: impl Into<String>) -> Self {
-        Self {
-            environment: environment.to_owned(),
-            not_observed: Some(why.into()),
-            ..Self::default()
-        }
+        Self { environment: environment.to_owned(), not_observed: Some(why.into()), ..Self::default() }
     }
 
     /// What was observed.
@@ -262,19 +258,18 @@ pub fn summary(environment: &str, records: &[Sent]) -> Vec<Line> {
         if r.kind == Kind::Dns && connected.contains(&(r.service.as_str(), r.host.as_str())) {
             continue;
         }
-        let line =
-            lines.entry((&r.service, r.kind, &r.host, r.port, r.outcome)).or_insert_with(|| Line {
-                environment: environment.to_owned(),
-                service: r.service.clone(),
-                kind: r.kind,
-                host: r.host.clone(),
-                port: r.port,
-                outcome: r.outcome,
-                count: 0,
-                bytes: 0,
-                recipients: BTreeSet::new(),
-                examples: BTreeSet::new(),
-            });
+        let line = lines.entry((&r.service, r.kind, &r.host, r.port, r.outcome)).or_insert_with(|| Line {
+            environment: environment.to_owned(),
+            service: r.service.clone(),
+            kind: r.kind,
+            host: r.host.clone(),
+            port: r.port,
+            outcome: r.outcome,
+            count: 0,
+            bytes: 0,
+            recipients: BTreeSet::new(),
+            examples: BTreeSet::new(),
+        });
         line.count += 1;
         line.bytes = line.bytes.saturating_add(r.bytes);
         for recipient in &r.recipients {

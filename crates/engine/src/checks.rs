@@ -213,9 +213,7 @@ fn health_results(target: &Target<'_>) -> Vec<CheckResult> {
 /// Whether anything could be reached from inside that must not be; nothing where the runtime has no isolation to try.
 fn isolation(target: &Target<'_>) -> Option<CheckResult> {
     let began = Instant::now();
-    let result = |verdict| {
-        blank("isolation/attack".to_owned(), CheckKind::Isolation, target, verdict, began)
-    };
+    let result = |verdict| blank("isolation/attack".to_owned(), CheckKind::Isolation, target, verdict, began);
     let ended = match target.world.runtime.attack(&target.placement) {
         Ok(ended) => ended?,
         Err(e) => return Some(result(Verdict::Inconclusive { why: e.to_string() })),

@@ -214,7 +214,8 @@ pub(super) fn check(config: &Config, checker: &Checker<'_>) -> Result<(), Config
         }
     }
     for (index, name) in staging.replace_secrets.iter().enumerate() {
-        let good = !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.'));
+        let good = !name.is_empty()
+            && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.'));
         if !good {
             let at = format!("staging.replace_secrets[{index}]");
             return Err(checker.error(
@@ -235,8 +236,7 @@ fn check_stub(stub: &Stub) -> Result<(), Why> {
         return Err(("port 0 is no port".into(), "leave it out to mean every port"));
     }
     let token = |text: &str| {
-        !text.is_empty()
-            && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c))
+        !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c))
     };
     if let Some(method) = stub.method.as_deref().filter(|m| !token(m)) {
         return Err((format!("{method:?} is no method"), "for example GET or POST"));
@@ -252,9 +252,13 @@ fn check_stub(stub: &Stub) -> Result<(), Why> {
     }
     for (name, value) in &stub.headers {
         if !token(name) || value.chars().any(char::is_control) {
-            return Err((format!("{name:?} is no header that can be sent"), "one line, no control characters"));
+            return Err((
+                format!("{name:?} is no header that can be sent"),
+                "one line, no control characters",
+            ));
         }
-        if ["content-length", "transfer-encoding", "connection"].contains(&name.to_ascii_lowercase().as_str()) {
+        if ["content-length", "transfer-encoding", "connection"].contains(&name.to_ascii_lowercase().as_str())
+        {
             return Err((format!("the header {name} is set by Switchback"), "remove it"));
         }
     }
@@ -264,7 +268,10 @@ fn check_stub(stub: &Stub) -> Result<(), Why> {
             let path = std::path::Path::new(file);
             let up = path.components().any(|c| matches!(c, std::path::Component::ParentDir));
             if path.is_absolute() || up || file.is_empty() {
-                return Err((format!("{file:?} does not lie in the stack"), "write it relative to the stack"));
+                return Err((
+                    format!("{file:?} does not lie in the stack"),
+                    "write it relative to the stack",
+                ));
             }
             Ok(())
         }
@@ -288,8 +295,12 @@ mod tests {
         let of = |text: &str| parse(text).expect("a configuration").staging.egress;
         assert_eq!(of("record"), Egress::default());
         assert_eq!(of("deny").default, EgressDefault::Deny);
-        let rules = of("{ allow: ['api.example.com:443', '*.example.org'], stubs: [ { host: x.y, body: '{}' } ] }");
-        assert_eq!((rules.default, rules.allow.len(), rules.stubs[0].status), (EgressDefault::Record, 2, 200));
+        let rules =
+            of("{ allow: ['api.example.com:443', '*.example.org'], stubs: [ { host: x.y, body: '{}' } ] }");
+        assert_eq!(
+            (rules.default, rules.allow.len(), rules.stubs[0].status),
+            (EgressDefault::Record, 2, 200)
+        );
         let again = serde_yaml_ng::to_string(&rules).expect("text");
         assert_eq!(serde_yaml_ng::from_str::<Egress>(&again).expect("the same"), rules);
     }

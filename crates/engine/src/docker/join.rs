@@ -3,7 +3,9 @@
 use super::error::Call;
 use super::run::RunSpec;
 use super::{Docker, DockerError, name};
-use bollard::models::{EndpointIpamConfig, EndpointSettings, NetworkConnectRequest, NetworkingConfig, PortBinding};
+use bollard::models::{
+    EndpointIpamConfig, EndpointSettings, NetworkConnectRequest, NetworkingConfig, PortBinding,
+};
 use std::collections::HashMap;
 
 /// A network that a container is on.
@@ -52,10 +54,8 @@ impl Docker {
     pub(super) fn join_others(&self, id: &str, joined: &[Joined]) -> Result<(), DockerError> {
         for other in joined.iter().skip(1) {
             let network = name::object("network", &other.network)?;
-            let request = NetworkConnectRequest {
-                container: id.to_owned(),
-                endpoint_config: Some(other.settings()),
-            };
+            let request =
+                NetworkConnectRequest { container: id.to_owned(), endpoint_config: Some(other.settings()) };
             let call = Call::change("connect the container to the network", "POST and NETWORKS");
             self.ask(call, network, self.client.connect_network(network, request))?;
         }

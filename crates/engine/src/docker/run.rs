@@ -4,8 +4,8 @@
 //! never let the engine create a folder of its host, and never pass values of variables as arguments.
 
 use super::error::Call;
-use super::stream::{Attached, Fed, Pump, feed};
 use super::join::Joined;
+use super::stream::{Attached, Fed, Pump, feed};
 use super::{Docker, DockerError, name};
 use bollard::errors::Error as Answer;
 use bollard::exec::{StartExecOptions, StartExecResults};

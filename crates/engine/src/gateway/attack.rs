@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 /// The hidden command.
 pub const ATTACK_VERB: &str = "__attack";
-/// The variable that holds the list as JSON.
+/// The variables that hold the list as JSON, in parts.
 pub const ATTACK_VARIABLE: &str = "SWITCHBACK_ATTACK";
 /// One attempt. What drops packets instead of refusing them costs all of it.
 const LIMIT: Duration = Duration::from_millis(1500);
 /// Attempts at a time.
-const AT_ONCE: usize = 128;
+const AT_ONCE: usize = 512;
 
 /// What to try.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,11 +81,16 @@ pub struct Ended {
     pub took_ms: u64,
 }
 
-/// Carries out the orders in the environment variable and prints what came of them as JSON.
+/// The variables that tell an attacker its orders.
+pub fn variables(orders: &Orders) -> Vec<(String, String)> {
+    super::in_parts(ATTACK_VARIABLE, orders)
+}
+
+/// Carries out the orders in the environment variables and prints what came of them as JSON.
 pub fn run(mut out: impl std::io::Write) -> Result<(), EngineError> {
-    let broken = |e: String| EngineError::Internal { detail: format!("the attack cannot be carried out: {e}") };
-    let text = std::env::var(ATTACK_VARIABLE).map_err(|e| broken(e.to_string()))?;
-    let orders: Orders = serde_json::from_str(&text).map_err(|e| broken(e.to_string()))?;
+    let broken =
+        |e: String| EngineError::Internal { detail: format!("the attack cannot be carried out: {e}") };
+    let orders: Orders = super::from_parts(ATTACK_VARIABLE)?;
     let ended = carry_out(&orders);
     let text = serde_json::to_string(&ended).map_err(|e| broken(e.to_string()))?;
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| broken(e.to_string()))
@@ -191,7 +196,8 @@ mod tests {
     fn an_open_port_a_refused_one_and_a_file_are_reached_and_nothing_is_not() {
         let open = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = open.local_addr().expect("an address").port();
-        let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        let closed =
+            TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
         let to = |port| How::Connect { address: Ipv4Addr::LOCALHOST, port };
         let ways = [
             (to(port), true),

@@ -84,17 +84,23 @@ mod tests {
     fn a_certificate_is_good_for_its_host_with_this_authority_only() {
         let authority = Authority::generate().expect("an authority");
         let other = Authority::generate().expect("an authority");
-        let server = Certifier::new(&authority).expect("a certifier").server("api.example.com").expect("a server");
-        for (trusted, host, good) in
-            [(&authority, "api.example.com", true), (&authority, "other.example.com", false), (&other, "api.example.com", false)]
-        {
+        let server =
+            Certifier::new(&authority).expect("a certifier").server("api.example.com").expect("a server");
+        for (trusted, host, good) in [
+            (&authority, "api.example.com", true),
+            (&authority, "other.example.com", false),
+            (&other, "api.example.com", false),
+        ] {
             let mut roots = RootCertStore::empty();
-            roots.add(CertificateDer::from_pem_slice(trusted.certificate.as_bytes()).expect("PEM")).expect("a root");
-            let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .expect("versions")
-                .with_root_certificates(roots)
-                .with_no_client_auth();
+            roots
+                .add(CertificateDer::from_pem_slice(trusted.certificate.as_bytes()).expect("PEM"))
+                .expect("a root");
+            let config =
+                ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                    .with_safe_default_protocol_versions()
+                    .expect("versions")
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
             let name = ServerName::try_from(host.to_owned()).expect("a name");
             let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
             let mut server = ServerConnection::new(server.clone()).expect("a server");

@@ -8,7 +8,8 @@ pub const LONGEST_HEAD: usize = 32 * 1024;
 const HEADERS: usize = 128;
 /// Methods that begin a request; what begins otherwise is no HTTP.
 const METHODS: [&str; 12] = [
-    "GET", "POST", "PUT", "HEAD", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PROPFIND", "REPORT", "MKCOL",
+    "GET", "POST", "PUT", "HEAD", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PROPFIND", "REPORT",
+    "MKCOL",
 ];
 
 /// Whether bytes begin a request, as far as they go; `None` while that cannot be told.
@@ -184,7 +185,9 @@ mod tests {
         assert_eq!((found.method.as_str(), found.target.as_str()), ("POST", "/hook?token=x"));
         assert_eq!((found.host.as_str(), found.port), ("api.example.com", Some(8080)));
         assert_eq!((found.content_length, found.expects, found.length), (Some(12), true, text.len() - 4));
-        let proxied = head(b"GET http://user:pw@x.org:81/p HTTP/1.1\r\nHost: y\r\n\r\n").expect("a head").expect("whole");
+        let proxied = head(b"GET http://user:pw@x.org:81/p HTTP/1.1\r\nHost: y\r\n\r\n")
+            .expect("a head")
+            .expect("whole");
         assert_eq!((proxied.host.as_str(), proxied.port, proxied.target.as_str()), ("x.org", Some(81), "/p"));
         let tunnel = head(b"CONNECT z.org:443 HTTP/1.1\r\n\r\n").expect("a head").expect("whole");
         assert_eq!((tunnel.host.as_str(), tunnel.port), ("z.org", Some(443)));

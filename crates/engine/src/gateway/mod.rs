@@ -54,14 +54,25 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// The variables that tell a gateway its configuration.
 pub fn variables(config: &GatewayConfig) -> Vec<(String, String)> {
-    let text = serde_json::to_string(config).unwrap_or_default();
+    in_parts(VARIABLE, config)
+}
+
+/// A value as JSON in variables of a bounded length.
+pub(crate) fn in_parts(variable: &str, value: &impl serde::Serialize) -> Vec<(String, String)> {
+    let text = serde_json::to_string(value).unwrap_or_default();
     // Everything but ASCII would have to be cut between characters.
     let text: String = text.chars().flat_map(ascii).collect();
-    let parts = text.as_bytes().chunks(PART);
-    parts
-        .enumerate()
-        .map(|(n, part)| (format!("{VARIABLE}_{n}"), String::from_utf8_lossy(part).into_owned()))
-        .collect()
+    let parts = text.as_bytes().chunks(PART).enumerate();
+    parts.map(|(n, part)| (format!("{variable}_{n}"), String::from_utf8_lossy(part).into_owned())).collect()
+}
+
+/// The value back from this program's variables.
+fn from_parts<T: serde::de::DeserializeOwned>(variable: &str) -> Result<T, EngineError> {
+    let parts = (0..).map_while(|n| std::env::var(format!("{variable}_{n}")).ok());
+    serde_json::from_str(&parts.collect::<String>()).map_err(|e| EngineError::Internal {
+        // Never the text: it may hold a key.
+        detail: format!("{variable}_0 and so on cannot be read (line {}, column {})", e.line(), e.column()),
+    })
 }
 
 /// A character of JSON as ASCII: others only stand inside texts, where they may be written so.
@@ -70,20 +81,15 @@ fn ascii(c: char) -> Vec<char> {
         return vec![c];
     }
     let mut units = [0; 2];
-    c.encode_utf16(&mut units).iter().flat_map(|u| format!("\\u{u:04x}").chars().collect::<Vec<_>>()).collect()
-}
-
-fn configuration() -> Result<GatewayConfig, EngineError> {
-    let parts = (0..).map_while(|n| std::env::var(format!("{VARIABLE}_{n}")).ok());
-    serde_json::from_str(&parts.collect::<String>()).map_err(|e| EngineError::Internal {
-        // Never the text: it holds a key.
-        detail: format!("the gateway's configuration cannot be read (line {}, column {})", e.line(), e.column()),
-    })
+    c.encode_utf16(&mut units)
+        .iter()
+        .flat_map(|u| format!("\\u{u:04x}").chars().collect::<Vec<_>>())
+        .collect()
 }
 
 /// Runs the gateway until it is told to end.
 pub fn run() -> Result<(), EngineError> {
-    let config = configuration()?;
+    let config: GatewayConfig = from_parts(VARIABLE)?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         let _ = signal_hook::flag::register(signal, stop.clone());
@@ -207,7 +213,8 @@ fn lead(sink: &Arc<Sink>, listener: TcpListener, way: Ingress, resolver: Resolve
                 continue;
             };
             // A service that comes this way means a port of the world.
-            let inside = stream.local_addr().is_ok_and(|a| matches!(a.ip(), IpAddr::V4(v4) if own.contains(&v4)));
+            let inside =
+                stream.local_addr().is_ok_and(|a| matches!(a.ip(), IpAddr::V4(v4) if own.contains(&v4)));
             if inside {
                 sink.take(stream, way.listen);
                 continue;

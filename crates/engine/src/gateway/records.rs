@@ -24,6 +24,9 @@ const NAME_GOOD: Duration = Duration::from_secs(20);
 /// A name of the world that was asked for is what the next connection goes to, for so long.
 const ASKED_FOR: Duration = Duration::from_secs(60);
 
+/// What the isolation check's attacker asks for is no wish of a service; no service can have this name.
+pub const ATTACKER: &str = "-attack";
+
 /// A line of the gateway's output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "lowercase")]
@@ -202,6 +205,9 @@ impl Work {
                 questions.insert(key, Instant::now());
             }
             let service = self.names.of(note.from);
+            if service == ATTACKER {
+                continue;
+            }
             let line = Line::Sent(Sent { service, ..note.sent }.cleaned(&str::to_owned));
             let text = serde_json::to_vec(&line).unwrap_or_default();
             if written + text.len() > BYTES {
@@ -302,6 +308,7 @@ mod tests {
             ("sb-x-app-1.sb-x_default", "app"),
             ("sb-x-my-app_2-12.sb-x_default", "my-app_2"),
             ("sb-x-migrate-hub.sb-x_default", "migrate-hub"),
+            ("sb-x--attack.sb-x_default", ATTACKER),
             ("other.net", "other"),
             ("", "127.0.0.1"),
         ] {

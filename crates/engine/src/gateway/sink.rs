@@ -46,7 +46,12 @@ pub struct Sink {
 
 impl Sink {
     /// A sink with rules. `own` are its addresses: nothing is let out to itself.
-    pub fn new(rules: Rules, recorder: Recorder, resolver: Resolver, own: Vec<Ipv4Addr>) -> Result<Self, String> {
+    pub fn new(
+        rules: Rules,
+        recorder: Recorder,
+        resolver: Resolver,
+        own: Vec<Ipv4Addr>,
+    ) -> Result<Self, String> {
         let certifier = rules.authority.as_ref().map(Certifier::new).transpose()?;
         Ok(Self { rules, certifier, recorder, resolver, own, active: AtomicUsize::new(0) })
     }

@@ -76,7 +76,8 @@ fn requests_are_taken_and_recorded_without_what_could_be_a_secret() {
     assert!(post.starts_with("HTTP/1.1 202"), "{post}");
     let get = stand.say(8080, b"GET / HTTP/1.1\r\nHost: a.example.com:8080\r\n\r\n");
     assert!(get.starts_with("HTTP/1.1 502"), "{get}");
-    let chunked = stand.say(80, b"PUT /c HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
+    let chunked = stand
+        .say(80, b"PUT /c HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
     assert!(chunked.starts_with("HTTP/1.1 202"), "{chunked}");
     let records = stand.records();
     let text = serde_json::to_string(&records).expect("JSON");
@@ -101,7 +102,8 @@ fn connections_over_tls_are_recorded_by_name_and_closed() {
 #[test]
 fn mails_are_taken_with_their_recipients_and_other_protocols_are_guessed() {
     let stand = Stand::new(Rules::default());
-    let told = stand.say(25, b"HELO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: s\r\n\r\n.\r\nQUIT\r\n");
+    let told = stand
+        .say(25, b"HELO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: s\r\n\r\n.\r\nQUIT\r\n");
     assert!(told.ends_with("221 2.0.0\r\n"), "{told}");
     assert_eq!(stand.say(6379, b"*1\r\n$4\r\nPING\r\n"), "");
     stand.sink.name(&[], IpAddr::V4(Ipv4Addr::LOCALHOST), Ipv4Addr::LOCALHOST);
@@ -125,18 +127,26 @@ fn canned_answers_come_over_http_and_over_tls_with_the_authority_of_the_environm
     let mut stub = canned("api.example.com", Some("/v1/*"));
     stub.body = base64::engine::general_purpose::STANDARD.encode("{\"ok\":true}");
     stub.headers.insert("Content-Type".into(), "application/json".into());
-    let stand = Stand::new(Rules { stubs: vec![stub], authority: Some(authority.clone()), ..Rules::default() });
+    let stand =
+        Stand::new(Rules { stubs: vec![stub], authority: Some(authority.clone()), ..Rules::default() });
     let request = b"POST /v1/chat HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 2\r\n\r\nhi";
     let plain = stand.say(80, request);
-    assert!(plain.starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/json") && plain.ends_with("{\"ok\":true}"), "{plain}");
+    assert!(
+        plain.starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/json")
+            && plain.ends_with("{\"ok\":true}"),
+        "{plain}"
+    );
 
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).expect("PEM")).expect("a root");
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    roots
+        .add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).expect("PEM"))
+        .expect("a root");
+    let config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
     let name = ServerName::try_from("api.example.com").expect("a name");
     let client = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
     let mut secured = rustls::StreamOwned::new(client, stand.connect(443));
@@ -145,7 +155,10 @@ fn canned_answers_come_over_http_and_over_tls_with_the_authority_of_the_environm
     secured.read_to_string(&mut answer).expect("a clean end");
     assert!(answer.ends_with("{\"ok\":true}"), "{answer}");
     let records = stand.records();
-    assert!(records.iter().all(|r| r.outcome == Fate::Stubbed && r.path.as_deref() == Some("/v1/chat")), "{records:?}");
+    assert!(
+        records.iter().all(|r| r.outcome == Fate::Stubbed && r.path.as_deref() == Some("/v1/chat")),
+        "{records:?}"
+    );
     assert_eq!(records[1].kind, Kind::Https);
 }
 
@@ -158,7 +171,10 @@ fn resolver() -> Resolver {
         while let Ok((got, from)) = socket.recv_from(&mut buffer) {
             let message = &buffer[..got];
             let question = dns::question(message).expect("a question");
-            let _ = socket.send_to(&dns::answer(message, &question, Answer::Address(Ipv4Addr::new(127, 0, 0, 2))), from);
+            let _ = socket.send_to(
+                &dns::answer(message, &question, Answer::Address(Ipv4Addr::new(127, 0, 0, 2))),
+                from,
+            );
         }
     });
     Resolver::new(at, Duration::from_secs(2))

@@ -48,7 +48,10 @@ pub fn serve<S: Read + Write>(stream: S, mut taken: impl FnMut(Mail)) -> io::Res
         let word = upper.split([' ', ':']).next().unwrap_or_default();
         let reply = match word {
             "EHLO" => {
-                say(&mut stream, "250-staging\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-SIZE 67108864\r\n250-PIPELINING")?;
+                say(
+                    &mut stream,
+                    "250-staging\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-SIZE 67108864\r\n250-PIPELINING",
+                )?;
                 "250 AUTH PLAIN LOGIN"
             }
             "HELO" => "250 staging",

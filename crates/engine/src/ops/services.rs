@@ -129,12 +129,12 @@ fn keep_egress(context: &Context<'_>, instance: &Instance, output: &mut Output) 
     if instance.is_production() {
         return;
     }
-    let collected = context.release(instance).and_then(|release| {
-        context.world.runtime.egress(&context.placement(instance, &release))
-    });
-    output.egress.push(
-        collected.unwrap_or_else(|e| Egress::not_observed(&instance.environment, e.to_string())),
-    );
+    let collected = context
+        .release(instance)
+        .and_then(|release| context.world.runtime.egress(&context.placement(instance, &release)));
+    output
+        .egress
+        .push(collected.unwrap_or_else(|e| Egress::not_observed(&instance.environment, e.to_string())));
 }
 
 fn stop_instance(context: &Context<'_>, instance: &Instance) -> Result<Output, EngineError> {

@@ -71,7 +71,9 @@ pub(super) fn replace(root: &mut Map<String, Value>, wanted: &Replacements, told
         }
     };
     for (_, service) in section(root, "services") {
-        let Some(environment) = service.get_mut("environment").and_then(Value::as_object_mut) else { continue };
+        let Some(environment) = service.get_mut("environment").and_then(Value::as_object_mut) else {
+            continue;
+        };
         for name in &wanted.names {
             let Some(value) = environment.get_mut(name) else { continue };
             let original = match &*value {
@@ -108,7 +110,8 @@ pub(super) fn replace(root: &mut Map<String, Value>, wanted: &Replacements, told
         }
     }
     for (key, secret) in section(root, "secrets") {
-        let Some((name, file)) = wanted.files.get_key_value(key).filter(|(n, _)| wanted.names.contains(*n)) else {
+        let Some((name, file)) = wanted.files.get_key_value(key).filter(|(n, _)| wanted.names.contains(*n))
+        else {
             continue;
         };
         found.insert(name);
@@ -121,7 +124,10 @@ pub(super) fn replace(root: &mut Map<String, Value>, wanted: &Replacements, told
     }
     for name in &wanted.names {
         let (what, why) = if found.contains(name) {
-            (format!("{name} has a generated value, wherever its own stood"), "staging.replace_secrets names it")
+            (
+                format!("{name} has a generated value, wherever its own stood"),
+                "staging.replace_secrets names it",
+            )
         } else {
             (format!("{name} was to be replaced, and nothing has it"), "staging.replace_secrets names it")
         };

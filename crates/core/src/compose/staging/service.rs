@@ -223,7 +223,9 @@ fn ports(body: &mut Map<String, Value>, name: &ServiceName, facts: &StagingFacts
     let own = facts.ports.get(name).filter(|p| !p.is_empty());
     if had {
         let what = match own {
-            Some(_) if facts.gateway.is_some() => "its ports are others, on 127.0.0.1 only, through the gateway",
+            Some(_) if facts.gateway.is_some() => {
+                "its ports are others, on 127.0.0.1 only, through the gateway"
+            }
             Some(_) => "its ports are others, on 127.0.0.1 only",
             None => "its ports are not published",
         };

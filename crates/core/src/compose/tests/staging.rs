@@ -195,9 +195,14 @@ fn every_service_asks_the_gateway_for_names_and_publishes_nothing() {
     assert_eq!(copy["services"]["c"]["dns"], json!(["172.16.0.2"]));
     assert_eq!(copy["networks"].get("unused"), None);
     assert_eq!(copy["networks"]["deep"], json!({"name": "copy_deep", "external": true}));
-    assert!(lines(&told).contains("through the gateway") && lines(&told).contains("instead of servers of its own"));
+    assert!(
+        lines(&told).contains("through the gateway")
+            && lines(&told).contains("instead of servers of its own")
+    );
     facts.gateway.as_mut().expect("a gateway").remove("deep");
-    assert!(staging(&model, &facts).expect_err("refused").to_string().contains("no address on the network deep"));
+    assert!(
+        staging(&model, &facts).expect_err("refused").to_string().contains("no address on the network deep")
+    );
 }
 
 #[test]
@@ -228,13 +233,24 @@ fn a_copy_never_gets_secrets_that_are_to_be_replaced() {
     assert_eq!((token.len(), a["SHORT"].as_str().map(str::len)), (15, Some(3)));
     assert_eq!(a["URL"], format!("https://x:{token}@y"));
     assert_eq!(copy["services"]["b"]["environment"]["SAME"], token);
-    assert_eq!(copy["services"]["a"]["command"], json!(["run", format!("--token={token}"), "abc"]), "short ones stay");
+    assert_eq!(
+        copy["services"]["a"]["command"],
+        json!(["run", format!("--token={token}"), "abc"]),
+        "short ones stay"
+    );
     assert_eq!(copy["secrets"]["key"], json!({"name": "key", "file": "/state/key"}));
     let told = lines(&told);
-    assert!(told.contains("TOKEN has a generated value") && told.contains("GONE was to be replaced, and nothing has it"));
+    assert!(
+        told.contains("TOKEN has a generated value")
+            && told.contains("GONE was to be replaced, and nothing has it")
+    );
     assert!(!told.contains("hunter2") && !told.contains(token));
     facts.replace.key = "k2".into();
-    assert_ne!(copy_of(&model, &facts).0["services"]["a"]["environment"]["TOKEN"], token, "another environment's");
+    assert_ne!(
+        copy_of(&model, &facts).0["services"]["a"]["environment"]["TOKEN"],
+        token,
+        "another environment's"
+    );
     assert!(!format!("{facts:?}").contains("from-the-file"));
 }
 
@@ -246,7 +262,10 @@ fn services_trust_the_authority_of_canned_answers_only_where_there_are_some() {
     facts.authority = Some("/state/ca$.pem".into());
     let (copy, _) = copy_of(&model, &facts);
     let a = &copy["services"]["a"];
-    assert_eq!((&a["volumes"][0]["source"], &a["volumes"][0]["read_only"]), (&json!("/state/ca$$.pem"), &json!(true)));
+    assert_eq!(
+        (&a["volumes"][0]["source"], &a["volumes"][0]["read_only"]),
+        (&json!("/state/ca$$.pem"), &json!(true))
+    );
     assert_eq!(a["environment"]["NODE_EXTRA_CA_CERTS"], a["volumes"][0]["target"]);
 }
 

@@ -3,8 +3,8 @@
 //! A clone of a Postgres server has production's archive command, subscriptions and jobs. Throwaway servers are kept quiet by
 //! [`crate::data`]; those that staging itself runs, by settings on their command line.
 
-use super::isolation;
 use super::instance::{command_of, write_model as write};
+use super::isolation;
 use crate::docker::Docker;
 use crate::error::EngineError;
 use crate::runtime::Placement;

@@ -43,7 +43,8 @@ pub fn reached(
     }
     let service = &at.release.services.get(name)?.definition;
     let given = at.instance.ports.get(name)?;
-    let listen = given.iter().find(|(n, _)| service.ports.get(*n) == Some(&port)).map(|(_, listen)| *listen)?;
+    let listen =
+        given.iter().find(|(n, _)| service.ports.get(*n) == Some(&port)).map(|(_, listen)| *listen)?;
     (listen > 0).then(|| (runtime.docker.host_address(), listen))
 }
 

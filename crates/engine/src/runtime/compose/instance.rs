@@ -1,7 +1,7 @@
 //! The model that an instance runs with, and the places of its data.
 
-use super::release::{config_binds, kept_model};
 use super::isolation;
+use super::release::{config_binds, kept_model};
 use crate::docker::BoundMount;
 use crate::error::{EngineError, io};
 use crate::home::{Home, read_json, write_json};

@@ -23,7 +23,10 @@ pub fn observe(
     for (name, service) in &at.release.services {
         let own: Vec<&Container> =
             all.iter().filter(|(s, c)| s == name.as_str() && !is_one_off(c)).map(|(_, c)| c).collect();
-        found.insert(name.clone(), describe(runtime, at, (name, &service.definition), &own, jobs.contains(name)));
+        found.insert(
+            name.clone(),
+            describe(runtime, at, (name, &service.definition), &own, jobs.contains(name)),
+        );
     }
     Ok(found)
 }

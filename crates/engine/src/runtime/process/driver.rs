@@ -4,8 +4,8 @@ use super::{health, instance_members, kill_below, marker, members_below, shim, s
 use crate::check::workflow::Endpoint;
 use crate::error::{EngineError, io};
 use crate::exec::{self, Exec, Inherit, Leftovers};
-use crate::gather;
 use crate::gateway::attack::Ended;
+use crate::gather;
 use crate::home::{CONFIG_FILE, Home, create_dir, read_json};
 use crate::ops::{Failed, edit_versions};
 use crate::runtime::{Adopted, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage};

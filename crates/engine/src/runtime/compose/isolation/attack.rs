@@ -4,7 +4,8 @@ use super::{labels, networks};
 use crate::docker::helper::{self, this_program};
 use crate::docker::{Container, Docker, HELPER_LABEL, Joined, RunSpec};
 use crate::error::EngineError;
-use crate::gateway::attack::{ATTACK_VARIABLE, ATTACK_VERB, Attempt, Ended, How, Orders};
+use crate::gateway::attack::{ATTACK_VERB, Attempt, Ended, How, Orders, variables};
+use crate::gateway::records::ATTACKER;
 use crate::runtime::Placement;
 use crate::runtime::compose::containers::{self, of_project};
 use std::collections::BTreeSet;
@@ -61,12 +62,16 @@ fn send(
 ) -> Result<Vec<Ended>, EngineError> {
     let mut labels = labels(at)?;
     labels.insert(HELPER_LABEL.to_owned(), "attack".to_owned());
-    let orders = serde_json::to_string(orders)
-        .map_err(|e| EngineError::Internal { detail: format!("the attack cannot be written down: {e}") })?;
+    // Its name tells the gateway that what it asks for is no wish of a service.
+    let name = format!("{}-{ATTACKER}", containers::project(at.instance)?);
+    if let Some(left) = docker.inspect(&name)? {
+        docker.remove_with_scratch(&left.id)?;
+    }
     let spec = RunSpec {
+        name: Some(name),
         image: helper::ensure(docker, &this_program())?,
         argv: vec![ATTACK_VERB.to_owned()],
-        env: vec![(ATTACK_VARIABLE.to_owned(), orders)],
+        env: variables(orders),
         joined,
         dns,
         cap_drop_all: true,
@@ -109,7 +114,8 @@ fn looked_at(docker: &Docker, at: &Placement<'_>) -> Result<Vec<Ended>, EngineEr
     };
     for (service, container) in of_project(docker, containers::project(at.instance)?)? {
         let sockets = container.mounts.iter().filter(|m| {
-            m.kind == "bind" && (m.source.ends_with(".sock") || matches!(m.source.as_str(), "/" | "/run" | "/var/run"))
+            m.kind == "bind"
+                && (m.source.ends_with(".sock") || matches!(m.source.as_str(), "/" | "/run" | "/var/run"))
         });
         tell(
             format!("sockets of the host in {service}"),
@@ -179,7 +185,9 @@ fn of_container(
     host_ports.extend(container.ports.iter().map(|p| p.host_port));
     let short = container.id.get(..12).unwrap_or_default();
     let mut names: BTreeSet<String> = [service, container.name.as_str(), short].map(str::to_owned).into();
-    names.extend(container.networks.keys().flat_map(|n| [format!("{service}.{n}"), format!("{}.{n}", container.name)]));
+    names.extend(
+        container.networks.keys().flat_map(|n| [format!("{service}.{n}"), format!("{}.{n}", container.name)]),
+    );
     for port in ports.into_iter().take(8) {
         for name in &names {
             let what = format!("production's {service} as {name}:{port}");

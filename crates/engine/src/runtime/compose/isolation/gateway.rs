@@ -97,7 +97,10 @@ pub fn ensure(docker: &Docker, at: &Placement<'_>, stage: &Stage<'_>) -> Result<
             ));
         }
         if (stage.cancelled)() {
-            return Err(EngineError::refused("interrupted while starting the gateway", "`switchback resume` goes on"));
+            return Err(EngineError::refused(
+                "interrupted while starting the gateway",
+                "`switchback resume` goes on",
+            ));
         }
         std::thread::sleep(Duration::from_millis(20));
     }

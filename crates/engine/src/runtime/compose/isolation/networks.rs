@@ -77,7 +77,13 @@ fn make(docker: &Docker, at: &Placement<'_>, name: &str, before: Option<&Net>) -
     let labels = labels(at)?;
     let labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let options = options(&docker.info()?.server_version);
-    let spec = |subnet| NetworkSpec { name, labels: &labels, internal: true, options: &options, subnet: Some(subnet) };
+    let spec = |subnet| NetworkSpec {
+        name,
+        labels: &labels,
+        internal: true,
+        options: &options,
+        subnet: Some(subnet),
+    };
     if let Some(before) = before {
         // The model names the gateway's address already: somebody removed an unused network.
         docker.network_make(&stack, &spec(before.subnet))?;
@@ -146,7 +152,10 @@ mod tests {
     fn addresses_are_taken_that_neither_the_engine_nor_the_host_uses() {
         let subnet = |t: &str| Subnet::parse(t).expect("addresses");
         assert_eq!(free(&[]), Some(subnet("172.16.255.0/24")));
-        assert_eq!(free(&[subnet("172.16.255.0/24"), subnet("172.16.254.128/25")]), Some(subnet("172.16.253.0/24")));
+        assert_eq!(
+            free(&[subnet("172.16.255.0/24"), subnet("172.16.254.128/25")]),
+            Some(subnet("172.16.253.0/24"))
+        );
         assert_eq!(free(&[subnet("172.16.0.0/16")]), Some(subnet("172.31.255.0/24")));
         assert_eq!(free(&[subnet("172.16.0.0/12")]), None);
         let routes = routes(

@@ -147,10 +147,10 @@ fn what_staging_sends_stays_inside_and_is_told_with_its_recipients() {
         .expect(0);
     let over = Arc::new(AtomicBool::new(false));
     let (name, mut joined) = (outside.clone(), None::<String>);
+    let own_label = format!("label=dev.switchback.stack={}", id(&stack));
     let partner = meanwhile(&over, move || match &joined {
         None => {
-            let found =
-                names(&["network", "ls", "--filter", "label=dev.switchback.stack", "--format", "{{.Name}}"]);
+            let found = names(&["network", "ls", "--filter", &own_label, "--format", "{{.Name}}"]);
             let own = found.into_iter().find(|n| n.ends_with("-baseline.gateway"));
             if let Some(network) = own
                 && docker(&["network", "connect", "--alias", "partner.example.net", &network, &name]).code

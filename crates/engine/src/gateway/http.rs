@@ -20,7 +20,7 @@ pub fn looks_like(bytes: &[u8]) -> Option<bool> {
         bytes.get(..length) == with_space.get(..length)
     };
     let candidates = METHODS.iter().filter(|m| fits(m)).count();
-    match (candidates, METHODS.iter().any(|m| bytes.len() > m.len() && fits(&m))) {
+    match (candidates, METHODS.iter().any(|m| bytes.len() > m.len() && fits(m))) {
         (0, _) => Some(false),
         (_, true) => Some(true),
         (_, false) => None,

@@ -144,7 +144,7 @@ fn start(config: GatewayConfig, out: impl io::Write + Send + 'static) -> Result<
     }
     for (watch, transport) in watches.into_iter().flatten() {
         let (sink, own, taken) = (sink.clone(), own.clone(), taken.clone());
-        std::thread::spawn(move || watch_ports(&sink, &watch, transport, &own, taken));
+        std::thread::spawn(move || watch_ports(&sink, &watch, transport, &own, &taken));
     }
     Ok(writer)
 }
@@ -250,7 +250,7 @@ fn watch_ports(
     watch: &Watch,
     transport: Transport,
     own: &[Ipv4Addr],
-    taken: BTreeSet<u16>,
+    taken: &BTreeSet<u16>,
 ) {
     let mut seen: BTreeMap<(Ipv4Addr, u16), Instant> = BTreeMap::new();
     let opened: Mutex<BTreeSet<u16>> = Mutex::default();

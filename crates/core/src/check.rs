@@ -18,6 +18,8 @@ pub enum CheckKind {
     Invariant,
     /// A command of the user (exit code, JUnit).
     Command,
+    /// Nothing in a staging environment can reach production, the host or the world.
+    Isolation,
 }
 
 impl CheckKind {
@@ -29,6 +31,7 @@ impl CheckKind {
             Self::Integrity => "integrity",
             Self::Invariant => "invariant",
             Self::Command => "command",
+            Self::Isolation => "isolation",
         }
     }
 }

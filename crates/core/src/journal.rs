@@ -4,6 +4,7 @@
 
 use crate::check::{Artefact, CheckResult};
 use crate::data::{CopyStats, ExportStats, Fingerprint, StoreDiff};
+use crate::egress::Egress;
 use crate::ids::{GenerationId, RunId, ServiceName, StepId, StoreName};
 use crate::plan::{OnFailure, Plan, Undo};
 use crate::release::Certificate;
@@ -166,6 +167,9 @@ pub struct Output {
     /// Files kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artefacts: Vec<Artefact>,
+    /// What environments tried to send out while they ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<Egress>,
 }
 
 /// How long a service took.

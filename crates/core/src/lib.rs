@@ -10,6 +10,7 @@ pub mod config;
 pub mod criteria;
 pub mod data;
 pub mod duration;
+pub mod egress;
 pub mod environment;
 pub mod ids;
 pub mod journal;

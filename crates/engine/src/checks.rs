@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use switchback_core::check::{CheckKind, CheckResult, Failure, Verdict};
+use switchback_core::check::{CheckKind, CheckResult, CheckStep, Failure, Verdict};
 use switchback_core::config::{CommandCheck, CommandLine, Config, ConfigError, Invariant};
 use switchback_core::ids::{RunId, ServiceName, StoreName};
 use switchback_core::plan::CheckPhase;
@@ -156,6 +156,12 @@ impl Suite {
     ) -> Result<Vec<CheckResult>, EngineError> {
         let production = phase == CheckPhase::Production;
         let mut results = Vec::new();
+        if phase == CheckPhase::Staging
+            && let Some(target) = targets.first()
+        {
+            say(&format!("attacking the isolation of {} from inside", target.environment));
+            results.extend(isolation(target));
+        }
         for target in targets {
             results.extend(health_results(target));
         }
@@ -202,6 +208,36 @@ fn health_results(target: &Target<'_>) -> Vec<CheckResult> {
             }
         })
         .collect()
+}
+
+/// Whether anything could be reached from inside that must not be; nothing where the runtime has no isolation to try.
+fn isolation(target: &Target<'_>) -> Option<CheckResult> {
+    let began = Instant::now();
+    let result = |verdict| blank("isolation/attack".to_owned(), CheckKind::Isolation, target, verdict, began);
+    let ended = match target.world.runtime.attack(&target.placement) {
+        Ok(ended) => ended?,
+        Err(e) => return Some(result(Verdict::Inconclusive { why: e.to_string() })),
+    };
+    let reached = ended.iter().filter(|e| e.reached).map(|e| Failure {
+        at: e.attempt.what.clone(),
+        what: format!("it can be reached from inside the environment: {}", e.seen),
+        expected: Some("no way there".to_owned()),
+        got: Some(e.seen.clone()),
+        reproduce: None,
+    });
+    let verdict = Verdict::from_failures(reached.collect());
+    let count = ended.iter().filter(|e| e.reached).count();
+    Some(CheckResult {
+        measured: BTreeMap::from([
+            ("attempts".to_owned(), ended.len().to_string()),
+            ("that reached something".to_owned(), count.to_string()),
+        ]),
+        steps: ended
+            .into_iter()
+            .map(|e| CheckStep { name: e.attempt.what, ok: !e.reached, took_ms: e.took_ms, seen: e.seen })
+            .collect(),
+        ..result(verdict)
+    })
 }
 
 fn blank(id: String, kind: CheckKind, target: &Target<'_>, verdict: Verdict, began: Instant) -> CheckResult {

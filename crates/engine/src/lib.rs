@@ -13,6 +13,7 @@ pub mod environments;
 pub mod error;
 pub mod exec;
 pub mod fault;
+pub mod gateway;
 pub mod gather;
 pub mod home;
 pub mod journal;

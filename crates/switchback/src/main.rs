@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use switchback_engine::docker::hands;
 use switchback_engine::docker::thaw::{self, THAW_VERB};
 use switchback_engine::engine::Cancel;
+use switchback_engine::gateway::{self, attack};
 use switchback_engine::home::Home;
 use switchback_engine::keeper;
 use switchback_engine::runtime::process::{shim, start::SHIM_VERB};
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
             ExitCode::from(thaw::guard(&ids, std::io::stdin().lock(), std::io::stdout()))
         }
         Some(mutate::MUTATE_VERB) => hidden(mutate::run(&args.collect::<Vec<_>>())),
+        Some(gateway::GATEWAY_VERB) => hidden(gateway::run()),
+        Some(attack::ATTACK_VERB) => hidden(attack::run(std::io::stdout())),
         _ => cli::main(),
     }
 }

@@ -250,6 +250,7 @@ fn compose_accepts_the_staging_model_as_it_is() {
         ports: BTreeMap::from([(name("app"), BTreeMap::from([(80, 28_080)]))]),
         env: BTreeMap::from([("PUBLIC_URL".to_owned(), "http://x/$y".to_owned())]),
         labels: BTreeMap::from([("dev.switchback.stack".to_owned(), "kitchen".to_owned())]),
+        ..StagingFacts::default()
     };
     let (copy, _) = staging(&model, &facts).expect("a copy");
     let file = kitchen.write("staging.json", &copy.to_json());

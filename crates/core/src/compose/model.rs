@@ -119,6 +119,12 @@ impl Model {
     }
 
     /// The top level, for making another model of it.
+    /// The secrets of the whole stack: key, and the file that holds it where it is one of this host.
+    pub fn secret_files(&self) -> Vec<(String, Option<String>)> {
+        let all = self.root.get("secrets").and_then(Value::as_object).into_iter().flatten();
+        all.map(|(key, body)| (key.clone(), body.get("file").and_then(Value::as_str).map(unescape))).collect()
+    }
+
     pub(super) fn root(&self) -> &Map<String, Value> {
         &self.root
     }

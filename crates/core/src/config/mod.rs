@@ -4,10 +4,12 @@
 
 mod check;
 mod check_compose;
+mod egress;
 mod located;
 mod service;
 pub mod template;
 
+pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matches};
 pub use located::{ConfigError, line_of, suggest};
 pub use service::{Health, Restart, Service, Stop, StopSignal};
 
@@ -150,6 +152,12 @@ pub struct Staging {
     /// At most so much disk space (GiB) for the data of all environments; shared blocks do not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_gib: Option<u64>,
+    /// What becomes of what the services send out: `record`, `deny`, or a mapping; only with `runtime: compose`.
+    pub egress: Egress,
+    /// Variables and Compose secrets whose values staging never gets: it has generated ones instead; only with
+    /// `runtime: compose`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replace_secrets: Vec<String>,
 }
 
 impl Default for Staging {
@@ -161,6 +169,8 @@ impl Default for Staging {
             sync: None,
             environments: 3,
             disk_gib: None,
+            egress: Egress::default(),
+            replace_secrets: Vec::new(),
         }
     }
 }

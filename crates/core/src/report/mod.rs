@@ -7,11 +7,12 @@ mod words;
 
 use crate::check::{Artefact, CheckResult};
 use crate::data::{CopyStats, ExportStats, Fingerprint, StoreDiff};
+use crate::egress::Egress;
 use crate::ids::{RunId, ServiceName, StackName, StoreName};
 use crate::journal::{Record, RunState, StepError};
 use crate::plan::{Group, Op, Plan, Procedure};
 use crate::release::{Certificate, describe_change};
-use project::{artefacts, code_only, conclude, exports, measure, step_report, trial};
+use project::{artefacts, code_only, conclude, egress, exports, measure, step_report, trial};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use words::{advice, headline, production};
@@ -84,6 +85,9 @@ pub struct Report {
     pub trial: Option<TrialReport>,
     /// Files kept with the run.
     pub artefacts: Vec<Artefact>,
+    /// What staging environments would have sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<Egress>,
 }
 
 /// How a run came out.
@@ -296,6 +300,7 @@ impl Report {
             exports: exports(records),
             trial: trial(records, &state),
             artefacts: artefacts(records),
+            egress: egress(records),
         };
         report.headline = headline(&report);
         report.production = production(plan, &report);

@@ -3,6 +3,7 @@
 use super::{CodeOnly, Conclusion, StepReport, StepStatus, Times, TrialReport};
 use crate::check::{Artefact, Verdict};
 use crate::data::ExportStats;
+use crate::egress::Egress;
 use crate::ids::StoreName;
 use crate::journal::{Event, Outcome, Record, RunState, StepResult, TrialVerdict};
 use crate::next::is_code_only;
@@ -171,6 +172,33 @@ pub(super) fn exports(records: &[Record]) -> BTreeMap<StoreName, ExportStats> {
         })
         .flat_map(|e| e.iter().map(|(k, v)| (k.clone(), v.clone())))
         .collect()
+}
+
+/// What environments tried to send; each observation once, however often it was looked at.
+pub(super) fn egress(records: &[Record]) -> Vec<Egress> {
+    let mut found: Vec<Egress> = Vec::new();
+    for record in records {
+        let output = match &record.event {
+            Event::Finished { output, .. } | Event::Failed { output, .. } | Event::Undone { output, .. } => {
+                output
+            }
+            _ => continue,
+        };
+        for seen in &output.egress {
+            if seen.not_observed.is_some() {
+                // What was observed of an environment says more.
+                if found.iter().all(|f| f.environment != seen.environment) {
+                    found.push(seen.clone());
+                }
+                continue;
+            }
+            found.retain(|f| {
+                f.session != seen.session && (f.not_observed.is_none() || f.environment != seen.environment)
+            });
+            found.push(seen.clone());
+        }
+    }
+    found
 }
 
 pub(super) fn artefacts(records: &[Record]) -> Vec<Artefact> {

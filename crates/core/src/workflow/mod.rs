@@ -29,6 +29,7 @@ pub use model::{
 };
 pub use parse::{WorkflowError, file_stem};
 pub use redact::{Redactor, is_secret_name};
+pub(crate) use request::percent_encode as percent_encoded;
 pub use request::{PreparedBody, PreparedPart, PreparedRequest, prepare, prepare_sql};
 pub use response::{Response, shorten};
 pub use template::{Endpoint, Ref, RenderError, Scope, Template};

@@ -73,7 +73,7 @@ pub enum PreparedPart {
 }
 
 /// Percent-encodes everything but the unreserved characters of RFC 3986.
-pub(super) fn percent_encode(text: &str) -> String {
+pub(crate) fn percent_encode(text: &str) -> String {
     encode(text, |b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
 }
 

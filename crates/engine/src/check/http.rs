@@ -445,6 +445,22 @@ pub fn probe_tcp(address: &str, timeout: Duration) -> Result<(), ProbeError> {
     Err(last.into())
 }
 
+/// What stands between a client and a service that is not there yet accepts, and ends the connection within this time.
+const ENDED: Duration = Duration::from_millis(200);
+
+/// The same through something that accepts connections before the service does: it must not be ended at once.
+pub fn probe_tcp_stays(address: &str, timeout: Duration) -> Result<(), ProbeError> {
+    probe_tcp(address, timeout)?;
+    let refused = || HttpError::Refused(address.to_owned()).into();
+    let Ok(mut stream) = TcpStream::connect(address) else { return Err(refused()) };
+    let _ = stream.set_read_timeout(Some(ENDED));
+    match std::io::Read::read(&mut stream, &mut [0]) {
+        Ok(0) => Err(refused()),
+        Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => Err(refused()),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 #[cfg(test)]
 #[path = "http_tests.rs"]
 mod tests;

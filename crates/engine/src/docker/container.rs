@@ -17,6 +17,8 @@ use std::time::Duration;
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// The most of a log that is kept: enough for a stack trace, little enough for a report.
 const LOG_BYTES: usize = 256 * 1024;
+/// Reading a whole log of some megabytes.
+const LONG_LOG: Duration = Duration::from_secs(30);
 
 /// What a list says about a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -356,6 +358,27 @@ impl Docker {
                 }
             }
             text.drain(..text.len().saturating_sub(LOG_BYTES));
+            Ok(text)
+        };
+        let bytes = self.ask(call, id, collect)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// What a container wrote to its standard output since it was made, from the beginning, at most so many bytes.
+    pub fn output(&self, id: &str, limit: usize) -> Result<String, DockerError> {
+        let id = name::object("container", id)?;
+        let call = Call::read("read the log of the container", "CONTAINERS").and(LONG_LOG);
+        let options = LogsOptions { stdout: true, tail: "all".to_owned(), ..LogsOptions::default() };
+        let collect = async {
+            let mut text: Vec<u8> = Vec::new();
+            let mut stream = self.client.logs(id, Some(options));
+            while let Some(part) = stream.next().await {
+                text.extend_from_slice(part?.as_ref());
+                if text.len() >= limit {
+                    text.truncate(limit);
+                    break;
+                }
+            }
             Ok(text)
         };
         let bytes = self.ask(call, id, collect)?;

@@ -13,6 +13,7 @@ mod error;
 pub mod hands;
 pub mod helper;
 mod image;
+mod join;
 mod name;
 mod network;
 pub mod permissions;
@@ -26,7 +27,8 @@ pub use container::{Container, ContainerSummary, Health, MountPoint, Published, 
 pub use endpoint::Endpoint;
 pub use error::DockerError;
 pub use image::Image;
-pub use network::Network;
+pub use join::Joined;
+pub use network::{Network, NetworkSpec, Subnet};
 pub use run::{BoundMount, Ended, ExecSpec, NetworkMode, RunSpec};
 pub use stats::Stats;
 pub use volume::{ScratchVolume, Volume};

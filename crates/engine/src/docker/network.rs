@@ -4,9 +4,10 @@
 
 use super::error::Call;
 use super::{Docker, DockerError, STACK_LABEL, done_or_gone, name, optional, with_labels};
-use bollard::models::NetworkCreateRequest;
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
 use bollard::query_parameters::ListNetworksOptions;
 use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
 
 /// A network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,71 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
     /// Names of the containers in it; only for a network that was looked at by itself.
     pub containers: Vec<String>,
+    /// Its addresses of version 4.
+    pub subnets: Vec<Subnet>,
+    /// The addresses of version 4 that the engine's host has on it, unless it has none.
+    pub gateways: Vec<Ipv4Addr>,
+}
+
+/// Addresses of a network of version 4: the first, and the length of the prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Subnet {
+    /// The first address.
+    pub first: Ipv4Addr,
+    /// Bits that all its addresses share.
+    pub prefix: u8,
+}
+
+impl Subnet {
+    /// Reads `172.16.3.0/24`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (first, prefix) = text.split_once('/')?;
+        let prefix = prefix.parse().ok().filter(|p| *p <= 32)?;
+        Some(Self { first: first.parse().ok()?, prefix })
+    }
+
+    /// Its address number `n`.
+    pub fn address(&self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.first).wrapping_add(n))
+    }
+
+    /// Whether two have an address in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let shared = u32::from(self.prefix.min(other.prefix));
+        let mask = u32::MAX.checked_shl(32 - shared).unwrap_or(0);
+        u32::from(self.first) & mask == u32::from(other.first) & mask
+    }
+}
+
+impl std::fmt::Display for Subnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.first, self.prefix)
+    }
+}
+
+/// A network to make.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkSpec<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Labels besides the stack's.
+    pub labels: &'a [(&'a str, &'a str)],
+    /// It has no way out.
+    pub internal: bool,
+    /// Options of the driver.
+    pub options: &'a [(&'a str, &'a str)],
+    /// Its addresses; the engine's choice, if none are given.
+    pub subnet: Option<Subnet>,
+}
+
+fn subnets(ipam: Option<&Ipam>) -> Vec<Subnet> {
+    let all = ipam.and_then(|i| i.config.as_ref()).into_iter().flatten();
+    all.filter_map(|c| Subnet::parse(c.subnet.as_deref()?)).collect()
+}
+
+fn gateways(ipam: Option<&Ipam>) -> Vec<Ipv4Addr> {
+    let all = ipam.and_then(|i| i.config.as_ref()).into_iter().flatten();
+    all.filter_map(|c| c.gateway.as_deref()?.split('/').next()?.parse().ok()).collect()
 }
 
 fn ordered(map: Option<HashMap<String, String>>) -> BTreeMap<String, String> {
@@ -49,6 +115,8 @@ impl Docker {
                 options: ordered(n.options),
                 labels: ordered(n.labels),
                 containers,
+                subnets: subnets(n.ipam.as_ref()),
+                gateways: gateways(n.ipam.as_ref()),
             }
         }))
     }
@@ -68,6 +136,8 @@ impl Docker {
                 options: ordered(n.options),
                 labels: ordered(n.labels),
                 containers: Vec::new(),
+                subnets: subnets(n.ipam.as_ref()),
+                gateways: gateways(n.ipam.as_ref()),
             })
             .collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -83,6 +153,12 @@ impl Docker {
         internal: bool,
         options: &[(&str, &str)],
     ) -> Result<String, DockerError> {
+        self.network_make(stack, &NetworkSpec { name, labels, internal, options, subnet: None })
+    }
+
+    /// The same, with addresses.
+    pub fn network_make(&self, stack: &str, spec: &NetworkSpec<'_>) -> Result<String, DockerError> {
+        let NetworkSpec { name, labels, internal, options, subnet } = *spec;
         let call = Call::change("create the network", "POST and NETWORKS");
         // Engines up to 24 make a second network of the same name.
         if let Some(found) = self.network(name)? {
@@ -107,6 +183,10 @@ impl Docker {
             internal: Some(internal),
             options: Some(own(options)),
             labels: Some(labels),
+            ipam: subnet.map(|subnet| Ipam {
+                config: Some(vec![IpamConfig { subnet: Some(subnet.to_string()), ..IpamConfig::default() }]),
+                ..Ipam::default()
+            }),
             ..NetworkCreateRequest::default()
         };
         Ok(self.ask(call, name, self.client.create_network(request))?.id)

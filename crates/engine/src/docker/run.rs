@@ -4,6 +4,7 @@
 //! never let the engine create a folder of its host, and never pass values of variables as arguments.
 
 use super::error::Call;
+use super::join::Joined;
 use super::stream::{Attached, Fed, Pump, feed};
 use super::{Docker, DockerError, name};
 use bollard::errors::Error as Answer;
@@ -83,6 +84,14 @@ pub struct RunSpec {
     pub tmpfs: Vec<(String, u64)>,
     /// Network.
     pub network: NetworkMode,
+    /// Networks that it is on, with an address of its own on each; instead of `network`.
+    pub joined: Vec<Joined>,
+    /// Servers that it asks for names.
+    pub dns: Vec<String>,
+    /// Ports of the container that are published under the same number on 127.0.0.1 of the engine's host.
+    pub published: Vec<u16>,
+    /// Settings of its own kernel namespaces.
+    pub sysctls: Vec<(String, String)>,
     /// All capabilities are dropped, but those in `cap_add`; and programs cannot gain any.
     pub cap_drop_all: bool,
     /// Capabilities that are added.
@@ -170,6 +179,7 @@ impl RunSpec {
             ..Mount::default()
         }));
         let network_mode = match &self.network {
+            _ if !self.joined.is_empty() => name::object("network", &self.joined[0].network)?.to_owned(),
             NetworkMode::None => "none".to_owned(),
             NetworkMode::Of(container) => format!("container:{}", name::object("container", container)?),
             NetworkMode::Named(network) => name::object("network", network)?.to_owned(),
@@ -201,6 +211,9 @@ impl RunSpec {
             memory_swap: self.memory_bytes.map(signed),
             pids_limit: self.pids.map(i64::from),
             init: self.init.then_some(true),
+            dns: (!self.dns.is_empty()).then(|| self.dns.clone()),
+            port_bindings: (!self.published.is_empty()).then(|| self.port_bindings()),
+            sysctls: (!self.sysctls.is_empty()).then(|| self.sysctls.iter().cloned().collect()),
             log_config: Some(log),
             ..HostConfig::default()
         };
@@ -217,6 +230,8 @@ impl RunSpec {
             attach_stdout: Some(!kept_log),
             attach_stderr: Some(!kept_log),
             host_config: Some(host),
+            exposed_ports: (!self.published.is_empty()).then(|| self.exposed_ports()),
+            networking_config: self.first_network()?,
             ..ContainerCreateBody::default()
         })
     }
@@ -244,7 +259,13 @@ impl Docker {
         let body = spec.body(kept_log, stdin)?;
         let what = name.unwrap_or(&spec.image);
         match self.ask(CREATE, what, self.client.create_container(Some(options), body)) {
-            Ok(made) => Ok(made.id),
+            Ok(made) => match self.join_others(&made.id, &spec.joined) {
+                Ok(()) => Ok(made.id),
+                Err(e) => {
+                    self.discard(&made.id);
+                    Err(e)
+                }
+            },
             Err(DockerError::ImageMissing { .. }) => {
                 Err(DockerError::ImageMissing { reference: spec.image.clone() })
             }

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use switchback_core::check::Artefact;
 use switchback_core::duration::human_ms;
+use switchback_core::egress::Egress;
 use switchback_core::ids::{Digest, ServiceName};
 use switchback_core::journal::{ErrorKind, Output, StepError};
 use switchback_core::plan::{CloneMode, Procedure};
@@ -119,7 +120,22 @@ fn refuse_two_at_once(context: &Context<'_>, instance: &Instance) -> Result<(), 
 /// Stops all services in reverse order.
 pub fn stop(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
     let instance = context.instance(key)?;
-    Ok(stop_instance(context, instance)?)
+    let mut output = stop_instance(context, instance)?;
+    keep_egress(context, instance, &mut output);
+    Ok(output)
+}
+
+/// Collects what a staging instance tried to send. That it cannot be collected stops nothing, and is told.
+fn keep_egress(context: &Context<'_>, instance: &Instance, output: &mut Output) {
+    if instance.is_production() {
+        return;
+    }
+    let collected = context
+        .release(instance)
+        .and_then(|release| context.world.runtime.egress(&context.placement(instance, &release)));
+    output
+        .egress
+        .push(collected.unwrap_or_else(|e| Egress::not_observed(&instance.environment, e.to_string())));
 }
 
 fn stop_instance(context: &Context<'_>, instance: &Instance) -> Result<Output, EngineError> {
@@ -251,6 +267,7 @@ pub fn dispose(context: &Context<'_>, keys: &[String]) -> Result<Output, Failed>
         }
         stop_instance(context, instance)?;
         keep_logs(context, instance, &mut output)?;
+        keep_egress(context, instance, &mut output);
         if let Some(scratch) = Scratch::open(context.home, &instance.dir)? {
             remove(context, instance, scratch)?;
         }

@@ -7,6 +7,7 @@ pub mod process;
 
 use crate::check::workflow::Endpoint;
 use crate::error::EngineError;
+use crate::gateway::attack::Ended;
 use crate::home::Home;
 use crate::ops::Failed;
 use crate::scratch::Scratch;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use switchback_core::config::{Config, Service};
+use switchback_core::egress::Egress;
 use switchback_core::ids::{Digest, ServiceName, StoreName};
 use switchback_core::journal::Output;
 use switchback_core::plan::Procedure;
@@ -229,6 +231,12 @@ pub trait Runtime: Send + Sync {
 
     /// The value that a variable has for the services, where a workflow asks for it.
     fn variable(&self, at: &Placement<'_>, name: &str) -> Option<String>;
+
+    /// What the services of a staging instance tried to send out since they were started.
+    fn egress(&self, at: &Placement<'_>) -> Result<Egress, EngineError>;
+
+    /// Attacks a staging instance's isolation from inside while it runs; `None` where the runtime has none to attack.
+    fn attack(&self, at: &Placement<'_>) -> Result<Option<Vec<Ended>>, EngineError>;
 
     /// Removes what the runtime keeps of a scratch instance outside its folder.
     fn discard(&self, home: &Home, instance: &Instance) -> Result<(), EngineError>;

@@ -191,8 +191,40 @@ fn isolated(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
             proof.demand(lab.sight.open.is_empty(), many, lab.sight.open.join("; "));
         }
     }
+    attacked(lab.config.runtime, ran, &mut proof);
     same_definition(lab, ran, &mut proof)?;
     Ok(proof)
+}
+
+/// What the rehearsal's attack from inside an environment came to.
+fn attacked(runtime: RuntimeKind, ran: &Ran, proof: &mut Proof) {
+    let attack = ran.report.checks.iter().find(|c| c.kind == CheckKind::Isolation);
+    match (runtime, attack) {
+        (RuntimeKind::Process, _) => {
+            proof.measure("attack from inside", "none: local processes share the host's network");
+        }
+        (RuntimeKind::Compose, None) => {
+            proof.doubt("no attack from inside was made");
+        }
+        (RuntimeKind::Compose, Some(check)) => {
+            let reached = check.steps.iter().filter(|s| !s.ok);
+            let list: Vec<&str> = reached.map(|s| s.name.as_str()).collect();
+            proof.measure(
+                "attempts from inside to reach production, the host and the world",
+                check.steps.len(),
+            );
+            proof.measure("of these that reached something", list.len());
+            match &check.verdict {
+                Verdict::Inconclusive { why } => {
+                    proof.doubt(format!("the attack from inside says nothing: {why}"));
+                }
+                verdict => {
+                    let passed = *verdict == Verdict::Pass && !check.steps.is_empty();
+                    proof.demand(passed, "attack from inside", format!("reached: {}", list.join(", ")));
+                }
+            }
+        }
+    }
 }
 
 /// Compares what ran in staging with what production runs: artefacts or images, and configuration files by digest.

@@ -19,6 +19,7 @@ pub fn text(report: &Report) -> String {
     checks(&mut out, report);
     data(&mut out, report);
     exports(&mut out, report);
+    egress(&mut out, report);
     failed_steps(&mut out, report);
     next(&mut out, report);
     let _ = writeln!(
@@ -237,6 +238,42 @@ fn exports(out: &mut String, report: &Report) {
         }
     }
     out.push('\n');
+}
+
+fn egress(out: &mut String, report: &Report) {
+    let all = super::egress::lines(report);
+    if all.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        out,
+        "<details><summary>What staging would have sent: {}</summary>\n",
+        prose(&super::egress::sentence(report))
+    );
+    out.push_str(
+        "| Environment | Service | What | To | Times | Outcome | Details |\n|:--|:--|:--|:--|--:|:--|:--|\n",
+    );
+    for line in all.iter().take(MOST_ROWS) {
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            prose(&line.environment),
+            code(&words::shorten(&line.service, 80)),
+            line.kind.as_str(),
+            code(&super::egress::destination(line)),
+            words::number(line.count),
+            line.outcome.as_str(),
+            prose(&super::egress::details(line)),
+        );
+    }
+    if all.len() > MOST_ROWS {
+        let _ = writeln!(out, "| … and {} more | | | | | | |", all.len() - MOST_ROWS);
+    }
+    out.push('\n');
+    for gap in super::egress::gaps(report) {
+        let _ = writeln!(out, "- {}", prose(&gap));
+    }
+    out.push_str("\n</details>\n\n");
 }
 
 fn failed_steps(out: &mut String, report: &Report) {

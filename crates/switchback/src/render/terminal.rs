@@ -22,6 +22,7 @@ pub fn text(report: &Report, color: bool, width: usize) -> String {
     numbers(&mut page, report);
     let problems = problems(&mut page, report);
     reasons(&mut page, report, problems);
+    egress(&mut page, report);
     next(&mut page, report);
     page.blank();
     let how = page.paint(&one_line(&format!("switchback report {}", report.run)), Style::new().dim());
@@ -222,6 +223,38 @@ fn reasons(page: &mut Page, report: &Report, problems: bool) {
             );
             page.wrapped(&format!("  {mark} "), &text, None);
         }
+    }
+}
+
+/// Destinations that are shown; the page has all of them.
+const MOST_DESTINATIONS: usize = 5;
+
+fn egress(page: &mut Page, report: &Report) {
+    use super::egress::{destination, details, lines, sentence};
+    let all = lines(report);
+    if all.is_empty() {
+        return;
+    }
+    page.blank();
+    let title = page.paint("What staging would have sent", Style::new().bold());
+    page.lines.push(format!("  {title}"));
+    page.wrapped("    ", &sentence(report), None);
+    for line in all.iter().take(MOST_DESTINATIONS) {
+        let details = details(line);
+        let details = if details.is_empty() { details } else { format!(" ({details})") };
+        let text = format!(
+            "{} in {}: {} x {} to {}, {}{details}",
+            words::shorten(&line.service, 80),
+            line.environment,
+            line.count,
+            line.kind.as_str(),
+            destination(line),
+            line.outcome.as_str(),
+        );
+        page.wrapped("    - ", &text, None);
+    }
+    if all.len() > MOST_DESTINATIONS {
+        page.wrapped("    ", &format!("and {} more destinations", all.len() - MOST_DESTINATIONS), None);
     }
 }
 

@@ -4,7 +4,12 @@
 //! such change is told. What is not named here stays as it is, so that the copy behaves like production.
 
 mod mounts;
+mod networks;
+mod secrets;
 mod service;
+
+pub use networks::staging_networks;
+pub use secrets::{Replaced, Replacements};
 
 use super::model::{mapping, section};
 use super::pins::{pin_images, place};
@@ -24,10 +29,17 @@ pub struct StagingFacts {
     pub stack_dir: String,
     /// Sources of bind mounts that are files: an empty volume cannot replace them.
     pub files: BTreeSet<String>,
+    /// Per network (its key): the gateway's address on it, where names of the world are asked for. Without a gateway the copy
+    /// publishes its ports itself, on bridges that Compose makes; such a copy can reach the host.
+    pub gateway: Option<BTreeMap<String, String>>,
     /// Per service: port of the container, and the port of 127.0.0.1 that it is reached by.
     pub ports: BTreeMap<ServiceName, BTreeMap<u16, u16>>,
     /// Variables that are set or replaced for every service.
     pub env: BTreeMap<String, String>,
+    /// Secrets that the copy does not get.
+    pub replace: Replacements,
+    /// A file of the host with the certificate that canned answers over TLS are signed with.
+    pub authority: Option<String>,
     /// Labels of everything that the copy consists of.
     pub labels: BTreeMap<String, String>,
 }
@@ -90,7 +102,7 @@ pub fn staging(model: &Model, facts: &StagingFacts) -> Result<(Model, Vec<Differ
         };
         let shared = service.network_mode().filter(|m| *m == "none" || m.starts_with("service:"));
         if let Some(mode) = shared.filter(|_| !ports.is_empty()) {
-            return refuse(format!("the ports of {name} cannot be published: its network_mode is {mode}"));
+            return refuse(format!("the ports of {name} cannot be reached: its network_mode is {mode}"));
         }
     }
     let placement = place(model, &facts.pins)?;
@@ -107,8 +119,9 @@ pub fn staging(model: &Model, facts: &StagingFacts) -> Result<(Model, Vec<Differ
         let body = mapping(section(&mut root, "services").entry(name.as_str()).or_insert(Value::Null));
         service::isolate(body, name, facts, &mut told);
     }
+    secrets::replace(&mut root, &facts.replace, &mut told);
     volumes(&mut root, facts, &placement, &added, &mut told);
-    networks(&mut root, facts, &mut told);
+    networks::isolate(&mut root, facts, &mut told)?;
     if root.get("volumes").and_then(Value::as_object).is_some_and(Map::is_empty) {
         root.shift_remove("volumes");
     }
@@ -136,74 +149,4 @@ fn volumes(
         told.say(None, format!("the volume {key} is its own and starts empty"), "its data is not cloned");
         *definition = json!({ "name": format!("{}_{key}", facts.project), "labels": labels(facts) });
     }
-}
-
-/// Every network becomes the copy's own bridge without a way out.
-fn networks(root: &mut Map<String, Value>, facts: &StagingFacts, told: &mut Told) {
-    let mut used: BTreeSet<String> = BTreeSet::new();
-    // Networks whose every user could not be reached on its port, were they internal.
-    let mut open: BTreeSet<String> = BTreeSet::new();
-    let mut internal: BTreeSet<String> = BTreeSet::new();
-    for (key, body) in section(root, "networks") {
-        if body.get("internal").and_then(Value::as_bool) == Some(true) {
-            internal.insert(key.clone());
-        }
-    }
-    for (_, body) in section(root, "services") {
-        let keys: Vec<String> = body
-            .get("networks")
-            .and_then(Value::as_object)
-            .map(|n| n.keys().cloned().collect())
-            .unwrap_or_default();
-        if body.get("ports").is_some() && !keys.is_empty() && keys.iter().all(|k| internal.contains(k)) {
-            open.extend(keys.iter().take(1).cloned());
-        }
-        used.extend(keys);
-    }
-    let networks = section(root, "networks");
-    for key in &used {
-        networks.entry(key.as_str()).or_insert(Value::Null);
-    }
-    for (key, body) in networks {
-        let text = |k: &str| body.get(k).and_then(Value::as_str).unwrap_or_default().to_owned();
-        if body.get("external").and_then(Value::as_bool) == Some(true) {
-            told.say(
-                None,
-                format!("the network {key} is its own instead of {}", super::unescape(&text("name"))),
-                "others are on that network",
-            );
-        } else if !matches!(text("driver").as_str(), "" | "bridge" | "default") {
-            told.say(
-                None,
-                format!("the network {key} is a bridge instead of {}", text("driver")),
-                "only a bridge stays on this host",
-            );
-        }
-        let ipam = body.get("ipam").and_then(Value::as_object).is_some_and(|i| !i.is_empty());
-        if ipam || body.get("driver_opts").is_some_and(|o| !o.is_null()) {
-            told.say(
-                None,
-                format!("the network {key} has no addresses or options of its own"),
-                "production has them",
-            );
-        }
-        if open.contains(key) {
-            told.say(
-                None,
-                format!("the network {key} is not internal"),
-                "an internal network publishes no ports to be checked through",
-            );
-        }
-        let mut own = json!({
-            "name": format!("{}_{key}", facts.project),
-            "driver": "bridge",
-            "driver_opts": { "com.docker.network.bridge.enable_ip_masquerade": "false" },
-            "labels": labels(facts),
-        });
-        if internal.contains(key) && !open.contains(key) {
-            mapping(&mut own).insert("internal".to_owned(), Value::Bool(true));
-        }
-        *body = own;
-    }
-    told.say(None, "no network has a way out", "a copy must not act on the world");
 }

@@ -61,7 +61,7 @@ pub(super) fn isolate(
     facts: &StagingFacts,
     told: &mut Told,
 ) {
-    networks(body, name, told);
+    super::networks::of_service(body, name, told);
     for (key, what, why) in REMOVED {
         if body.shift_remove(key).is_some_and(|v| is_set(&v)) {
             told.say(Some(name), what, why);
@@ -82,58 +82,17 @@ pub(super) fn isolate(
     }
     set_labels(body, name, facts, told);
     environment(body, name, facts, told);
+    authority(body, name, facts, told);
     ports(body, name, facts, told);
 }
 
-fn is_set(value: &Value) -> bool {
+pub(super) fn is_set(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
         Value::String(text) => !text.is_empty(),
         Value::Array(list) => !list.is_empty(),
         Value::Object(map) => !map.is_empty(),
         Value::Bool(true) | Value::Number(_) => true,
-    }
-}
-
-fn networks(body: &mut Map<String, Value>, name: &ServiceName, told: &mut Told) {
-    let mode = body.get("network_mode").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let keeps = mode == "none" || mode.starts_with("service:");
-    if !mode.is_empty() && !keeps {
-        body.shift_remove("network_mode");
-        told.say(
-            Some(name),
-            format!("it is on the copy's own network instead of network_mode {mode}"),
-            "it would share a network with the host or with other containers",
-        );
-    }
-    if keeps {
-        return;
-    }
-    let fixed_name = body.get("container_name").and_then(Value::as_str).map(str::to_owned);
-    let networks = mapping(body.entry("networks").or_insert(Value::Null));
-    if networks.is_empty() {
-        networks.insert("default".to_owned(), Value::Null);
-    }
-    for (_, options) in networks {
-        if let Some(map) = options.as_object_mut() {
-            let mut fixed = false;
-            for key in ["ipv4_address", "ipv6_address", "link_local_ips", "mac_address", "driver_opts"] {
-                fixed |= map.shift_remove(key).is_some_and(|v| is_set(&v));
-            }
-            if fixed {
-                told.say(Some(name), "it has no fixed address", "production has it");
-            }
-        }
-        // Other services may call it by the name that its container has in production.
-        if let Some(alias) = &fixed_name {
-            let options = mapping(options);
-            let aliases = options.entry("aliases").or_insert_with(|| Value::Array(Vec::new()));
-            if let Some(list) = aliases.as_array_mut()
-                && !list.iter().any(|a| a.as_str() == Some(alias))
-            {
-                list.push(Value::from(alias.as_str()));
-            }
-        }
     }
 }
 
@@ -234,17 +193,45 @@ fn environment(body: &mut Map<String, Value>, name: &ServiceName, facts: &Stagin
     }
 }
 
+/// Variables by which programs are told of a certificate to trust: OpenSSL and Go, Node, Python's requests, curl.
+const TRUST: [&str; 4] = ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
+/// Where that certificate lies in the containers.
+const AUTHORITY: &str = "/run/switchback-authority.pem";
+
+fn authority(body: &mut Map<String, Value>, name: &ServiceName, facts: &StagingFacts, told: &mut Told) {
+    let Some(file) = &facts.authority else { return };
+    let environment = mapping(body.entry("environment").or_insert(Value::Null));
+    for variable in TRUST {
+        environment.insert(variable.to_owned(), Value::from(AUTHORITY));
+    }
+    let volumes = body.entry("volumes").or_insert_with(|| Value::Array(Vec::new()));
+    if let Some(list) = volumes.as_array_mut() {
+        list.push(json!({
+            "type": "bind", "source": escape(file), "target": AUTHORITY, "read_only": true,
+            "bind": { "create_host_path": false },
+        }));
+    }
+    told.say(
+        Some(name),
+        format!("it trusts the certificates of canned answers, too ({})", TRUST.join(", ")),
+        "staging.egress has stubs",
+    );
+}
+
 fn ports(body: &mut Map<String, Value>, name: &ServiceName, facts: &StagingFacts, told: &mut Told) {
     let had = body.shift_remove("ports").is_some_and(|p| is_set(&p));
     let own = facts.ports.get(name).filter(|p| !p.is_empty());
     if had {
         let what = match own {
+            Some(_) if facts.gateway.is_some() => {
+                "its ports are others, on 127.0.0.1 only, through the gateway"
+            }
             Some(_) => "its ports are others, on 127.0.0.1 only",
             None => "its ports are not published",
         };
         told.say(Some(name), what, "production's users use production's ports");
     }
-    let Some(own) = own else { return };
+    let Some(own) = own.filter(|_| facts.gateway.is_none()) else { return };
     single(body, name, told);
     let entry = |(container, host): (&u16, &u16)| {
         json!({

@@ -1,4 +1,4 @@
-use super::super::{Difference, Model, StagingFacts, staging};
+use super::super::{Difference, Model, Replaced, StagingFacts, staging, staging_networks};
 use super::{bind, dir, kitchen, model, name, pins, volume};
 use crate::release::MountSource;
 use serde_json::{Value, json};
@@ -10,6 +10,9 @@ fn facts(model: &Model) -> StagingFacts {
         pins: pins(model, &[]),
         stack_dir: "/stack".into(),
         labels: BTreeMap::from([("l".to_owned(), "1".to_owned())]),
+        gateway: Some(
+            staging_networks(model).into_iter().map(|key| (key, "172.16.0.2".to_owned())).collect(),
+        ),
         ..StagingFacts::default()
     }
 }
@@ -68,13 +71,14 @@ fn a_copy_keeps_nothing_that_collides_with_production_or_reaches_the_host() {
         assert!(!text.contains(gone), "{gone} is still there");
     }
     for (_, network) in copy["networks"].as_object().expect("networks") {
-        assert_eq!(network["driver_opts"]["com.docker.network.bridge.enable_ip_masquerade"], "false");
+        assert_eq!(network["external"], true, "it is made with the gateway on it");
         assert!(network["name"].as_str().expect("a name").starts_with("copy_"));
-        assert_eq!(network["labels"]["l"], "1");
     }
     for (_, service) in copy["services"].as_object().expect("services") {
         assert_eq!((&service["restart"], &service["labels"]["l"]), (&json!("no"), &json!("1")));
         assert_eq!((&service["pull_policy"], service.get("build")), (&json!("never"), None));
+        assert_eq!(service.get("ports"), None, "the gateway has them");
+        assert_eq!(service.get("dns").is_some(), service.get("networks").is_some());
     }
     let stays = &copy["services"]["app"]["volumes"][0];
     assert_eq!((&stays["source"], &stays["read_only"]), (&json!("/stack/conf/app.conf"), &json!(true)));
@@ -90,7 +94,7 @@ fn names_that_services_call_each_other_by_still_work() {
     // RabbitMQ and others keep their data below their host name.
     assert_eq!(copy["services"]["db"]["hostname"], "rabbit");
     assert_eq!(copy["services"]["h"]["networks"]["default"]["aliases"], json!(["x"]));
-    assert_eq!(copy["networks"]["default"]["driver"], "bridge");
+    assert_eq!(copy["networks"]["default"]["name"], "copy_default");
 }
 
 #[test]
@@ -172,13 +176,108 @@ fn less_usual_ways_to_the_host_are_closed_too() {
 }
 
 #[test]
-fn a_service_with_a_known_port_runs_once_and_can_be_reached() {
+fn every_service_asks_the_gateway_for_names_and_publishes_nothing() {
+    let model = Model::parse(
+        r#"{"name":"p","services":{"a":{"deploy":{"replicas":3},"networks":{"in":null,"deep":null},"dns":["8.8.8.8"],"dns_search":["x"],
+              "ports":[{"target":80,"published":"80"}]},"b":{"networks":{"deep":null}},"c":{"network_mode":"host"}},
+            "networks":{"in":{"name":"p_in","internal":true},"deep":{"name":"p_deep","internal":true},"unused":{"name":"p_unused"}}}"#,
+    )
+    .expect("a model");
+    let mut facts = facts(&model);
+    let gateway = facts.gateway.as_mut().expect("a gateway");
+    assert_eq!(gateway.keys().map(String::as_str).collect::<Vec<_>>(), ["deep", "default", "in"]);
+    gateway.insert("in".into(), "172.16.9.2".into());
+    facts.ports = BTreeMap::from([(name("a"), BTreeMap::from([(80, 20_080)]))]);
+    let (copy, told) = copy_of(&model, &facts);
+    let a = &copy["services"]["a"];
+    assert_eq!((&a["dns"], a.get("dns_search"), a.get("ports")), (&json!(["172.16.9.2"]), None, None));
+    assert_eq!(a["deploy"]["replicas"], 3, "the gateway finds all of them by name");
+    assert_eq!(copy["services"]["c"]["dns"], json!(["172.16.0.2"]));
+    assert_eq!(copy["networks"].get("unused"), None);
+    assert_eq!(copy["networks"]["deep"], json!({"name": "copy_deep", "external": true}));
+    assert!(
+        lines(&told).contains("through the gateway")
+            && lines(&told).contains("instead of servers of its own")
+    );
+    facts.gateway.as_mut().expect("a gateway").remove("deep");
+    assert!(
+        staging(&model, &facts).expect_err("refused").to_string().contains("no address on the network deep")
+    );
+}
+
+#[test]
+fn a_copy_never_gets_secrets_that_are_to_be_replaced() {
+    let model = Model::parse(
+        r#"{"name":"p","services":{
+            "a":{"environment":{"TOKEN":"hunter2-hunter2","SHORT":"abc","URL":"https://x:hunter2-hunter2@y","DSN":"p%40ss-w0rd-p%40ss"},
+                 "command":["run","--token=hunter2-hunter2","abc"],"healthcheck":{"test":["CMD","x","hunter2-hunter2"]},
+                 "secrets":[{"source":"key"}]},
+            "b":{"environment":{"SAME":"hunter2-hunter2","OTHER":"p@ss-w0rd-p@ss","FROM_FILE":"from-the-file"}},
+            "c":{"environment":{"PASS":"p@ss-w0rd-p@ss"}}},
+            "configs":{"f":{"name":"f","content":"token: hunter2-hunter2"}},
+            "secrets":{"key":{"name":"p_key","file":"/stack/key"}}}"#,
+    )
+    .expect("a model");
+    let mut facts = facts(&model);
+    facts.replace.names = ["TOKEN", "SHORT", "PASS", "key", "GONE"].map(str::to_owned).into();
+    facts.replace.key = "k1".into();
+    let original = "from-the-file\n".to_owned();
+    facts.replace.files.insert("key".into(), Replaced { path: "/state/key".into(), original });
+    let (copy, told) = copy_of(&model, &facts);
+    let all = copy.to_string();
+    for gone in ["hunter2", "p@ss", "p%40ss", "from-the-file", "/stack/key"] {
+        assert!(!all.contains(gone), "{gone} is still there");
+    }
+    let a = &copy["services"]["a"]["environment"];
+    let token = a["TOKEN"].as_str().expect("a text");
+    assert_eq!((token.len(), a["SHORT"].as_str().map(str::len)), (15, Some(3)));
+    assert_eq!(a["URL"], format!("https://x:{token}@y"));
+    assert_eq!(copy["services"]["b"]["environment"]["SAME"], token);
+    assert_eq!(
+        copy["services"]["a"]["command"],
+        json!(["run", format!("--token={token}"), "abc"]),
+        "short ones stay"
+    );
+    assert_eq!(copy["secrets"]["key"], json!({"name": "key", "file": "/state/key"}));
+    let told = lines(&told);
+    assert!(
+        told.contains("TOKEN has a generated value")
+            && told.contains("GONE was to be replaced, and nothing has it")
+    );
+    assert!(!told.contains("hunter2") && !told.contains(token));
+    facts.replace.key = "k2".into();
+    assert_ne!(
+        copy_of(&model, &facts).0["services"]["a"]["environment"]["TOKEN"],
+        token,
+        "another environment's"
+    );
+    assert!(!format!("{facts:?}").contains("from-the-file"));
+}
+
+#[test]
+fn services_trust_the_authority_of_canned_answers_only_where_there_are_some() {
+    let model = model(r#"{"a":{"read_only":true}}"#);
+    let mut facts = facts(&model);
+    assert_eq!(copy_of(&model, &facts).0["services"]["a"].get("volumes"), None);
+    facts.authority = Some("/state/ca$.pem".into());
+    let (copy, _) = copy_of(&model, &facts);
+    let a = &copy["services"]["a"];
+    assert_eq!(
+        (&a["volumes"][0]["source"], &a["volumes"][0]["read_only"]),
+        (&json!("/state/ca$$.pem"), &json!(true))
+    );
+    assert_eq!(a["environment"]["NODE_EXTRA_CA_CERTS"], a["volumes"][0]["target"]);
+}
+
+#[test]
+fn without_a_gateway_a_service_with_a_known_port_runs_once_and_can_be_reached() {
     let model = Model::parse(
         r#"{"name":"p","services":{"a":{"deploy":{"replicas":3},"networks":{"in":null}},"b":{"networks":{"deep":null}}},
             "networks":{"in":{"name":"p_in","internal":true},"deep":{"name":"p_deep","internal":true}}}"#,
     )
     .expect("a model");
     let mut facts = facts(&model);
+    facts.gateway = None;
     facts.ports = BTreeMap::from([(name("a"), BTreeMap::from([(80, 20_080)]))]);
     let (copy, told) = copy_of(&model, &facts);
     let port = &copy["services"]["a"]["ports"][0];

@@ -4,6 +4,7 @@
 //! [`crate::data`]; those that staging itself runs, by settings on their command line.
 
 use super::instance::{command_of, write_model as write};
+use super::isolation;
 use crate::docker::Docker;
 use crate::error::EngineError;
 use crate::runtime::Placement;
@@ -21,6 +22,7 @@ pub fn write_model(docker: &Docker, at: &Placement<'_>) -> Result<Vec<String>, E
     let mut commands = BTreeMap::new();
     let mut notes = Vec::new();
     if !at.instance.is_production() {
+        isolation::prepare(docker, at)?;
         for server in at.instance.stores.values().filter_map(|s| s.server.as_ref()) {
             match quiet_command(docker, at, &server.service)? {
                 Some(command) => {

@@ -2,7 +2,7 @@
 
 use super::ComposeRuntime;
 use super::containers::{container_of, has_done, is_one_off, jobs, of_project, project};
-use crate::check::http::{probe_http, probe_tcp};
+use crate::check::http::{probe_http, probe_tcp, probe_tcp_stays};
 use crate::docker::{Container, ExecSpec};
 use crate::error::EngineError;
 use crate::runtime::process::elapsed_ms;
@@ -31,6 +31,23 @@ pub fn address(runtime: &ComposeRuntime, container: &Container, port: u16) -> Op
     runtime.docker.is_local().then(|| (ip.clone(), port))
 }
 
+/// Where a port of an instance's container is reached: in staging through the gateway, else as [`address`] says.
+pub fn reached(
+    runtime: &ComposeRuntime,
+    at: &Placement<'_>,
+    (name, container): (&ServiceName, &Container),
+    port: u16,
+) -> Option<(String, u16)> {
+    if at.instance.is_production() {
+        return address(runtime, container, port);
+    }
+    let service = &at.release.services.get(name)?.definition;
+    let given = at.instance.ports.get(name)?;
+    let listen =
+        given.iter().find(|(n, _)| service.ports.get(*n) == Some(&port)).map(|(_, listen)| *listen)?;
+    (listen > 0).then(|| (runtime.docker.host_address(), listen))
+}
+
 /// Probes a service once.
 pub fn probe(runtime: &ComposeRuntime, at: &Placement<'_>, name: &ServiceName) -> ProbeResult {
     let bad = |seen: String| ProbeResult { ok: false, seen };
@@ -40,7 +57,7 @@ pub fn probe(runtime: &ComposeRuntime, at: &Placement<'_>, name: &ServiceName) -
     match container_of(&runtime.docker, at.instance, name) {
         Ok(Some(container)) => {
             let job = jobs(at).is_ok_and(|jobs| jobs.contains(name));
-            probe_container(runtime, service, &container, job)
+            probe_container(runtime, at, (name, service), &container, job)
         }
         Ok(None) => bad("it has no container".to_owned()),
         Err(e) => bad(e.to_string()),
@@ -49,7 +66,8 @@ pub fn probe(runtime: &ComposeRuntime, at: &Placement<'_>, name: &ServiceName) -
 
 fn probe_container(
     runtime: &ComposeRuntime,
-    service: &Service,
+    at: &Placement<'_>,
+    (name, service): (&ServiceName, &Service),
     container: &Container,
     job: bool,
 ) -> ProbeResult {
@@ -74,7 +92,7 @@ fn probe_container(
     let health = &service.health;
     let timeout = health.timeout.0;
     let port = service.main_port().and_then(|p| service.ports.get(p)).copied();
-    let reached = port.and_then(|p| address(runtime, container, p));
+    let reached = port.and_then(|p| reached(runtime, at, (name, container), p));
     match (&health.http, &health.tcp, &health.command, reached) {
         (Some(path), _, _, Some((host, port))) => {
             match probe_http(&format!("http://{host}:{port}{path}"), &(200..=399), timeout) {
@@ -82,10 +100,14 @@ fn probe_container(
                 Err(e) => bad(format!("GET {path}: {e}")),
             }
         }
-        (_, Some(_), _, Some((host, port))) => match probe_tcp(&format!("{host}:{port}"), timeout) {
-            Ok(()) => good(format!("port {port} accepts connections")),
-            Err(e) => bad(format!("port {port}: {e}")),
-        },
+        (_, Some(_), _, Some((host, port))) => {
+            // The gateway of staging accepts before the service does.
+            let ask = if at.instance.is_production() { probe_tcp } else { probe_tcp_stays };
+            match ask(&format!("{host}:{port}"), timeout) {
+                Ok(()) => good(format!("port {port} accepts connections")),
+                Err(e) => bad(format!("port {port}: {e}")),
+            }
+        }
         (Some(_), ..) | (_, Some(_), ..) => bad(format!("no port of {} can be reached", container.name)),
         (None, None, Some(command), _) => run_command(runtime, container, command, timeout),
         (None, None, None, _) => good(match &state.health {
@@ -203,7 +225,7 @@ impl Waiting<'_> {
         let now = Instant::now();
         let mut seen = "it has no container".to_owned();
         if let Some(container) = found {
-            let result = probe_container(runtime, self.service, container, self.job);
+            let result = probe_container(runtime, at, (name, self.service), container, self.job);
             let restarts = container.restart_count;
             let before = *self.restarts_at_first.get_or_insert(restarts);
             let identity = format!("{} {} {restarts}", container.id, container.state.started_at);

@@ -1,7 +1,8 @@
 //! The model that an instance runs with, and the places of its data.
 
+use super::isolation;
 use super::release::{config_binds, kept_model};
-use crate::docker::{BoundMount, SCRATCH_LABEL, STACK_LABEL};
+use crate::docker::BoundMount;
 use crate::error::{EngineError, io};
 use crate::home::{Home, read_json, write_json};
 use crate::runtime::Placement;
@@ -98,12 +99,10 @@ fn staging_facts(at: &Placement<'_>, pins: Pins) -> Result<StagingFacts, EngineE
         ports,
         env: at.config.staging.env.clone(),
         stack_dir: at.home.root().to_string_lossy().into_owned(),
-        labels: BTreeMap::from([
-            (STACK_LABEL.to_owned(), at.home.id()?),
-            (DIR_LABEL.to_owned(), at.instance.dir.clone()),
-            // Compose makes volumes of a staging copy, too: nothing else may remove them later.
-            (SCRATCH_LABEL.to_owned(), "1".to_owned()),
-        ]),
+        gateway: Some(isolation::known(at)?.into_iter().map(|(k, n)| (k, n.gateway.to_string())).collect()),
+        replace: isolation::replacements(at)?,
+        authority: isolation::authority_file(at)?.map(|p| p.to_string_lossy().into_owned()),
+        labels: isolation::labels(at)?,
     })
 }
 

@@ -84,6 +84,9 @@ fn run(
     let Some(service) = services.get(name) else {
         return Err(EngineError::Internal { detail: format!("the release has no service {name}") });
     };
+    if !at.instance.is_production() {
+        runtime.ready(at, stage)?;
+    }
     // Services that it needs run for the migration, as they will for the service.
     let began = Instant::now();
     if !service.needs.is_empty() {

@@ -8,6 +8,7 @@ pub(crate) mod containers;
 mod harmless;
 mod health;
 pub(crate) mod instance;
+mod isolation;
 mod lock;
 mod migrate;
 mod observe;
@@ -26,6 +27,7 @@ use crate::check::workflow::Endpoint;
 use crate::docker::compose::{ComposeCli, ModelFile, UpOptions};
 use crate::docker::{Docker, DockerError};
 use crate::error::EngineError;
+use crate::gateway::attack::Ended;
 use crate::gather;
 use crate::home::Home;
 use crate::ops::Failed;
@@ -40,6 +42,7 @@ use std::time::{Duration, Instant};
 use switchback_core::compose::Model;
 use switchback_core::config::Config;
 use switchback_core::duration::human_ms;
+use switchback_core::egress::Egress;
 use switchback_core::ids::{Digest, ServiceName, StoreName};
 use switchback_core::journal::Output;
 use switchback_core::release::{Instance, Release, StorePlace};
@@ -213,6 +216,7 @@ impl Runtime for ComposeRuntime {
     fn start(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, Failed> {
         let mut output = Output::default();
         let services = at.services();
+        self.ready(at, stage)?;
         let began = Instant::now();
         if containers::differences(&self.docker, at)?.1.is_empty() {
             output.notes.push("its containers run already".to_owned());
@@ -238,7 +242,9 @@ impl Runtime for ComposeRuntime {
     }
 
     fn stop(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, EngineError> {
-        containers::stop(self, at, stage)
+        let output = containers::stop(self, at, stage)?;
+        isolation::stop(&self.docker, at)?;
+        Ok(output)
     }
 
     fn migrate(
@@ -329,7 +335,7 @@ impl Runtime for ComposeRuntime {
             let mut host = self.docker.host_address();
             let mut ports = BTreeMap::new();
             for (port, number) in &service.definition.ports {
-                let reached = container.as_ref().and_then(|c| health::address(self, c, *number));
+                let reached = container.as_ref().and_then(|c| health::reached(self, at, (name, c), *number));
                 if let Some((address, reached)) = reached {
                     host = address;
                     ports.insert(port.clone(), reached);
@@ -358,6 +364,12 @@ impl Runtime for ComposeRuntime {
         let staged = at.config.staging.env.iter();
         let secret = staged.filter(|(name, _)| switchback_core::workflow::is_secret_name(name));
         found.extend(secret.map(|(_, value)| value.clone()));
+        if let Ok(model) = release::kept_model(at.home, &at.instance.release) {
+            let named = &at.config.staging.replace_secrets;
+            found.extend(model.services().flat_map(|s| {
+                s.environment().into_iter().filter(|(name, _)| named.contains(name)).map(|(_, value)| value)
+            }));
+        }
         found.retain(|s| s.len() >= 4);
         found
     }
@@ -365,6 +377,14 @@ impl Runtime for ComposeRuntime {
     fn variable(&self, at: &Placement<'_>, name: &str) -> Option<String> {
         let model = instance::model(at).ok()?;
         model.services().find_map(|s| s.environment().remove(name))
+    }
+
+    fn egress(&self, at: &Placement<'_>) -> Result<Egress, EngineError> {
+        isolation::collect(&self.docker, at, &Redactor::from_values(self.secrets(at)))
+    }
+
+    fn attack(&self, at: &Placement<'_>) -> Result<Option<Vec<Ended>>, EngineError> {
+        isolation::attack(&self.docker, at).map(Some)
     }
 
     fn discard(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
@@ -396,6 +416,11 @@ impl Runtime for ComposeRuntime {
 }
 
 impl ComposeRuntime {
+    /// Makes what a staging environment's containers need before they start.
+    fn ready(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<(), EngineError> {
+        if at.instance.is_production() { Ok(()) } else { isolation::ensure(&self.docker, at, stage) }
+    }
+
     /// Where a port of a container is reached from here, if it is.
     pub fn reached(&self, container: &crate::docker::Container, port: u16) -> Option<(String, u16)> {
         health::address(self, container, port)

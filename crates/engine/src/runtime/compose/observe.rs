@@ -4,7 +4,7 @@
 
 use super::ComposeRuntime;
 use super::containers::{has_done, is_one_off, jobs, of_project, project};
-use super::health::address;
+use super::health::reached;
 use crate::docker::{Container, Docker};
 use crate::error::EngineError;
 use crate::runtime::{Observed, Placement, Usage};
@@ -23,12 +23,21 @@ pub fn observe(
     for (name, service) in &at.release.services {
         let own: Vec<&Container> =
             all.iter().filter(|(s, c)| s == name.as_str() && !is_one_off(c)).map(|(_, c)| c).collect();
-        found.insert(name.clone(), describe(runtime, &service.definition, &own, jobs.contains(name)));
+        found.insert(
+            name.clone(),
+            describe(runtime, at, (name, &service.definition), &own, jobs.contains(name)),
+        );
     }
     Ok(found)
 }
 
-fn describe(runtime: &ComposeRuntime, service: &Service, own: &[&Container], job: bool) -> Observed {
+fn describe(
+    runtime: &ComposeRuntime,
+    at: &Placement<'_>,
+    (name, service): (&ServiceName, &Service),
+    own: &[&Container],
+    job: bool,
+) -> Observed {
     // One that runs says more than one that ended.
     let Some(container) = own.iter().find(|c| c.state.running).or(own.first()) else {
         return Observed { state: "DOWN (it has no container)".to_owned(), ..Observed::default() };
@@ -55,9 +64,9 @@ fn describe(runtime: &ComposeRuntime, service: &Service, own: &[&Container], job
     } else {
         (false, format!("DOWN ({})", ended.as_deref().unwrap_or("not started")))
     };
-    let reached = service.ports.iter().filter_map(|(name, number)| {
-        let (host, port) = address(runtime, container, *number)?;
-        Some((name.clone(), format!("{host}:{port}")))
+    let endpoints = service.ports.iter().filter_map(|(port, number)| {
+        let (host, listen) = reached(runtime, at, (name, container), *number)?;
+        Some((port.clone(), format!("{host}:{listen}")))
     });
     Observed {
         running: state.running,
@@ -66,7 +75,7 @@ fn describe(runtime: &ComposeRuntime, service: &Service, own: &[&Container], job
         health,
         processes: own.iter().filter(|c| c.state.running).count(),
         starts: u32::try_from(container.restart_count).unwrap_or(u32::MAX).saturating_add(1),
-        endpoints: if state.running { reached.collect() } else { BTreeMap::new() },
+        endpoints: if state.running { endpoints.collect() } else { BTreeMap::new() },
         last_exit: ended,
     }
 }

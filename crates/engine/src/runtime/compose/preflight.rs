@@ -1,7 +1,7 @@
 //! Before containers are started: images, volumes, disk space and ports.
 
 use super::containers::{PROJECT, describe_container, shown, users_of};
-use super::{ComposeRuntime, engine_free_bytes};
+use super::{ComposeRuntime, engine_free_bytes, isolation};
 use crate::docker::permissions;
 use crate::error::EngineError;
 use crate::gather;
@@ -63,6 +63,9 @@ pub fn preflight(
     }
     notes.push(gather::enough_space(&at.home.state(), 0)?);
     strangers(runtime, at)?;
+    if !at.instance.is_production() {
+        isolation::check(at)?;
+    }
     // A synchronisation finds the environment's own services on them.
     let own = wanted.procedure == Procedure::StagingSync;
     if !at.instance.is_production() && !own && docker.is_local() {

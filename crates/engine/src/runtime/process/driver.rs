@@ -4,6 +4,7 @@ use super::{health, instance_members, kill_below, marker, members_below, shim, s
 use crate::check::workflow::Endpoint;
 use crate::error::{EngineError, io};
 use crate::exec::{self, Exec, Inherit, Leftovers};
+use crate::gateway::attack::Ended;
 use crate::gather;
 use crate::home::{CONFIG_FILE, Home, create_dir, read_json};
 use crate::ops::{Failed, edit_versions};
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::time::Instant;
 use switchback_core::config::Config;
 use switchback_core::duration::human_ms;
+use switchback_core::egress::Egress;
 use switchback_core::ids::{Digest, ServiceName, StoreName};
 use switchback_core::journal::Output;
 use switchback_core::release::{Instance, Release, StorePlace};
@@ -345,6 +347,15 @@ impl Runtime for ProcessRuntime {
             let file = service.definition.env_file.as_ref()?;
             start::read_env_file(&at.work_dir().join(file)).ok()?.remove(name)
         })
+    }
+
+    fn egress(&self, at: &Placement<'_>) -> Result<Egress, EngineError> {
+        let why = "local processes share the host's network, and nobody watches it";
+        Ok(Egress::not_observed(&at.instance.environment, why))
+    }
+
+    fn attack(&self, _: &Placement<'_>) -> Result<Option<Vec<Ended>>, EngineError> {
+        Ok(None)
     }
 
     fn discard(&self, _: &Home, _: &Instance) -> Result<(), EngineError> {

@@ -2,6 +2,7 @@
 
 mod checks;
 mod data;
+mod egress;
 mod evidence;
 mod parts;
 mod rows;
@@ -28,6 +29,7 @@ pub fn page(report: &Report) -> String {
         timeline::section(report),
         checks::section(report),
         data::section(report),
+        egress::section(report),
         trial::section(report),
         evidence::exports(report),
         evidence::certificate(report),

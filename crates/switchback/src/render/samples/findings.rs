@@ -87,7 +87,11 @@ pub fn check(id: &str, kind: CheckKind, environment: &str, took_ms: u64, verdict
                 ..step_ok("find it by its text", 44, "GET /api/search?q=switch -> 200")
             },
         ],
-        CheckKind::Health | CheckKind::Integrity | CheckKind::Invariant | CheckKind::Command => Vec::new(),
+        CheckKind::Health
+        | CheckKind::Integrity
+        | CheckKind::Invariant
+        | CheckKind::Command
+        | CheckKind::Isolation => Vec::new(),
     };
     let measured = match kind {
         CheckKind::Health => BTreeMap::from([("healthy after".to_owned(), "3.1 s".to_owned())]),

@@ -13,7 +13,7 @@ use crate::verify::sandbox::short_trial;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use switchback_core::compose::{Difference, Model, Pins, StagingFacts, staging};
+use switchback_core::compose::{Difference, Model, Pins, Replacements, StagingFacts, staging};
 use switchback_core::config::{Compose, Config};
 use switchback_core::data::StoreKind;
 use switchback_core::ids::ServiceName;
@@ -114,6 +114,10 @@ pub fn base_model(
             (DIR_LABEL.to_owned(), "sandbox".to_owned()),
             (SCRATCH_LABEL.to_owned(), "1".to_owned()),
         ]),
+        // It stands for production: its ports are its own, and there is no gateway.
+        gateway: None,
+        replace: Replacements::default(),
+        authority: None,
     };
     let (staged, differences) =
         staging(base, &facts).map_err(|e| EngineError::refused(e.to_string(), "see the Compose file"))?;

@@ -77,6 +77,20 @@ pub trait Data: Send + Sync {
         work: &Work<'_>,
     ) -> Result<Output, EngineError>;
 
+    /// Brings a clone of an instance's stores, on which nothing runs, to the instance's present state, cut at one
+    /// moment, and moves only what differs: what was written to the clone since is undone. The first time (or where
+    /// what is known about the clone was lost) everything is compared or copied; where blocks can be shared, the stores
+    /// are cloned anew. What is known is kept with the instance, until [`Data::discard`]. After an interruption the
+    /// clone is of no moment until this is repeated.
+    fn refresh(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        scratch: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError>;
+
     /// Keeps a clone of an instance's stores beside another instance.
     fn keep_base(
         &self,

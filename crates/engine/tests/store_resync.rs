@@ -160,7 +160,7 @@ fn each_way_to_change_a_copy_is_seen_and_undone() {
                 fs::write(at("dir/link"), vec![8; 50_000]).unwrap();
             }),
         ),
-        ("a hard link was made", 50_000, Box::new(|| fs::hard_link(at("b"), at("dir/c2")).unwrap())),
+        ("a hard link was made", 0, Box::new(|| fs::hard_link(at("b"), at("dir/c2")).unwrap())),
         (
             "two files swapped",
             0,

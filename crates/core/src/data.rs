@@ -159,6 +159,13 @@ pub struct CopyStats {
     pub bytes: u64,
     /// Bytes that were really written (0 where every file was reflinked; holes do not count).
     pub bytes_written: u64,
+    /// Bytes read to find out what has changed, of the source and of an earlier copy together; 0 where all of the
+    /// source was copied or shared.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_read: u64,
+    /// Bytes that an earlier copy had already, and that were not written again; 0 where there was none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_saved: u64,
     /// Files copied.
     pub files: u64,
     /// Files whose blocks are shared with the source.
@@ -172,11 +179,17 @@ pub struct CopyStats {
     pub notes: Vec<String>,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl CopyStats {
     /// Adds another copy to this one (times add up, the longest wait is kept).
     pub fn add(&mut self, other: &Self) {
         self.bytes += other.bytes;
         self.bytes_written += other.bytes_written;
+        self.bytes_read += other.bytes_read;
+        self.bytes_saved += other.bytes_saved;
         self.files += other.files;
         self.reflinked += other.reflinked;
         self.took_ms += other.took_ms;

@@ -76,9 +76,8 @@ impl StagingFacts {
     /// The steps that bring production's data: into a new environment, or into one that has older data.
     fn data(&self, steps: &mut Steps, new: bool) {
         let (key, pristine) = (self.key(), self.pristine());
-        let copy = |from: String, to: String, mode: CloneMode| {
-            if new { Op::Clone { from, to, mode } } else { Op::Refresh { from, to, mode } }
-        };
+        // Also the first time: what is recorded then makes the next time quick.
+        let copy = |from: String, to: String, mode: CloneMode| Op::Refresh { from, to, mode };
         let then = if new { OnFailure::Undo } else { OnFailure::Persist { attempts: 2 } };
         let title = if self.production_runs {
             "Copy production's data while it runs"

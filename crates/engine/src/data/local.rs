@@ -1,5 +1,7 @@
 //! Stores as files of this host.
 
+mod refresh;
+
 use super::{Cost, Data, Work};
 use crate::check::sql::sqlite_value;
 use crate::error::{EngineError, io};
@@ -133,6 +135,17 @@ impl Data for LocalData {
     ) -> Result<Output, EngineError> {
         // What an earlier attempt left may be incomplete or from another moment.
         clone_all(from, to, mode, work, &|dst| scratch.remove_part(dst))
+    }
+
+    fn refresh(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        scratch: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        refresh::refresh(from, to, mode, scratch, work)
     }
 
     fn seed(

@@ -78,8 +78,11 @@ pub trait Data: Send + Sync {
         work: &Work<'_>,
     ) -> Result<Output, EngineError>;
 
-    /// Brings the stores of an instance, which are an older clone that may have been written to since, to the state of
-    /// another's, cut at one moment. Nothing runs on the older clone.
+    /// Brings a clone of an instance's stores, on which nothing runs, to the instance's present state, cut at one
+    /// moment, and moves only what differs: what was written to the clone since is undone. The first time (or where
+    /// what is known about the clone was lost) everything is compared or copied; where blocks can be shared, the stores
+    /// are cloned anew. What is known is kept with the instance, until [`Data::discard`]. After an interruption the
+    /// clone is of no moment until this is repeated.
     fn refresh(
         &self,
         from: &Placement<'_>,
@@ -87,9 +90,7 @@ pub trait Data: Send + Sync {
         mode: CloneMode,
         scratch: &Scratch,
         work: &Work<'_>,
-    ) -> Result<Output, EngineError> {
-        self.clone(from, to, mode, scratch, work)
-    }
+    ) -> Result<Output, EngineError>;
 
     /// The content of a store on which nothing runs, cheaper than [`Data::fingerprint`]: equal only for a copy of the very
     /// same files.

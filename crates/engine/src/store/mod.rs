@@ -14,7 +14,7 @@ mod progress;
 mod sqlite;
 
 pub use error::StoreError;
-pub use files::{SyncStats, Writers, sync_pass};
+pub use files::{SyncStats, Writers, sync_begin, sync_pass, sync_seal};
 pub use place::can_reflink;
 pub use progress::Progress;
 
@@ -93,6 +93,15 @@ pub fn clone_cold(kind: StoreKind, src: &Path, dst: &Path, progress: &Progress<'
         StoreKind::Files => files::clone(src, dst, Writers::Stopped, progress),
         StoreKind::Postgres => Err(needs_server()),
     }
+}
+
+/// Brings a clone of a SQLite database, which others have written to since, to the database's present state.
+///
+/// `dst` is a file of its own, on which nobody works now; what was left beside it is removed. The database is read as in
+/// a clone, into a private copy beside `dst` that is removed afterwards; only pages that differ from it are written.
+/// Durable afterwards. After an error `dst` is of no moment until this is repeated.
+pub fn refresh_sqlite(source: Source<'_>, dst: &Path, progress: &Progress<'_>) -> Result<CopyStats> {
+    sqlite::refresh(source, dst, progress)
 }
 
 /// Clones a whole mount, whatever is in it, by sharing blocks; never by copying.

@@ -9,6 +9,7 @@ mod facts;
 mod mounts;
 mod pause;
 mod preflight;
+mod refresh;
 mod server;
 mod standby;
 mod throwaway;
@@ -134,6 +135,17 @@ impl Data for ComposeData {
         work: &Work<'_>,
     ) -> Result<Output, EngineError> {
         self.clone_mounts(from, to, mode, work)
+    }
+
+    fn refresh(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        mode: CloneMode,
+        _: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<Output, EngineError> {
+        self.refresh_mounts(from, to, mode, work)
     }
 
     fn keep_base(

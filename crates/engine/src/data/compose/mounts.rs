@@ -1,7 +1,7 @@
 //! Cloning, keeping and removing whole mounts.
 
 use super::pause::Writers;
-use super::{ComposeData, Cost, Work};
+use super::{ComposeData, Cost, Work, refresh};
 use crate::docker::DockerError;
 use crate::docker::hands::{CutMode, CutPair, CutStats, HandsError};
 use crate::error::EngineError;
@@ -31,13 +31,18 @@ pub fn base_mark(at: &Placement<'_>) -> PathBuf {
 /// Where the clone that later writes are recognised by lies: never in the folder of the generation, which is live
 /// once production runs on it.
 pub fn base_of(mount: &MountPlace) -> MountPlace {
+    beside_it(mount, "base")
+}
+
+/// A place that belongs to another one: a volume with a longer name, or the same name in a folder with one.
+pub(super) fn beside_it(mount: &MountPlace, word: &str) -> MountPlace {
     match mount {
-        MountPlace::Volume(name) => MountPlace::Volume(format!("{name}.base")),
+        MountPlace::Volume(name) => MountPlace::Volume(format!("{name}.{word}")),
         MountPlace::Dir(path) => match (parts(path), path.rsplit_once('/')) {
             (Ok((beside, suffix)), Some((_, name))) => {
-                MountPlace::Dir(format!("{beside}/{suffix}.base/{name}"))
+                MountPlace::Dir(format!("{beside}/{suffix}.{word}/{name}"))
             }
-            _ => MountPlace::Dir(format!("{path}.base")),
+            _ => MountPlace::Dir(format!("{path}.{word}")),
         },
     }
 }
@@ -82,6 +87,8 @@ pub struct Job {
     pub(super) to: MountPlace,
     /// The stores on it.
     pub(super) stores: Vec<StoreName>,
+    /// Where the record of passes lies that outlives them; see [`super::refresh`].
+    pub(super) record: Option<MountPlace>,
 }
 
 impl Job {
@@ -135,13 +142,13 @@ impl ComposeData {
         for (mount, stores) in mounts(from.instance) {
             let Some((target, _)) = targets.iter().find(|(m, _)| m.source == mount.source) else { continue };
             if !self.mount_exists(from.home, &mount.at)? {
-                let job = Job { to: place(target), from: mount.at, stores };
+                let job = Job { to: place(target), from: mount.at, stores, record: None };
                 output.notes.push(format!("{}: it does not exist yet; nothing to clone", job.names()));
                 continue;
             }
             let to_place = place(target);
             self.make_place(to.home, to.instance, &to_place)?;
-            jobs.push(Job { from: mount.at, to: to_place, stores });
+            jobs.push(Job { from: mount.at, to: to_place, stores, record: None });
         }
         Ok(jobs)
     }
@@ -173,8 +180,14 @@ impl ComposeData {
         work: &Work<'_>,
         pause: &mut dyn FnMut(bool) -> Result<(), HandsError>,
     ) -> Result<CutStats, EngineError> {
-        let pairs: Vec<CutPair<'_>> =
-            jobs.iter().map(|j| CutPair { from: (&j.from, ""), to: (&j.to, "") }).collect();
+        let pairs: Vec<CutPair<'_>> = jobs
+            .iter()
+            .map(|j| CutPair {
+                from: (&j.from, ""),
+                to: (&j.to, ""),
+                record: j.record.as_ref().map(|at| (at, "")),
+            })
+            .collect();
         Ok(self.hands(home)?.cut(&pairs, share, mode, work.progress, pause)?)
     }
 
@@ -192,37 +205,58 @@ impl ComposeData {
             return Ok(output);
         }
         (work.stage.say)("cloning");
-        let waited;
-        let (stats, shared) = match mode {
-            CloneMode::Live => {
-                let share = self.can_share(from.home, &jobs)?;
-                let mut writers = Writers::of(&self.docker, &self.program, from.instance)?;
-                let cut = CutMode::Paused { budget_ms: PAUSE_MS };
-                let midway = work.stage.midway;
-                let stats = self.cut(from.home, &jobs, share, cut, work, &mut |stop| {
-                    writers.pause(stop)?;
-                    if stop {
-                        midway();
-                    }
-                    Ok(())
-                });
-                waited = u64::try_from(writers.longest.as_millis()).unwrap_or(u64::MAX);
-                (stats.map_err(too_busy)?, share)
-            }
-            CloneMode::Cold => return self.clone_stopped(from, to, jobs, work, output),
-        };
-        for (job, mut copy) in jobs.iter().zip(stats.copies) {
-            copy.writers_waited_ms = waited;
-            let passes = stats.passes;
-            let how = match shared {
+        if mode == CloneMode::Cold {
+            return self.clone_stopped(from, to, jobs, work, output);
+        }
+        let share = self.can_share(from.home, &jobs)?;
+        self.clone_running(from, &jobs, share, work, output)
+    }
+
+    /// Clones while production runs.
+    pub(super) fn clone_running(
+        &self,
+        from: &Placement<'_>,
+        jobs: &[Job],
+        share: bool,
+        work: &Work<'_>,
+        mut output: Output,
+    ) -> Result<Output, EngineError> {
+        let (stats, waited) = self.cut_running(from, jobs, share, work)?;
+        let passes = stats.passes;
+        for (job, copy) in jobs.iter().zip(stats.copies) {
+            let how = match share {
                 true => ", blocks shared (reflink)".to_owned(),
                 false => format!(", {passes} passes while it ran"),
             };
-            let waiting =
-                if waited > 0 { format!(", writers waited {}", human_ms(waited)) } else { String::new() };
-            tell(&mut output, job, copy, &format!("{how}{waiting}"));
+            tell(&mut output, job, copy, &format!("{how}{}", waiting(waited)));
         }
         Ok(output)
+    }
+
+    /// Cuts while production runs, which is paused for it; for how long at the most, in milliseconds.
+    pub(super) fn cut_running(
+        &self,
+        from: &Placement<'_>,
+        jobs: &[Job],
+        share: bool,
+        work: &Work<'_>,
+    ) -> Result<(CutStats, u64), EngineError> {
+        let mut writers = Writers::of(&self.docker, &self.program, from.instance)?;
+        let cut = CutMode::Paused { budget_ms: PAUSE_MS };
+        let midway = work.stage.midway;
+        let stats = self.cut(from.home, jobs, share, cut, work, &mut |stop| {
+            writers.pause(stop)?;
+            if stop {
+                midway();
+            }
+            Ok(())
+        });
+        let waited = u64::try_from(writers.longest.as_millis()).unwrap_or(u64::MAX);
+        let mut stats = stats.map_err(too_busy)?;
+        for copy in &mut stats.copies {
+            copy.writers_waited_ms = waited;
+        }
+        Ok((stats, waited))
     }
 
     /// Cuts while nobody writes; whether blocks are shared is tried, if it may be.
@@ -305,7 +339,12 @@ impl ComposeData {
     pub(super) fn remove_mounts(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
         let mut folders = BTreeSet::new();
         for mount in mounts(instance).keys() {
-            for place in [base_of(&mount.at), mount.at.clone()] {
+            let mut places = vec![base_of(&mount.at), mount.at.clone()];
+            // Looking into a folder takes a helper: only where there may be something.
+            if refresh::mark(home, instance).exists() || matches!(mount.at, MountPlace::Volume(_)) {
+                places.push(refresh::passes_of(&mount.at));
+            }
+            for place in places {
                 match &place {
                     MountPlace::Volume(_) => self.drop_place(home, &place)?,
                     MountPlace::Dir(path)
@@ -389,6 +428,11 @@ impl ComposeData {
         }
         Ok(())
     }
+}
+
+/// How long writers waited, in words.
+pub(super) fn waiting(waited_ms: u64) -> String {
+    if waited_ms > 0 { format!(", writers waited {}", human_ms(waited_ms)) } else { String::new() }
 }
 
 /// Puts a copy into a step's output. A mount is one copy, whatever the number of stores on it.

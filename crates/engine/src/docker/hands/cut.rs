@@ -42,6 +42,9 @@ pub struct CutPair<'a> {
     pub from: Below<'a>,
     /// A scratch place: an empty volume, or a path that does not exist.
     pub to: Below<'a>,
+    /// A scratch folder for a record of the passes that outlives them: then `to` may hold an earlier copy, on which
+    /// nothing runs now and which is brought up to date. Not where blocks are shared.
+    pub record: Option<Below<'a>>,
 }
 
 /// What a cut did.
@@ -71,7 +74,8 @@ impl<'a> Hands<'a> {
         for pair in pairs {
             let from = mounts.reads(pair.from)?;
             let to = mounts.makes(pair.to)?;
-            jobs.push(CutJob { from, to });
+            let record = pair.record.map(|at| mounts.makes(at)).transpose()?;
+            jobs.push(CutJob { from, to, record });
         }
         let request = Request::Cut { jobs, share, mode };
         let mut paused = false;
@@ -97,17 +101,26 @@ struct Site {
     to: PathBuf,
     made: PathBuf,
     state: PathBuf,
+    /// Whether the record outlives the clone.
+    kept: bool,
+    /// Whether there was an earlier copy.
+    had: bool,
 }
 
 impl Site {
     fn of(job: &CutJob) -> Self {
-        let to = PathBuf::from(&job.to);
+        let (from, to) = (PathBuf::from(&job.from), PathBuf::from(&job.to));
+        if let Some(folder) = &job.record {
+            let had = to.is_file() || fs::read_dir(&to).is_ok_and(|mut all| all.next().is_some());
+            let state = Path::new(folder).join("record");
+            return Self { from, made: to.clone(), to, state, kept: true, had };
+        }
         // The root of a volume exists and cannot be renamed: its content is made below and raised at the end.
         let made = if is_volume_root(&to) { to.join(".switchback-clone") } else { to.clone() };
         let name = made.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let state = made.with_file_name(format!("{}.passes", name.trim_start_matches('.')));
         let state = if is_volume_root(&to) { to.join(".switchback-passes") } else { state };
-        Self { from: PathBuf::from(&job.from), to, made, state }
+        Self { from, to, made, state, kept: false, had: false }
     }
 
     fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
@@ -115,8 +128,15 @@ impl Site {
         move |source| StoreError::Io { doing, path, source }
     }
 
-    /// Whether an earlier attempt finished: then the clone is in its place and must begin anew.
+    /// Makes the place ready. Whether an earlier attempt finished is told by what lies there: then the clone is in its
+    /// place and must begin anew.
     fn clear(&self, keep_passes: bool) -> store::Result<()> {
+        if self.kept {
+            for folder in [self.state.parent(), self.to.parent()].into_iter().flatten() {
+                fs::create_dir_all(folder).map_err(Self::io("create", folder))?;
+            }
+            return store::sync_begin(&self.state);
+        }
         if !(keep_passes && self.state.exists() && self.made.exists()) {
             remove(&self.state)?;
             remove(&self.made)?;
@@ -135,6 +155,9 @@ impl Site {
     }
 
     fn finish(&self) -> store::Result<()> {
+        if self.kept {
+            return store::sync_seal(&self.from, &self.to, &self.state);
+        }
         if self.made != self.to {
             raise(&self.made, &self.to)?;
         }
@@ -153,15 +176,30 @@ fn remove(path: &Path) -> store::Result<()> {
     result.map_err(Site::io("remove", path))
 }
 
-fn stats_of(sync: &SyncStats, passes_written: u64, took: Duration) -> CopyStats {
-    CopyStats {
-        bytes: sync.bytes,
-        bytes_written: passes_written,
-        files: sync.files,
-        reflinked: 0,
-        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        writers_waited_ms: 0,
-        notes: sync.notes.clone(),
+/// What all passes over a mount did.
+#[derive(Default, Clone, Copy)]
+struct Sum {
+    read: u64,
+    written: u64,
+}
+
+impl Sum {
+    fn add(&mut self, pass: &SyncStats) {
+        self.read += pass.read + pass.compared;
+        self.written += pass.written;
+    }
+
+    fn stats(self, last: &SyncStats, had: bool, took: Duration) -> CopyStats {
+        CopyStats {
+            bytes: last.bytes,
+            bytes_written: self.written,
+            bytes_read: if had { self.read } else { 0 },
+            bytes_saved: if had { last.bytes.saturating_sub(self.written) } else { 0 },
+            files: last.files,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            notes: last.notes.clone(),
+            ..CopyStats::default()
+        }
     }
 }
 
@@ -175,6 +213,10 @@ pub(super) fn perform(
 ) -> store::Result<Value> {
     let sites: Vec<Site> = jobs.iter().map(Site::of).collect();
     for site in &sites {
+        if share && site.kept {
+            let why = "shared blocks need no record".to_owned();
+            return Err(StoreError::Unsupported { path: site.to.clone(), why });
+        }
         site.clear(!share)?;
     }
     let began = Instant::now();
@@ -228,29 +270,35 @@ fn copied(
     let pass = |site: &Site, writers, budget| {
         store::sync_pass(&site.from, &site.made, &site.state, writers, budget, progress)
     };
-    let mut written = vec![0; sites.len()];
+    let mut sums = vec![Sum::default(); sites.len()];
     let mut passes = 0;
-    let running = |written: &mut Vec<u64>, passes: &mut u32| -> store::Result<u64> {
+    let running = |sums: &mut Vec<Sum>, passes: &mut u32| -> store::Result<u64> {
         let mut estimate = 0;
-        for (site, written) in sites.iter().zip(written.iter_mut()) {
+        for (site, sum) in sites.iter().zip(sums.iter_mut()) {
             let stats = pass(site, Writers::Running, None)?;
-            *written += stats.written;
+            sum.add(&stats);
             estimate += stats.estimate_next_ms;
         }
         *passes += 1;
         Ok(estimate)
     };
     let budget = match mode {
-        CutMode::Stopped => None,
+        CutMode::Stopped => {
+            if sites.iter().any(|site| site.kept) {
+                // Only a pass that has the pages written out can be relied on by a later one.
+                running(&mut sums, &mut passes)?;
+            }
+            None
+        }
         CutMode::Ahead => {
             // Twice: the second pass takes what was written during the first, long one.
             for _ in 0..2 {
-                running(&mut written, &mut passes)?;
+                running(&mut sums, &mut passes)?;
             }
             return Ok(CutStats { copies: Vec::new(), passes, last_read: 0 });
         }
         CutMode::Paused { budget_ms } => {
-            while running(&mut written, &mut passes)? > budget_ms / 2 && passes < PASSES {}
+            while running(&mut sums, &mut passes)? > budget_ms / 2 && passes < PASSES {}
             Some(Duration::from_millis(budget_ms))
         }
     };
@@ -270,16 +318,18 @@ fn copied(
         }
         match last {
             Ok(all) => {
-                let copies = all
-                    .iter()
-                    .zip(&written)
-                    .map(|(stats, before)| stats_of(stats, before + stats.written, began.elapsed()))
+                let each = sites.iter().zip(&all).zip(sums);
+                let copies = each
+                    .map(|((site, last), mut sum)| {
+                        sum.add(last);
+                        sum.stats(last, site.had, began.elapsed())
+                    })
                     .collect();
                 let last_read = all.iter().map(|s| s.read).sum();
                 return Ok(CutStats { copies, passes, last_read });
             }
             Err(StoreError::OverBudget { .. }) if tries < TRIES => {
-                running(&mut written, &mut passes)?;
+                running(&mut sums, &mut passes)?;
             }
             Err(e) => return Err(e),
         }

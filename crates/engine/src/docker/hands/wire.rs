@@ -148,6 +148,8 @@ pub(super) enum Request {
 pub(super) struct CutJob {
     pub from: String,
     pub to: String,
+    /// The folder of a record that survives.
+    pub record: Option<String>,
 }
 
 /// What a helper says before it waits for a line.

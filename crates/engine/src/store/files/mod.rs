@@ -20,7 +20,8 @@ pub(super) use diff::diff;
 pub(super) use export::export;
 pub(super) use meta::carry;
 pub(super) use remove::remove;
-pub use sync::{SyncStats, sync_pass};
+pub(super) use sync::patch_file;
+pub use sync::{SyncStats, sync_begin, sync_pass, sync_seal};
 
 use super::{Access, Result};
 use std::fmt::Write as _;

@@ -41,13 +41,13 @@ const LOCK_PAUSE: Duration = Duration::from_micros(500);
 const CHECK_LIMIT: u64 = 512 << 20;
 
 /// The destination, with the folder the copy is made in.
-struct Making {
+pub(super) struct Making {
     place: Place,
-    copy: PathBuf,
+    pub(super) copy: PathBuf,
 }
 
 impl Making {
-    fn begin(dst: &Path) -> Result<Self> {
+    pub(super) fn begin(dst: &Path) -> Result<Self> {
         let place = Place::prepare(dst)?;
         // A leftover -wal would be replayed into the copy by whoever opens it.
         for suffix in ["-wal", "-shm", "-journal"] {
@@ -86,7 +86,7 @@ impl Making {
 }
 
 /// Refuses a copy whose pages do not hang together: then the source was damaged.
-fn check(src: &Path, copy: &Path, bytes: u64, stats: &mut CopyStats) -> Result<()> {
+pub(super) fn check(src: &Path, copy: &Path, bytes: u64, stats: &mut CopyStats) -> Result<()> {
     let damaged = |detail| StoreError::Damaged { path: src.to_owned(), detail };
     check_header(copy)?;
     // The parent folder of the copy is private, which makes it a scratch folder as well.
@@ -163,24 +163,30 @@ pub(in super::super) fn clone_live(src: &Path, dst: &Path, progress: &Progress<'
     let making = Making::begin(dst)?;
     let mut meter = Meter::new(progress, size_bytes(&src)?);
     let mut stats = CopyStats::default();
-    match share(&src, &making.copy, &mut meter)? {
-        Some(waited) => {
-            stats.writers_waited_ms = millis(waited);
-            stats.reflinked = 1;
-            fold(&src, &making.copy)?;
-        }
-        None => {
-            if let Some(dir) = making.copy.parent() {
-                require_space(dir, size_bytes(&src)?)?;
-            }
-            stats.writers_waited_ms = millis(backup(&src, &making.copy, &mut meter)?);
-            stats.bytes_written = len_or_zero(&making.copy);
-        }
-    }
+    copy_live(&src, &making.copy, &mut stats, &mut meter)?;
     making.finish(&src, &mut stats)?;
     meter.finish();
     stats.took_ms = millis(started.elapsed());
     Ok(stats)
+}
+
+/// Makes a copy of a database in use, as one consistent state.
+pub(super) fn copy_live(src: &Path, copy: &Path, stats: &mut CopyStats, meter: &mut Meter<'_>) -> Result<()> {
+    match share(src, copy, meter)? {
+        Some(waited) => {
+            stats.writers_waited_ms = millis(waited);
+            stats.reflinked = 1;
+            fold(src, copy)
+        }
+        None => {
+            if let Some(dir) = copy.parent() {
+                require_space(dir, size_bytes(src)?)?;
+            }
+            stats.writers_waited_ms = millis(backup(src, copy, meter)?);
+            stats.bytes_written = len_or_zero(copy);
+            Ok(())
+        }
+    }
 }
 
 /// Shares the blocks of main file and `-wal` while no writer can write. `None` if that is not

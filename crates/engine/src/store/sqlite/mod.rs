@@ -12,6 +12,7 @@ mod fingerprint;
 mod handles;
 mod open;
 mod orphans;
+mod refresh;
 mod schema;
 mod value;
 mod words;
@@ -21,6 +22,7 @@ pub(super) use diff::diff;
 pub(super) use export::export;
 pub(super) use fingerprint::fingerprint;
 pub(super) use orphans::integrity;
+pub(super) use refresh::refresh;
 
 use super::{Result, StoreError};
 use rusqlite::ErrorCode;

@@ -46,6 +46,7 @@ pub fn copies(of: &[(&str, u64)], waited: u64) -> BTreeMap<StoreName, CopyStats>
                 took_ms: 1_120,
                 writers_waited_ms: waited,
                 notes: if *name == "uploads" { vec!["1 socket was left out".to_owned()] } else { Vec::new() },
+                ..CopyStats::default()
             };
             (store(name), stats)
         })

@@ -13,7 +13,7 @@ use super::super::walk::shown;
 use super::super::{Writers, meta};
 use super::folders::Folders;
 use super::links::Links;
-use super::patch::{Pair, Patched, Patcher};
+use super::patch::{Pair, Patched, patch};
 use super::plan::{Entry, Look, Plan, split};
 use super::record::{Certainty, Known, Record};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Uid, fstat, linkat, mkdirat};
@@ -27,9 +27,11 @@ use std::path::{Path, PathBuf};
 #[derive(Default)]
 pub(super) struct Done {
     pub read: u64,
+    pub compared: u64,
     pub written: u64,
     pub copied: u64,
     pub removed: u64,
+    pub left: u64,
     pub unlinked: u64,
     pub refused: BTreeSet<String>,
 }
@@ -47,7 +49,6 @@ pub(super) struct Apply<'p, 'm> {
     /// A second place in the copy, for the other name of a link.
     pub other: Folders,
     pub copier: Copier,
-    pub patcher: Patcher,
     pub meter: &'m mut Meter<'p>,
     pub record: Record,
     /// What was known before the pass, by index.
@@ -117,9 +118,12 @@ impl Apply<'_, '_> {
     }
 
     /// An entry of the source is not what it was when the plan was made.
-    fn changed(&self, index: usize) -> Result<Certainty> {
+    fn changed(&mut self, index: usize) -> Result<Certainty> {
         match self.writers {
-            Writers::Running => Ok(Certainty::Unknown),
+            Writers::Running => {
+                self.done.left += 1;
+                Ok(Certainty::Unknown)
+            }
             Writers::Stopped => Err(StoreError::Changed { path: self.path(index) }),
         }
     }
@@ -268,16 +272,17 @@ impl Apply<'_, '_> {
         let patched = match &had {
             Some(had) => {
                 let pair = Pair { from: from.as_fd(), to: to.as_fd(), path: &path };
-                self.patcher.patch(&pair, &now, had, &mut self.copier, self.meter)?
+                patch(&pair, &now, had, &mut self.copier, self.meter)?
             }
             None => {
                 let copied = self.copier.copy(from.as_fd(), to.as_fd(), &path, self.meter)?;
-                Patched { read: copied.written, written: copied.written }
+                Patched { read: copied.written, compared: 0, written: copied.written }
             }
         };
         let refused = meta::carry(from.as_fd(), &now, to.as_fd(), &path)?;
         self.done.refused.extend(refused);
         self.done.read += patched.read;
+        self.done.compared += patched.compared;
         self.done.written += patched.written;
         self.done.copied += 1;
         self.meter.add(0)?;

@@ -28,13 +28,17 @@
 //! - A pass with stopped writers does not wait for `syncfs`; what it reads is exact, but not sure for a
 //!   later pass. What a pass that was killed had begun to change is withdrawn from the record first.
 //!   After a restart of the machine nothing is sure.
+//!
+//! A copy that others write to between two rounds of passes is looked at as well: see [`seal`].
 
 mod apply;
+mod compare;
 mod folders;
 mod links;
 mod patch;
 mod plan;
 mod record;
+mod seal;
 
 use super::super::progress::{Meter, Progress};
 use super::super::{Result, StoreError};
@@ -44,10 +48,11 @@ use super::content::Copier;
 use super::walk::{Found, Visit, walk};
 use apply::{Apply, Done};
 use folders::Folders;
-use patch::Patcher;
+pub(in super::super) use patch::patch_file;
 use plan::{Look, Plan, SETTLED};
 use record::{Certainty, Known, Record};
 use rustix::fs::{FileType, Stat, syncfs};
+pub use seal::{sync_begin, sync_seal};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
@@ -69,6 +74,8 @@ pub struct SyncStats {
     pub bytes: u64,
     /// Bytes read from the source.
     pub read: u64,
+    /// Bytes read from the copy, to be compared.
+    pub compared: u64,
     /// Bytes written to the copy.
     pub written: u64,
     /// Entries of the source that are no folders; sockets do not count.
@@ -77,6 +84,8 @@ pub struct SyncStats {
     pub files_copied: u64,
     /// Entries removed from the copy; a folder with all that is in it counts once.
     pub removed: u64,
+    /// Entries that changed or vanished while they were read, which the next pass has to deal with.
+    pub left: u64,
     /// Wall time in milliseconds.
     pub took_ms: u64,
     /// How long a pass with paused writers would take now, in milliseconds: listing the tree as long as
@@ -138,7 +147,7 @@ fn pass(
     let plan = Plan::make(&src, writers, progress)?;
     let listed_ms = ms(started.elapsed());
     let before: Vec<_> = plan.entries.iter().map(|entry| known.entries.get(&entry.rel).copied()).collect();
-    let vanished = vanished(&plan, &known, &dst)?;
+    let there = if known.doubtful { names(&dst)? } else { BTreeSet::new() };
 
     let mut seen = HashSet::new();
     let (mut bytes, mut files, mut to_read, mut new_bytes) = (0, 0, 0, 0);
@@ -152,10 +161,11 @@ fn pass(
         if !Apply::is_kept(&plan, *before, look) {
             to_read += look.size;
         }
-        if before.is_none() && !known.doubtful {
+        if before.is_none() && !there.contains(&entry.rel) {
             new_bytes += entry.allocated;
         }
     }
+    let vanished = vanished(&plan, &known, there);
     let synced = writers == Writers::Running && plan.any_trusted() && to_read > 0;
     if synced {
         let file = File::open(&src).map_err(|e| StoreError::read("open", &src, e))?;
@@ -168,7 +178,8 @@ fn pass(
     };
     let mut meter = Meter::new(progress, to_read);
     let mut copier = Copier::new();
-    copier.require = Some((dst.parent().unwrap_or(Path::new("/")).to_owned(), new_bytes));
+    let room = if dst.is_dir() { &*dst } else { dst.parent().unwrap_or(Path::new("/")) };
+    copier.require = Some((room.to_owned(), new_bytes));
     let count = plan.entries.len();
     let mut apply = Apply {
         plan: &plan,
@@ -179,7 +190,6 @@ fn pass(
         dst: open(&dst, true)?,
         other: open(&dst, true)?,
         copier,
-        patcher: Patcher::new(),
         meter: &mut meter,
         record,
         before,
@@ -210,10 +220,12 @@ fn pass(
     Ok(SyncStats {
         bytes,
         read: done.read,
+        compared: done.compared,
         written: done.written,
         files,
         files_copied: done.copied,
         removed: done.removed,
+        left: done.left,
         took_ms: ms(took),
         estimate_next_ms: listed_ms + reading_ms,
         notes: notes(&plan, &done),
@@ -245,20 +257,19 @@ fn places(src: &Path, dst: &Path, state: &Path) -> Result<(PathBuf, PathBuf, Pat
     Ok((real, dst, state))
 }
 
-/// What the copy has, or may have, that the source has not.
-fn vanished(plan: &Plan, known: &Known, dst: &Path) -> Result<BTreeSet<Box<[u8]>>> {
-    let mut candidates = BTreeSet::new();
-    if known.doubtful {
-        let mut names = Names { found: BTreeSet::new() };
-        walk(dst, &mut names)?;
-        candidates = names.found;
-    } else if known.first {
-        return Ok(candidates);
-    }
+/// What the copy has, or may have, that the source has not; `there` is what was found in it.
+fn vanished(plan: &Plan, known: &Known, there: BTreeSet<Box<[u8]>>) -> BTreeSet<Box<[u8]>> {
     let present: HashSet<&[u8]> = plan.entries.iter().map(|entry| &*entry.rel).collect();
+    let mut candidates = there;
     candidates.extend(known.entries.keys().cloned());
     candidates.retain(|rel| !present.contains(&**rel));
-    Ok(candidates)
+    candidates
+}
+
+fn names(dst: &Path) -> Result<BTreeSet<Box<[u8]>>> {
+    let mut names = Names { found: BTreeSet::new() };
+    walk(dst, &mut names)?;
+    Ok(names.found)
 }
 
 /// Collects all relative paths of a tree.

@@ -93,7 +93,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Lists the tree at `root`.
     pub(super) fn make(root: &Path, writers: Writers, progress: &Progress<'_>) -> Result<Self> {
-        let known = TRUSTED.contains(&fs_type(root)?);
+        let known = is_trusted(root)?;
         let mut left = LISTINGS;
         loop {
             let mut lister = Lister {
@@ -135,8 +135,10 @@ impl Plan {
     }
 }
 
-fn fs_type(path: &Path) -> Result<i64> {
-    Ok(statfs(path).map_err(|e| StoreError::read("statfs", path, e))?.f_type)
+/// Whether the file system at a path tells truthfully that a file was written.
+pub(super) fn is_trusted(path: &Path) -> Result<bool> {
+    let found = statfs(path).map_err(|e| StoreError::read("statfs", path, e))?.f_type;
+    Ok(TRUSTED.contains(&found))
 }
 
 struct Lister<'p> {

@@ -3,20 +3,28 @@
 //! Owns what is known about a copy, and when that is nothing. It must never claim that an entry of the
 //! copy is as recorded while it is being changed: that is withdrawn first, by a line at the end of
 //! the file. After a restart of the machine nothing is known, so the record itself is not synced.
+//!
+//! A record is *open* while passes work, which nobody else does meanwhile. A *sealed* one (`seal`) has the look of
+//! the copy as well, so that others may write to the copy; the first pass that finds it opens it.
 
 use super::super::super::{Result, StoreError};
 use super::plan::{Entry, Look};
+use super::seal;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-/// First bytes of every record; the number is the version of the format.
-const MAGIC: &[u8] = b"switchback sync 1\n";
+/// First bytes of every open record; the number is the version of the format.
+pub(super) const OPEN: &[u8] = b"switchback sync 1\n";
+/// First bytes of every sealed record.
+pub(super) const SEALED: &[u8] = b"switchback sealed 1\n";
 const SUM: usize = 32;
-/// Numbers per entry, 8 bytes each: certainty and the nine of [`Look`].
-const NUMBERS: usize = 10;
+/// Numbers of a [`Look`], 8 bytes each.
+pub(super) const LOOK: usize = 9;
+/// Numbers per entry of an open record: certainty and the look of the source.
+pub(super) const NUMBERS: usize = 1 + LOOK;
 
 /// What is known about an entry of the copy, from the most certain to the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,8 +44,26 @@ impl Certainty {
     }
 }
 
+impl Certainty {
+    pub(super) fn number(self) -> u64 {
+        match self {
+            Self::Sure => 0,
+            Self::Unsettled => 1,
+            Self::Unknown => 2,
+        }
+    }
+
+    pub(super) fn of(number: u64) -> Self {
+        match number {
+            0 => Self::Sure,
+            1 => Self::Unsettled,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// What is known about each entry, by relative path.
-type Entries = HashMap<Box<[u8]>, (Look, Certainty)>;
+pub(super) type Entries = HashMap<Box<[u8]>, (Look, Certainty)>;
 
 /// What is known about the copy.
 #[derive(Default)]
@@ -46,8 +72,6 @@ pub(super) struct Known {
     pub entries: Entries,
     /// Whether nothing is known though the copy exists: all of it has to be compared.
     pub doubtful: bool,
-    /// Whether no pass ended before this one.
-    pub first: bool,
 }
 
 /// The file.
@@ -72,28 +96,35 @@ impl Record {
             if exists {
                 return Err(StoreError::DstExists { path: dst.to_owned() });
             }
-            record.replace(MAGIC)?;
+            record.replace(OPEN)?;
             // A copy must not outlive the record that says whose it is.
             let file = File::open(path).map_err(|e| StoreError::io("open", path, e))?;
             file.sync_all().map_err(|e| StoreError::io("fsync", path, e))?;
             super::super::super::place::sync_dir(path.parent().unwrap_or(Path::new("/")))?;
-            return Ok((record, Known { first: true, ..Known::default() }));
+            return Ok((record, Known::default()));
         };
         // Empty after a loss of power.
-        if !bytes.is_empty() && !bytes.starts_with(MAGIC) {
+        let sealed = bytes.starts_with(SEALED);
+        if !bytes.is_empty() && !bytes.starts_with(OPEN) && !sealed {
             let detail = "it is no record of an incremental copy of this version".to_owned();
             return Err(StoreError::Damaged { path: path.to_owned(), detail });
         }
-        let header = header(src, dst)?;
-        let entries = exists.then(|| header.and_then(|h| decode(&bytes, &h))).flatten();
-        let Some((entries, whole)) = entries else {
-            record.replace(MAGIC)?;
-            return Ok((record, Known { doubtful: exists, first: true, ..Known::default() }));
+        let header = header(src, dst)?.filter(|_| exists);
+        if sealed
+            && let Some(header) = &header
+            && let Some(entries) = seal::reopen(&bytes, header, dst)?
+        {
+            record.rewrite(header, &entries)?;
+            return Ok((record, Known { entries, doubtful: false }));
+        }
+        let Some((entries, whole)) = header.and_then(|h| open_entries(&bytes, &h)) else {
+            record.replace(OPEN)?;
+            return Ok((record, Known { doubtful: exists, ..Known::default() }));
         };
         let file = File::options().append(true).open(path).map_err(|e| StoreError::io("open", path, e))?;
         file.set_len(whole).map_err(|e| StoreError::io("truncate", path, e))?;
         record.file = Some(file);
-        Ok((record, Known { entries, doubtful: false, first: false }))
+        Ok((record, Known { entries, doubtful: false }))
     }
 
     /// Whether there is anything on record that can be withdrawn.
@@ -120,45 +151,44 @@ impl Record {
         entries: impl Iterator<Item = (&'e Entry, Certainty)>,
     ) -> Result<()> {
         let Some(header) = header(src, dst)? else {
-            return self.replace(MAGIC);
+            return self.replace(OPEN);
         };
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&header);
-        let count_at = bytes.len();
-        bytes.extend_from_slice(&[0; 8]);
-        let mut count: u64 = 0;
-        for (entry, certainty) in entries {
-            count += 1;
-            bytes.extend_from_slice(&u32::try_from(entry.rel.len()).unwrap_or(u32::MAX).to_le_bytes());
-            bytes.extend_from_slice(&entry.rel);
-            for number in numbers(&entry.look, certainty) {
-                bytes.extend_from_slice(&number.to_le_bytes());
-            }
-        }
-        bytes[count_at..count_at + 8].copy_from_slice(&count.to_le_bytes());
-        let sum = blake3::hash(&bytes);
-        bytes.extend_from_slice(sum.as_bytes());
-        self.replace(&bytes)
+        let entries = entries.map(|(entry, certainty)| (&*entry.rel, numbers(certainty, &entry.look)));
+        self.replace(&encode(OPEN, &header, entries))
+    }
+
+    /// Opens a sealed record: what holds still can be withdrawn from now on.
+    fn rewrite(&mut self, header: &[u8], entries: &Entries) -> Result<()> {
+        let all = entries.iter().map(|(rel, (look, certainty))| (&**rel, numbers(*certainty, look)));
+        self.replace(&encode(OPEN, header, all))?;
+        let file = File::options().append(true).open(&self.path);
+        self.file = Some(file.map_err(|e| StoreError::io("open", &self.path, e))?);
+        Ok(())
     }
 
     fn replace(&mut self, bytes: &[u8]) -> Result<()> {
         self.file = None;
-        let mut temp = self.path.as_os_str().to_owned();
-        temp.push(".new");
-        let temp = PathBuf::from(temp);
-        let write = || -> std::io::Result<()> {
-            let mut out = BufWriter::new(File::create(&temp)?);
-            out.write_all(bytes)?;
-            out.into_inner()?;
-            std::fs::rename(&temp, &self.path)
-        };
-        write().map_err(|e| StoreError::io("write", &self.path, e))
+        write(&self.path, bytes)
     }
+}
+
+/// Replaces a record.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut temp = path.as_os_str().to_owned();
+    temp.push(".new");
+    let temp = PathBuf::from(temp);
+    let write = || -> std::io::Result<()> {
+        let mut out = BufWriter::new(File::create(&temp)?);
+        out.write_all(bytes)?;
+        out.into_inner()?;
+        std::fs::rename(&temp, path)
+    };
+    write().map_err(|e| StoreError::io("write", path, e))
 }
 
 /// What must be the same for a record to hold: this start of the machine, this source and this copy.
 /// None where a folder that was removed and made again could not be told apart.
-fn header(src: &Path, dst: &Path) -> Result<Option<Vec<u8>>> {
+pub(super) fn header(src: &Path, dst: &Path) -> Result<Option<Vec<u8>>> {
     let boot = "/proc/sys/kernel/random/boot_id";
     let boot = std::fs::read(boot).map_err(|e| StoreError::io("read", Path::new(boot), e))?;
     let mut header = blake3::Hasher::new();
@@ -187,14 +217,16 @@ fn header(src: &Path, dst: &Path) -> Result<Option<Vec<u8>>> {
     Ok(Some(header.finalize().as_bytes().to_vec()))
 }
 
-fn numbers(look: &Look, certainty: Certainty) -> [u64; NUMBERS] {
-    let certainty = match certainty {
-        Certainty::Sure => 0,
-        Certainty::Unsettled => 1,
-        Certainty::Unknown => 2,
-    };
+fn numbers(certainty: Certainty, look: &Look) -> [u64; NUMBERS] {
+    let mut numbers = [0; NUMBERS];
+    numbers[0] = certainty.number();
+    numbers[1..].copy_from_slice(&numbers_of(look));
+    numbers
+}
+
+/// A look as numbers.
+pub(super) fn numbers_of(look: &Look) -> [u64; LOOK] {
     [
-        certainty,
         look.dev,
         look.ino,
         look.nlink,
@@ -205,6 +237,47 @@ fn numbers(look: &Look, certainty: Certainty) -> [u64; NUMBERS] {
         look.mtime_ns.cast_unsigned(),
         look.ctime_ns.cast_unsigned(),
     ]
+}
+
+/// A look from its numbers.
+pub(super) fn look_of(n: &[u64; LOOK]) -> Option<Look> {
+    let small = |n: u64| u32::try_from(n).ok();
+    Some(Look {
+        dev: n[0],
+        ino: n[1],
+        nlink: n[2],
+        mode: small(n[3])?,
+        uid: small(n[4])?,
+        gid: small(n[5])?,
+        size: n[6],
+        mtime_ns: n[7].cast_signed(),
+        ctime_ns: n[8].cast_signed(),
+    })
+}
+
+/// A whole record: what it is about, and so many numbers per entry.
+pub(super) fn encode<'e, const N: usize>(
+    magic: &[u8],
+    header: &[u8],
+    entries: impl Iterator<Item = (&'e [u8], [u64; N])>,
+) -> Vec<u8> {
+    let mut bytes = magic.to_vec();
+    bytes.extend_from_slice(header);
+    let count_at = bytes.len();
+    bytes.extend_from_slice(&[0; 8]);
+    let mut count: u64 = 0;
+    for (rel, numbers) in entries {
+        count += 1;
+        bytes.extend_from_slice(&u32::try_from(rel.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend_from_slice(rel);
+        for number in numbers {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+    bytes[count_at..count_at + 8].copy_from_slice(&count.to_le_bytes());
+    let sum = blake3::hash(&bytes);
+    bytes.extend_from_slice(sum.as_bytes());
+    bytes
 }
 
 /// Takes bytes off the front.
@@ -223,44 +296,43 @@ fn take_path<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
     take(rest, usize::try_from(len).ok()?)
 }
 
-/// The entries of a record and its length in bytes without a torn last line, or nothing if it is not
-/// whole or about something else.
-fn decode(bytes: &[u8], header: &[u8]) -> Option<(Entries, u64)> {
-    let mut rest = bytes.strip_prefix(MAGIC)?;
+/// Hands each entry of a record to `each`. What follows the record, or nothing if it is not whole or about something
+/// else.
+pub(super) fn decode<'b, const N: usize>(
+    magic: &[u8],
+    bytes: &'b [u8],
+    header: &[u8],
+    mut each: impl FnMut(&'b [u8], &[u64; N]) -> Option<()>,
+) -> Option<&'b [u8]> {
+    let mut rest = bytes.strip_prefix(magic)?;
     if take(&mut rest, header.len())? != header {
         return None;
     }
-    let count = take_number(&mut rest)?;
-    let mut entries = HashMap::with_capacity(usize::try_from(count).ok()?.min(bytes.len() / 84));
-    for _ in 0..count {
+    for _ in 0..take_number(&mut rest)? {
         let rel = take_path(&mut rest)?;
-        let mut n = [0; NUMBERS];
-        for number in &mut n {
+        let mut numbers = [0; N];
+        for number in &mut numbers {
             *number = take_number(&mut rest)?;
         }
-        let certainty = match n[0] {
-            0 => Certainty::Sure,
-            1 => Certainty::Unsettled,
-            _ => Certainty::Unknown,
-        };
-        let small = |n: u64| u32::try_from(n).ok();
-        let look = Look {
-            dev: n[1],
-            ino: n[2],
-            nlink: n[3],
-            mode: small(n[4])?,
-            uid: small(n[5])?,
-            gid: small(n[6])?,
-            size: n[7],
-            mtime_ns: n[8].cast_signed(),
-            ctime_ns: n[9].cast_signed(),
-        };
-        entries.insert(rel.into(), (look, certainty));
+        each(rel, &numbers)?;
     }
     let body = bytes.len() - rest.len();
-    if take(&mut rest, SUM)? != blake3::hash(&bytes[..body]).as_bytes() {
-        return None;
-    }
+    (take(&mut rest, SUM)? == blake3::hash(&bytes[..body]).as_bytes()).then_some(rest)
+}
+
+/// The look that begins at one of an entry's numbers.
+pub(super) fn look_at<const N: usize>(numbers: &[u64; N], at: usize) -> Option<Look> {
+    look_of(numbers.get(at..at + LOOK)?.try_into().ok()?)
+}
+
+/// The entries of an open record and its length in bytes without a torn last line, or nothing if it is not
+/// whole or about something else.
+pub(super) fn open_entries(bytes: &[u8], header: &[u8]) -> Option<(Entries, u64)> {
+    let mut entries = Entries::new();
+    let mut rest = decode::<NUMBERS>(OPEN, bytes, header, |rel, n| {
+        entries.insert(rel.into(), (look_at(n, 1)?, Certainty::of(n[0])));
+        Some(())
+    })?;
     // A torn last line belongs to a change that did not begin.
     let mut whole = bytes.len() - rest.len();
     while let Some(rel) = take_path(&mut rest) {

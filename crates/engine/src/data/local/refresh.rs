@@ -1,0 +1,162 @@
+//! Bringing clones on this host to production's present state.
+//!
+//! Owns the way for each kind of store: trees in passes, with a record in the instance's folder; databases page by page.
+//! It must never touch anything outside of the instance's folder but to read production's stores.
+
+use super::source;
+use crate::data::Work;
+use crate::error::EngineError;
+use crate::home::create_dir;
+use crate::runtime::Placement;
+use crate::scratch::Scratch;
+use crate::store::{self, SyncStats, Writers};
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use switchback_core::data::{CopyStats, StoreKind};
+use switchback_core::duration::{human_bytes, human_ms};
+use switchback_core::ids::StoreName;
+use switchback_core::journal::Output;
+use switchback_core::plan::CloneMode;
+
+/// Passes over a tree that is in use: what changes during each of them is told after the last one.
+const PASSES: u32 = 5;
+
+/// One store and its clone.
+struct Pair<'a> {
+    kind: StoreKind,
+    src: &'a Path,
+    dst: &'a Path,
+    /// The folder of the record of passes.
+    record: PathBuf,
+}
+
+pub(super) fn refresh(
+    from: &Placement<'_>,
+    to: &Placement<'_>,
+    mode: CloneMode,
+    scratch: &Scratch,
+    work: &Work<'_>,
+) -> Result<Output, EngineError> {
+    let mut output = Output::default();
+    for (name, place) in &from.instance.stores {
+        let Some(clone) = to.instance.stores.get(name) else { continue };
+        let record = to.home.instance_dir(to.instance).join("passes").join(name.as_str());
+        let (src, dst) = (Path::new(&place.path), Path::new(&clone.path));
+        let pair = Pair { kind: place.kind, src, dst, record };
+        if let Some(parent) = dst.parent() {
+            create_dir(parent)?;
+        }
+        if !src.exists() {
+            remove(&pair, scratch)?;
+            output.notes.push(format!("{name}: {} does not exist yet; nothing to clone", src.display()));
+            continue;
+        }
+        (work.stage.say)(&format!("bringing the clone of {name} up to date"));
+        let stats = one(&pair, mode, scratch, work)?;
+        tell(&mut output, name, stats);
+        (work.stage.midway)();
+    }
+    if from.instance.stores.is_empty() {
+        (work.stage.midway)();
+    }
+    Ok(output)
+}
+
+fn one(
+    pair: &Pair<'_>,
+    mode: CloneMode,
+    scratch: &Scratch,
+    work: &Work<'_>,
+) -> Result<CopyStats, EngineError> {
+    // A folder or a link in the place of a database, or a second name of it, is staging's doing.
+    let usable = match pair.kind {
+        StoreKind::Sqlite => pair.dst.symlink_metadata().is_ok_and(|m| m.is_file() && m.nlink() == 1),
+        StoreKind::Files => true,
+        StoreKind::Postgres => false,
+    };
+    let shared = match (pair.src.parent(), pair.dst.parent()) {
+        (Some(from), Some(to)) => store::can_reflink(from, to),
+        _ => false,
+    };
+    if shared || !usable {
+        remove(pair, scratch)?;
+        return Ok(match mode {
+            CloneMode::Live => store::clone_live(pair.kind, pair.src, pair.dst, work.progress)?,
+            CloneMode::Cold => store::clone_cold(pair.kind, pair.src, pair.dst, work.progress)?,
+        });
+    }
+    Ok(match pair.kind {
+        StoreKind::Files => tree(pair, mode, work)?,
+        _ => store::refresh_sqlite(source(pair.src, mode, work.temp), pair.dst, work.progress)?,
+    })
+}
+
+/// Removes a clone with what lies beside it and with its record.
+fn remove(pair: &Pair<'_>, scratch: &Scratch) -> Result<(), EngineError> {
+    let suffixes: &[&str] =
+        if pair.kind == StoreKind::Sqlite { &["", "-wal", "-shm", "-journal"] } else { &[""] };
+    for suffix in suffixes {
+        let mut path = OsString::from(pair.dst);
+        path.push(suffix);
+        scratch.remove_part(Path::new(&path))?;
+    }
+    scratch.remove_part(&pair.record)
+}
+
+fn tree(pair: &Pair<'_>, mode: CloneMode, work: &Work<'_>) -> Result<CopyStats, EngineError> {
+    let began = Instant::now();
+    let had = pair.dst.symlink_metadata().is_ok();
+    create_dir(&pair.record)?;
+    let state = pair.record.join("record");
+    store::sync_begin(&state)?;
+    let pass = |writers| store::sync_pass(pair.src, pair.dst, &state, writers, None, work.progress);
+    let mut stats = CopyStats::default();
+    let mut last;
+    let mut passes = 0;
+    loop {
+        last = pass(Writers::Running)?;
+        add(&mut stats, &last);
+        passes += 1;
+        if mode == CloneMode::Cold || last.left == 0 || passes == PASSES {
+            break;
+        }
+    }
+    match mode {
+        CloneMode::Live if last.left > 0 => {
+            stats.notes.push(format!("torn: {} file(s) kept changing while being copied", last.left));
+        }
+        CloneMode::Live => {}
+        CloneMode::Cold => {
+            last = pass(Writers::Stopped)?;
+            add(&mut stats, &last);
+        }
+    }
+    store::sync_seal(pair.src, pair.dst, &state)?;
+    stats.bytes = last.bytes;
+    stats.files = last.files;
+    stats.bytes_saved = if had { last.bytes.saturating_sub(stats.bytes_written) } else { 0 };
+    stats.bytes_read = if had { stats.bytes_read } else { 0 };
+    stats.notes.append(&mut last.notes);
+    stats.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(stats)
+}
+
+fn add(stats: &mut CopyStats, pass: &SyncStats) {
+    stats.bytes_written += pass.written;
+    stats.bytes_read += pass.read + pass.compared;
+}
+
+fn tell(output: &mut Output, name: &StoreName, stats: CopyStats) {
+    let (moved, all, took) =
+        (human_bytes(stats.bytes_written), human_bytes(stats.bytes), human_ms(stats.took_ms));
+    output.notes.push(if stats.reflinked > 0 && stats.bytes_written == 0 {
+        format!("{name}: {all} in {took}, blocks shared (reflink)")
+    } else if stats.bytes_saved > 0 {
+        format!("{name}: moved {moved} of {all} in {took}, {} read to compare", human_bytes(stats.bytes_read))
+    } else {
+        format!("{name}: {all} in {took}")
+    });
+    output.copies.insert(name.clone(), stats);
+}

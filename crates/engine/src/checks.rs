@@ -156,7 +156,8 @@ impl Suite {
     ) -> Result<Vec<CheckResult>, EngineError> {
         let production = phase == CheckPhase::Production;
         let mut results = Vec::new();
-        if phase == CheckPhase::Staging
+        let environment = phase == CheckPhase::Environment;
+        if (phase == CheckPhase::Staging || environment)
             && let Some(target) = targets.first()
         {
             say(&format!("attacking the isolation of {} from inside", target.environment));
@@ -164,6 +165,9 @@ impl Suite {
         }
         for target in targets {
             results.extend(health_results(target));
+        }
+        if environment {
+            return Ok(results);
         }
         for (id, workflow) in &self.workflows {
             if production && !workflow.runs_on_production() {

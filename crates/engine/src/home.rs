@@ -18,6 +18,11 @@ pub const CONFIG_FILE: &str = "switchback.yaml";
 /// The name of the state folder.
 pub const STATE_DIR: &str = ".switchback";
 
+/// The list of files that a command made outside of the state.
+const TEMPORARY_FILE: &str = "temporary.json";
+/// How the names of such files begin.
+pub const TEMPORARY_PREFIX: &str = ".switchback-desired-";
+
 /// Space kept aside in the state folder.
 const RESERVE_FILE: &str = "reserve";
 /// Enough for the journal of an undo, the shim's state and the first writes of the service that is started
@@ -110,6 +115,27 @@ impl Home {
     /// Gives the reserve up; true if there was one.
     pub fn release_reserve(&self) -> bool {
         fs::remove_file(self.state().join(RESERVE_FILE)).is_ok()
+    }
+
+    /// Remembers files outside of the state that a command is about to make for itself: [`Home::sweep`] removes them if
+    /// it is killed.
+    pub fn remember_temporary(&self, files: &[PathBuf]) -> Result<(), EngineError> {
+        write_json(&self.state().join(TEMPORARY_FILE), &files)
+    }
+
+    /// Removes what a killed command left outside of the state. Only for the holder of the stack's lock.
+    pub fn sweep(&self) {
+        let path = self.state().join(TEMPORARY_FILE);
+        let Ok(files) = read_json::<Vec<PathBuf>>(&path) else { return };
+        for folder in files.iter().filter_map(|f| f.parent()) {
+            // Also one that was only half written and has another name.
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+        let _ = fs::remove_file(path);
     }
 
     /// An identifier of this stack at this place; part of every process marker.

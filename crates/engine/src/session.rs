@@ -31,6 +31,7 @@ impl<'h> Session<'h> {
         let lock = Lock::take(&home.state().join("lock"), what, wait)?;
         let journal = Journal::open(&home.state().join("journal.db"))?;
         home.keep_reserve();
+        home.sweep();
         Ok(Self { home, journal, _lock: lock })
     }
 

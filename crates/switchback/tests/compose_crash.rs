@@ -188,7 +188,7 @@ fn a_command_line_killed_at_any_moment_on_compose_ends_on_one_generation() {
 fn a_container_killed_in_the_middle_of_a_switch_of_compose_ends_on_one_generation() {
     let bank = Bank::new();
     // The container of the service, as soon as it runs the other release; and the one that migrates.
-    for (release, what) in [(1, "sbt/bank:2"), (2, "sbt/bank:1"), (1, "-migrate-bank"), (1, "helper")] {
+    for (release, what) in [(1, "sbt/bank:2"), (2, "sbt/bank:1"), (1, "-migrate-run-bank"), (1, "helper")] {
         bank.settle_on(release);
         if release == 1 {
             bank.stack.set_version("1");
@@ -205,11 +205,15 @@ fn a_container_killed_in_the_middle_of_a_switch_of_compose_ends_on_one_generatio
             if what == "helper" {
                 return labelled("dev.switchback.stack", &id)[0].first().cloned();
             }
-            let [containers, ..] = labelled("com.docker.compose.project", &bank.stack.project);
+            let project = match what {
+                "-migrate-run-bank" => format!("{}-migrate", bank.stack.project),
+                _ => bank.stack.project.clone(),
+            };
+            let [containers, ..] = labelled("com.docker.compose.project", &project);
             containers.into_iter().find(|name| {
                 let seen = docker(&["inspect", "--format", "{{.Image}} {{.State.Running}}", name]).stdout;
                 match what {
-                    "-migrate-bank" => name.ends_with(what) && seen.contains("true"),
+                    "-migrate-run-bank" => name.ends_with(what) && seen.contains("true"),
                     _ => !name.contains("-migrate-") && seen.trim() == format!("{} true", image.trim()),
                 }
             })

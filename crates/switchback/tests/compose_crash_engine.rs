@@ -22,7 +22,7 @@ fn migrating(bank: &Bank) -> Child {
     bank.stack.set_version("1");
     let child = begin(bank, &PROMOTE);
     bank.stack.wait_until("the migration runs", LIMIT, || {
-        let name = format!("name={}-migrate-bank", bank.stack.project);
+        let name = format!("name={}-migrate-run-bank", bank.stack.project);
         !docker(&["ps", "-q", "--filter", &name]).stdout.is_empty()
     });
     child

@@ -378,6 +378,8 @@ pub enum CheckPhase {
     CodeOnly,
     /// In staging after the rollback.
     AfterRollback,
+    /// In a staging environment that a person keeps: health, and whether anything can be reached from inside.
+    Environment,
     /// On production: only what is safe there.
     Production,
 }

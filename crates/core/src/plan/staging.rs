@@ -1,6 +1,6 @@
 //! The plans of staging environments that a person keeps: up, sync, reset, stop, down.
 
-use super::{CloneMode, Group, OnFailure, Op, Plan, Procedure, Steps};
+use super::{CheckPhase, CloneMode, Group, OnFailure, Op, Plan, Procedure, Steps};
 use crate::environment::Environment;
 use crate::ids::{RunId, ServiceName, StackName};
 use crate::release::{FORMAT, Instance};
@@ -147,6 +147,8 @@ impl StagingFacts {
         steps
             .add("read-back", "Read back what runs", Group::Check, Op::ReadBack { instance: key.clone() })
             .on_failure(then);
+        let check = Op::Check { instances: vec![key], phase: CheckPhase::Environment };
+        steps.add("isolation", "Attack the isolation from inside", Group::Check, check).on_failure(then);
     }
 
     fn register(&self, steps: &mut Steps, id: &str, title: &str, whole: bool, sources: &[&str]) {

@@ -4,7 +4,7 @@ use super::ComposeRuntime;
 use super::project::{self, base_files, dot_env, load, load_with, version_of};
 use crate::docker::DockerError;
 use crate::error::{EngineError, io};
-use crate::home::{Home, create_dir, read_json, write_atomic, write_json};
+use crate::home::{Home, TEMPORARY_PREFIX, create_dir, read_json, write_atomic, write_json};
 use crate::runtime::Stage;
 use std::collections::BTreeMap;
 use std::fs;
@@ -172,13 +172,16 @@ fn desired(
         return Ok((load(&runtime.cli, home, config)?, Vec::new()));
     }
     // Beside the originals, so that relative paths in `extends` and `include` still lead where they did.
-    let mut temporary = Vec::new();
-    let mut place = |name: &str, text: &str| -> Result<String, EngineError> {
+    let beside = |name: &str| {
         let path = Path::new(name);
         let file = path.file_name().unwrap_or_default().to_string_lossy();
-        let beside = path.with_file_name(format!(".switchback-desired-{file}"));
+        path.with_file_name(format!("{TEMPORARY_PREFIX}{file}"))
+    };
+    let temporary: Vec<PathBuf> = changed.keys().map(|name| home.root().join(beside(name))).collect();
+    home.remember_temporary(&temporary)?;
+    let place = |name: &str, text: &str| -> Result<String, EngineError> {
+        let beside = beside(name);
         write_atomic(&home.root().join(&beside), text.as_bytes())?;
-        temporary.push(home.root().join(&beside));
         Ok(beside.to_string_lossy().into_owned())
     };
     let mut files = base_files(home, config)?;

@@ -40,6 +40,9 @@ pub enum StagingCommand {
     /// Show in what an environment differs from production
     #[command(after_help = "Example:\n  switchback staging diff")]
     Diff(NameArgs),
+    /// Show what an environment would have sent: mails, webhooks, requests, names it asked for
+    #[command(after_help = "Examples:\n  switchback staging sent\n  switchback staging sent try-2 --json")]
+    Sent(NameArgs),
     /// Print the addresses of an environment
     #[command(after_help = "Example:\n  switchback staging open --browser")]
     Open(OpenArgs),
@@ -165,6 +168,7 @@ pub fn staging(global: &Global, command: StagingCommand) -> Result<Exit, Trouble
         StagingCommand::List => look::list(global),
         StagingCommand::Status(args) => look::status(global, &args),
         StagingCommand::Diff(args) => tools::diff(global, &args.name),
+        StagingCommand::Sent(args) => tools::sent(global, &args.name),
         StagingCommand::Open(args) => tools::open(global, &args),
         StagingCommand::Logs(args) => tools::logs(global, &args),
         StagingCommand::Exec(args) => tools::exec(global, &args),

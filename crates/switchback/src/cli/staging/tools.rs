@@ -85,6 +85,42 @@ pub fn diff(global: &Global, name: &str) -> Result<Exit, Trouble> {
     Ok(Exit::Done)
 }
 
+/// Shows what an environment would have sent since it was started.
+pub fn sent(global: &Global, name: &str) -> Result<Exit, Trouble> {
+    use crate::render::egress::{destination, details};
+    let opened = Opened::new(global, name)?;
+    let seen = opened.world.runtime.egress(&opened.at())?;
+    let out = Output::new(global.json);
+    if out.is_json() {
+        out.json(&seen)?;
+        return Ok(Exit::Done);
+    }
+    if let Some(why) = &seen.not_observed {
+        out.line(&format!("What {name} sends is not observed: {}", printable(why)))?;
+        return Ok(Exit::Done);
+    }
+    if seen.lines.is_empty() {
+        out.line(&format!("{name} has tried to send nothing."))?;
+    }
+    for line in &seen.lines {
+        let details = details(line);
+        let details = if details.is_empty() { details } else { format!(" ({details})") };
+        let text = format!(
+            "{}: {} x {} to {}, {}{details}",
+            line.service,
+            line.count,
+            line.kind.as_str(),
+            destination(line),
+            line.outcome.as_str()
+        );
+        out.line(&format!("  {}", printable(&text)))?;
+    }
+    if seen.dropped > 0 {
+        out.line(&format!("  {} more were seen and not recorded: there were too many", seen.dropped))?;
+    }
+    Ok(Exit::Done)
+}
+
 /// Prints addresses, and opens the first one if asked.
 pub fn open(global: &Global, args: &OpenArgs) -> Result<Exit, Trouble> {
     let opened = Opened::new(global, &args.name)?;

@@ -188,6 +188,12 @@ pub trait Data: Send + Sync {
         values: &[Value],
     ) -> Result<Value, String>;
 
+    /// Removes tools that earlier versions of this program made for work on data and that nobody uses now. Returns how
+    /// many there were.
+    fn tidy(&self) -> Result<usize, EngineError> {
+        Ok(0)
+    }
+
     /// Ends what a killed program left at work on the stack's data. Only for the holder of the stack's lock, before
     /// it starts work of its own.
     fn end_leftovers(&self, home: &Home) -> Result<(), EngineError>;

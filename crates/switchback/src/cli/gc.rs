@@ -44,6 +44,8 @@ struct Found {
     elsewhere: Vec<String>,
     /// Sandboxes that a killed `verify` left.
     sandboxes: Vec<String>,
+    /// Images of earlier versions' helpers that were removed; Compose only.
+    helpers: usize,
     bytes: u64,
     kept: Vec<Kept>,
     removed: bool,
@@ -110,6 +112,9 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
         remove(&home, &world, &found)?;
         found.removed = true;
     }
+    if !args.dry_run {
+        found.helpers = world.data.tidy()?;
+    }
     if out.is_json() {
         out.json(&found)?;
         return Ok(Exit::Done);
@@ -133,6 +138,9 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
     }
     for release in &found.releases {
         out.line(&format!("{verb} release {}", release.get(..12).unwrap_or(release)))?;
+    }
+    if found.helpers > 0 {
+        out.line(&format!("removed {} helper images of other versions of Switchback", found.helpers))?;
     }
     for kept in &found.kept {
         out.line(&format!("kept generation {}: {}", kept.generation, kept.why))?;

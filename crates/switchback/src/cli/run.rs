@@ -116,6 +116,7 @@ fn exit_of(plan: &Plan, outcome: &Outcome, report: &Report) -> Exit {
         (Procedure::Rollback | Procedure::Up | Procedure::Down, Exit::RolledBack) => Exit::Refused,
         // A rehearsal has nothing in production to roll back.
         (Procedure::Rehearse, Exit::RolledBack) => Exit::Refused,
+        (procedure, Exit::RolledBack) if procedure.is_staging() => Exit::Refused,
         _ => exit,
     }
 }

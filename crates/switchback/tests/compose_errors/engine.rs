@@ -52,7 +52,7 @@ fn compose_that_is_missing_or_of_the_first_version_is_named_with_what_to_install
     let stack = Stack::compose(Example::Bank);
     let fakes = tempfile::tempdir().expect("folder");
     let Some(ran) = without_plugins(&stack, fakes.path(), &["up", "--yes"]) else { return };
-    ran.says(5, &["Docker Compose v2 is not installed", "docker-compose-plugin", "2.20 or newer"]);
+    ran.says(5, &["Docker Compose v2 is not installed", "docker-compose-plugin", "2.24.4 or newer"]);
 
     let fake = |name: &str, text: &str| {
         let path = fakes.path().join(name);
@@ -62,7 +62,7 @@ fn compose_that_is_missing_or_of_the_first_version_is_named_with_what_to_install
     fake("docker", "echo \"docker: 'compose' is not a docker command.\" >&2; exit 1");
     fake("docker-compose", "echo 1.29.2");
     let ran = without_plugins(&stack, fakes.path(), &["up", "--yes"]).expect("as before");
-    ran.says(5, &["Docker Compose 1.29.2 is too old: 2.20 or newer is needed"]);
+    ran.says(5, &["Docker Compose 1.29.2 is too old: 2.24.4 or newer is needed"]);
     assert!(stack.container("bank").is_none());
 }
 

@@ -323,6 +323,11 @@ impl Data for ComposeData {
         }
     }
 
+    fn tidy(&self) -> Result<usize, EngineError> {
+        let own = helper::ensure(&self.docker, &self.program)?;
+        Ok(helper::prune_helpers(&self.docker, &own)?)
+    }
+
     fn end_leftovers(&self, home: &Home) -> Result<(), EngineError> {
         Ok(hands::remove_leftovers(&self.docker, &home.id()?).map(drop)?)
     }

@@ -1,0 +1,120 @@
+//! Staging environments of Compose stacks that a person keeps, on a real engine.
+
+mod common;
+
+use common::docker::{DB_PASSWORD, Example, Stack, docker, full};
+use common::upgrade::{Bystander, assert_no_secret_is_told, containers, staging_left};
+use serde_json::Value;
+
+fn up(example: Example) -> Stack {
+    let stack = Stack::compose(example);
+    // For a machine that does other things as well.
+    stack.edit("compose.yaml", "timeout: 3s", "timeout: 10s");
+    stack.edit("switchback.yaml", "start: 20s", "start: 2m");
+    stack.up();
+    stack.run(&["up", "--yes"]).expect(0);
+    stack
+}
+
+fn environment(stack: &Stack) -> Value {
+    stack.run(&["staging", "status", "--json"]).json()
+}
+
+/// Asks the bank of the environment, as a person on this host does.
+fn audit(environment: &Value) -> Value {
+    let address = environment["addresses"]["bank"]["http"].as_str().expect("an address");
+    let mut answer = ureq::get(format!("http://{address}/audit")).call().expect("answers");
+    serde_json::from_str(&answer.body_mut().read_to_string().expect("reads")).expect("JSON")
+}
+
+fn inside(stack: &Stack, service: &str, program: &[&str]) -> String {
+    stack.run(&[&["staging", "exec", service, "--"], program].concat()).expect(0).stdout
+}
+
+const TRANSFER: &str = "from urllib.request import *; \
+     urlopen(Request('http://127.0.0.1:8080/transfer', data=b'{\"from\": 5, \"to\": 6, \"amount\": 1}', method='POST')).read()";
+
+#[test]
+fn an_environment_of_a_compose_stack_lives_beside_production_and_is_brought_up_to_date() {
+    let stack = up(Example::Bank);
+    let bystander = Bystander::start(&stack);
+    let running = containers(&stack);
+    for _ in 0..3 {
+        stack.transfer();
+    }
+    stack.run(&["staging", "up"]).expect(0);
+    let made = environment(&stack);
+    assert_eq!((&made["now"]["well"], &made["data"]["compared"]), (&true.into(), &true.into()), "{made}");
+    assert_eq!(audit(&made)["transfers"], stack.bank()["transfers"]);
+
+    // What is done in it stays in it; what it sends is kept.
+    let before = stack.bank();
+    inside(&stack, "bank", &["python3", "-c", TRANSFER]);
+    let send = "import urllib.request as u; u.urlopen(u.Request('http://hooks.example.com/paid', data=b'x', method='POST'))";
+    inside(&stack, "bank", &["python3", "-c", send]);
+    assert_eq!(
+        audit(&environment(&stack))["transfers"].as_u64(),
+        before["transfers"].as_u64().map(|n| n + 1)
+    );
+    assert_eq!(stack.bank(), before, "production saw what was done in staging");
+    let sent = stack.run(&["staging", "sent"]).expect(0).stdout;
+    assert!(sent.contains("hooks.example.com") && sent.contains("POST /paid"), "{sent}");
+
+    stack.run(&["staging", "reset", "--yes"]).expect(0);
+    assert_eq!(audit(&environment(&stack))["transfers"], before["transfers"]);
+    inside(&stack, "bank", &["python3", "-c", TRANSFER]);
+    for _ in 0..4 {
+        stack.transfer();
+    }
+    stack.run(&["staging", "sync", "--yes"]).expect(0);
+    let synced = environment(&stack);
+    let seen = audit(&synced);
+    assert_eq!((&seen["transfers"], &seen["ok"]), (&stack.bank()["transfers"], &true.into()), "{seen}");
+    assert_eq!(synced["addresses"], made["addresses"]);
+    assert_eq!(containers(&stack), running, "production was restarted");
+
+    // A rehearsal and a promotion go on beside it; `gc` leaves it alone.
+    stack.run(&["rehearse", "bank=2"]).expect(0);
+    stack.run(&["gc", "--yes"]).expect(0);
+    assert_eq!(environment(&stack)["now"]["well"], true);
+    let diff = stack.run(&["staging", "diff"]).expect(0).stdout;
+    assert!(diff.contains("gateway"), "{diff}");
+    stack.run(&["staging", "down", "--yes"]).expect(0);
+    assert_eq!(staging_left(&stack), Vec::<String>::new());
+    bystander.assert_untouched();
+    assert_no_secret_is_told(&stack, &[DB_PASSWORD]);
+}
+
+#[test]
+fn a_start_that_fails_or_is_killed_leaves_nothing() {
+    let stack = up(Example::Bank);
+    let running = containers(&stack);
+    stack.run_with(&["staging", "up"], &[("SWITCHBACK_FAULT_FAIL", "do:read-back")]).expect(3);
+    assert_eq!(staging_left(&stack), Vec::<String>::new());
+    for step in ["snapshot", "start"] {
+        let fault = format!("do:{step}:during");
+        let ran = stack.run_with(&["staging", "up"], &[("SWITCHBACK_FAULT", fault.as_str())]);
+        assert_ne!(ran.code, Some(0), "{}", ran.all());
+        let ran = stack.run(&["resume", "--abort"]);
+        assert_eq!(ran.code, Some(3), "{}", ran.all());
+        assert_eq!(staging_left(&stack), Vec::<String>::new(), "{step}");
+    }
+    assert_eq!(containers(&stack), running);
+}
+
+/// A hundred with the long runs.
+#[test]
+fn cycles_of_up_and_down_on_compose_leave_nothing() {
+    let stack = up(Example::Bank);
+    let everything = || {
+        [&["ps", "-aq"][..], &["volume", "ls", "-q"], &["network", "ls", "-q"]]
+            .map(|args| docker(args).expect(0).stdout.lines().count())
+    };
+    let before = everything();
+    for _ in 0..if full() { 100 } else { 3 } {
+        stack.run(&["staging", "up", "--quiet"]).expect(0);
+        stack.run(&["staging", "down", "--yes", "--quiet"]).expect(0);
+    }
+    assert_eq!(everything(), before);
+    assert_eq!(staging_left(&stack), Vec::<String>::new());
+}

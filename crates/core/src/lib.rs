@@ -15,6 +15,7 @@ pub mod environment;
 pub mod ids;
 pub mod journal;
 pub mod next;
+pub mod notify;
 pub mod plan;
 pub mod release;
 pub mod report;

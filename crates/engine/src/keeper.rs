@@ -8,6 +8,7 @@ use crate::environments;
 use crate::error::{EngineError, io};
 use crate::home::Home;
 use crate::lock::Lock;
+use crate::notify;
 use crate::runtime::Placement;
 use crate::runtime::process::start::own_program;
 use crate::session::Session;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use switchback_core::config::Config;
 use switchback_core::environment::{Environment, Sample, ServiceSample};
 use switchback_core::journal::Outcome;
+use switchback_core::notify::Severity;
 use switchback_core::plan::{self, Plan};
 
 /// The hidden command that becomes the keeper.
@@ -117,6 +119,12 @@ fn look(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), EngineEr
         if before.as_ref().is_some_and(|b| b.well != sample.well) {
             let state = if sample.well { "is well again" } else { "is NOT well" };
             say(&format!("{} {state}: {}", known.name, sample.words()));
+            let (severity, event) = match sample.well {
+                true => (Severity::Good, "environment_well"),
+                false => (Severity::Bad, "environment_not_well"),
+            };
+            let title = format!("the staging environment {} {state}", known.name);
+            notify::tell(home, &config, notify::message(&config, severity, event, title, &[sample.words()]));
         }
         record(home, &known.name, &sample)?;
     }
@@ -149,7 +157,16 @@ fn due(
     let plan = make(&facts);
     match session.carry_out(&plan, config, cancel, &|_| {})? {
         RunEnd::Ended(Outcome::Done) => say(&format!("{why}: done")),
-        RunEnd::Ended(outcome) => say(&format!("{why}: {outcome:?}")),
+        RunEnd::Ended(outcome) => {
+            say(&format!("{why}: {outcome:?}"));
+            let lines = [format!("{outcome:?}"), format!("switchback report {}", plan.run)];
+            let title = format!("{why}, and it failed");
+            notify::tell(
+                home,
+                config,
+                notify::message(config, Severity::Bad, "environment_failed", title, &lines),
+            );
+        }
         RunEnd::Interrupted => say(&format!("{why}: interrupted")),
     }
     Ok(())

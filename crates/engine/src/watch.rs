@@ -9,6 +9,7 @@ use crate::error::{EngineError, io};
 use crate::home::Home;
 use crate::journal::Journal;
 use crate::lock::Lock;
+use crate::notify;
 use crate::runtime::Placement;
 use crate::runtime::process::start::own_program;
 use crate::session::Session;
@@ -20,8 +21,10 @@ use std::time::{Duration, Instant};
 use switchback_core::check::Verdict;
 use switchback_core::config::Config;
 use switchback_core::ids::RunId;
-use switchback_core::journal::{Event, RunState};
+use switchback_core::journal::{Event, Outcome, RunState};
+use switchback_core::notify::Severity;
 use switchback_core::plan::{CheckPhase, OnFailure, Plan, Procedure};
+use switchback_core::release::describe_change;
 
 /// The hidden command that becomes the watchdog.
 pub const WATCH_VERB: &str = "__watchdog";
@@ -234,6 +237,9 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
                 // Suspicion extends the trial: it ends on a good probe or with a rollback, never in between.
                 if look.ok && now_ms() >= deadline_ms {
                     record(home, run, &Event::TrialConfirmed { probes })?;
+                    let title = format!("generation {generation} passed its trial");
+                    let change = describe_change(&trial.plan.from, &trial.plan.to);
+                    tell(home, &config, Severity::Good, "trial_confirmed", title, &[change]);
                     return Ok(());
                 }
             }
@@ -250,6 +256,8 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
                             failures_in_a_row: failures,
                         },
                     )?;
+                    let title = format!("the watchdog cannot see generation {generation}, which is on trial");
+                    tell(home, &config, Severity::Bad, "watchdog_blind", title, &[e.to_string()]);
                 }
             }
         }
@@ -335,9 +343,23 @@ fn roll_back(
     }
     let trigger = format!("{} probes in a row failed", config.rollback.failures);
     record(home, &trial.plan.run, &Event::TrialFailed { trigger: trigger.clone(), reasons: seen.to_vec() })?;
+    let title =
+        format!("{}: the trial failed, rolling back", describe_change(&trial.plan.from, &trial.plan.to));
+    tell(home, config, Severity::Bad, "trial_failed", title, seen);
     let reason = format!("trial failed: {}", seen.join("; "));
     let plan = session.plan_rollback(config, None, &reason, OnFailure::Persist { attempts: 3 })?;
-    match session.carry_out(&plan, config, cancel, observe)? {
-        RunEnd::Ended(_) | RunEnd::Interrupted => Ok(()),
-    }
+    let end = session.carry_out(&plan, config, cancel, observe);
+    let back = plan.to_generation.map_or_else(String::new, |g| format!(" on generation {g}"));
+    let (event, title) = match &end {
+        Ok(RunEnd::Ended(Outcome::Done)) => ("rolled_back", format!("production is back{back}")),
+        Ok(RunEnd::Ended(outcome)) => ("needs_operator", format!("the rollback needs a person: {outcome:?}")),
+        Ok(RunEnd::Interrupted) => ("needs_operator", "the rollback was interrupted".to_owned()),
+        Err(e) => ("needs_operator", format!("the rollback failed: {e}")),
+    };
+    tell(home, config, Severity::Bad, event, title, &[format!("switchback report {}", plan.run)]);
+    end.map(drop)
+}
+
+fn tell(home: &Home, config: &Config, severity: Severity, event: &str, title: String, lines: &[String]) {
+    notify::tell(home, config, notify::message(config, severity, event, title, lines));
 }

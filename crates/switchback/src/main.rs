@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     if std::path::Path::new(&name).file_name().is_some_and(|n| n == "assistant") {
         return assistant::run(args);
     }
-    match args.next().as_deref() {
+    let code = match args.next().as_deref() {
         Some(SHIM_VERB) => hidden(shim::run(std::path::Path::new(&args.next().unwrap_or_default()))),
         Some(watch::WATCH_VERB) => hidden(watchdog(&args.next().unwrap_or_default())),
         Some(keeper::KEEPER_VERB) => hidden(keep(&args.next().unwrap_or_default())),
@@ -37,7 +37,10 @@ fn main() -> ExitCode {
         Some(gateway::GATEWAY_VERB) => hidden(gateway::run()),
         Some(attack::ATTACK_VERB) => hidden(attack::run(std::io::stdout())),
         _ => cli::main(),
-    }
+    };
+    // Whoever is being told is told before the program ends.
+    switchback_engine::notify::settle();
+    code
 }
 
 fn watchdog(root: &str) -> Result<(), switchback_engine::error::EngineError> {

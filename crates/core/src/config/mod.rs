@@ -60,6 +60,9 @@ pub struct Config {
     /// The acceptance run.
     #[serde(default)]
     pub verify: Verify,
+    /// Who is told when something happens that nobody asked for: URLs, `env:NAME` or `file:PATH` (which hold one).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<String>,
 }
 
 /// What runs the services.

@@ -14,9 +14,14 @@ use switchback_core::report::StepStatus;
 /// Proves the phase.
 pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let ran = lab.rehearsed()?.clone();
-    for proof in
-        [deployed(&ran), provisioned(&ran), synchronised(lab, &ran)?, isolated(lab, &ran)?, health(&ran)]
-    {
+    for proof in [
+        deployed(&ran),
+        provisioned(&ran),
+        synchronised(lab, &ran)?,
+        isolated(lab, &ran)?,
+        attacked(lab, &ran),
+        health(&ran),
+    ] {
         lab.add(proof);
     }
     Ok(())
@@ -191,17 +196,21 @@ fn isolated(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
             proof.demand(lab.sight.open.is_empty(), many, lab.sight.open.join("; "));
         }
     }
-    attacked(lab.config.runtime, ran, &mut proof);
     same_definition(lab, ran, &mut proof)?;
     Ok(proof)
 }
 
 /// What the rehearsal's attack from inside an environment came to.
-fn attacked(runtime: RuntimeKind, ran: &Ran, proof: &mut Proof) {
+fn attacked(lab: &Lab<'_>, ran: &Ran) -> Proof {
+    let mut proof = Proof::new(
+        "isolation.attacks",
+        "no attempt from inside an environment reached production, the host, the metadata address or the internet",
+    )
+    .of_run(&ran.plan.run);
     let attack = ran.report.checks.iter().find(|c| c.kind == CheckKind::Isolation);
-    match (runtime, attack) {
+    match (lab.config.runtime, attack) {
         (RuntimeKind::Process, _) => {
-            proof.measure("attack from inside", "none: local processes share the host's network");
+            proof.not_run("local processes share the host's network, and nothing of it is cut off");
         }
         (RuntimeKind::Compose, None) => {
             proof.doubt("no attack from inside was made");
@@ -225,6 +234,7 @@ fn attacked(runtime: RuntimeKind, ran: &Ran, proof: &mut Proof) {
             }
         }
     }
+    proof
 }
 
 /// Compares what ran in staging with what production runs: artefacts or images, and configuration files by digest.

@@ -5,6 +5,7 @@ mod error;
 mod gc;
 mod history;
 mod init;
+mod notify;
 mod output;
 mod report;
 pub mod run;
@@ -136,6 +137,11 @@ pub enum Command {
         after_help = "Examples:\n  switchback staging up\n  switchback staging up try-2 n8n=2.8.4\n  switchback staging status --watch\n  switchback staging down"
     )]
     Staging(staging::StagingCommand),
+    /// Tell everybody in `notify` something, to see whether it arrives
+    #[command(
+        after_help = "Examples:\n  switchback notify\n  switchback notify 'the upgrade begins at nine'"
+    )]
+    Notify(notify::NotifyArgs),
     /// Remove what is no longer needed; keeps what a rollback needs
     #[command(after_help = "Examples:\n  switchback gc --dry-run\n  switchback gc --yes")]
     Gc(gc::GcArgs),
@@ -201,6 +207,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Report(args) => report::report(&global, &args),
         Command::Watch => upgrade::watch(&global),
         Command::Staging(command) => staging::staging(&global, command),
+        Command::Notify(args) => notify::notify(&global, &args),
         Command::Gc(args) => gc::gc(&global, &args),
         Command::Verify(args) => verify::verify(&global, &args),
         Command::Schema { of } => {

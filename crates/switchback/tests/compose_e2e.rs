@@ -10,6 +10,7 @@ use common::upgrade::{
 };
 use serde_json::Value;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const WAIVED: [&str; 3] = ["--without-certificate", "--reason", "a test"];
@@ -69,27 +70,61 @@ fn assert_plain_compose_changes_nothing(stack: &Stack) {
 #[test]
 fn jupyterhub_is_upgraded_and_rolled_back_exactly_and_nothing_else_is_touched() {
     let stack = Stack::compose(Example::JupyterHub);
+    let folder = |volume: &str| mountpoint(&format!("{}_{volume}", stack.project));
+    jupyterhub(&stack, &folder);
+}
+
+/// The same on XFS, where no block of the data is copied.
+#[test]
+fn jupyterhub_on_a_file_system_that_shares_blocks() {
+    let Some(place) = std::env::var_os("SWITCHBACK_TEST_REFLINK_DIR") else {
+        assert!(std::env::var_os("CI").is_none(), "SWITCHBACK_TEST_REFLINK_DIR must be set in CI");
+        eprintln!("SKIPPED: SWITCHBACK_TEST_REFLINK_DIR is not set; scripts/test sets it");
+        return;
+    };
+    let dir = tempfile::Builder::new().prefix("hub-").tempdir_in(Path::new(&place)).expect("tempdir");
+    let mut volumes = String::from("\nvolumes:\n");
+    for name in ["db", "srv"] {
+        let device = dir.path().join(name);
+        fs::create_dir(&device).expect("creates");
+        volumes +=
+            &format!("  {name}:\n    driver_opts: {{ type: none, o: bind, device: {} }}\n", device.display());
+    }
+    let stack = Stack::compose(Example::JupyterHub);
+    stack.edit("compose.yaml", "\nvolumes:\n  db:\n  srv:\n", &volumes);
+    jupyterhub(&stack, &|volume| dir.path().join(volume));
+    let copies = report(&stack)["copies"].as_array().expect("copies").clone();
+    assert!(!copies.is_empty());
+    for copy in copies {
+        assert_eq!(copy["stats"]["bytes_written"], 0, "{copy}");
+    }
+    // What runs goes before its folder.
+    drop(stack);
+}
+
+/// Upgrades a hub, rolls it back and upgrades it again. `folder` says where the data of a volume lies.
+fn jupyterhub(stack: &Stack, folder: &dyn Fn(&str) -> PathBuf) {
     stack.edit("switchback.yaml", "watch: 20s, every: 2s", "watch: 5s, every: 1s");
     // For a machine that does other things as well.
     stack.edit("switchback.yaml", "start: 90s", "start: 4m");
     stack.edit("compose.yaml", "timeout: 3s", "timeout: 20s");
     stack.up();
     stack.seed(&["--users", "20", "--groups", "3"]);
-    let bystander = Bystander::start(&stack);
+    let bystander = Bystander::start(stack);
     let people = stack.people();
-    let running = containers(&stack);
+    let running = containers(stack);
     stack.run(&["up", "--yes"]).expect(0);
-    assert_eq!(containers(&stack), running, "taking the stack over restarted it");
+    assert_eq!(containers(stack), running, "taking the stack over restarted it");
 
     let began = Instant::now();
     stack.run(&["rehearse", "hub=5.4.6"]).expect(0);
     eprintln!("MEASURED jupyterhub: rehearsal {:?}", began.elapsed());
-    let rehearsal = report(&stack);
+    let rehearsal = report(stack);
     assert_eq!(rehearsal["conclusion"], "pass");
     assert!(!rehearsal["certificate"].is_null(), "{rehearsal}");
     assert_eq!(rehearsal["code_only"]["possible"], false, "{}", rehearsal["code_only"]);
-    assert_eq!(containers(&stack), running, "a rehearsal restarted production");
-    assert_eq!(staging_left(&stack), Vec::<String>::new());
+    assert_eq!(containers(stack), running, "a rehearsal restarted production");
+    assert_eq!(staging_left(stack), Vec::<String>::new());
     bystander.assert_untouched();
 
     // The rows that neither release writes by itself.
@@ -107,17 +142,17 @@ fn jupyterhub_is_upgraded_and_rolled_back_exactly_and_nothing_else_is_touched() 
     eprintln!(
         "MEASURED jupyterhub: promotion with trial {:?}, down {} ms",
         began.elapsed(),
-        report(&stack)["times"]["downtime_ms"]
+        report(stack)["times"]["downtime_ms"]
     );
     let volumes = ["db", "srv"].map(|v| format!("{}_{v}", stack.project));
-    let originals = || volumes.clone().map(|v| tree(&mountpoint(&v)));
+    let originals = || ["db", "srv"].map(|v| tree(&folder(v)));
     let left = originals();
     let lock = fs::read_to_string(stack.root.join("switchback.lock.yaml")).expect("reads");
     assert!(lock.contains("eneration 2") && lock.contains(".g2"), "{lock}");
     let env = fs::read_to_string(stack.root.join(".env")).expect("reads");
     assert!(env.contains("COMPOSE_FILE=compose.yaml:switchback.lock.yaml"), "no lock file in .env");
-    assert_plain_compose_changes_nothing(&stack);
-    assert_eq!((generation(&stack), stack.hub_version()), (2, "5.4.6".to_owned()));
+    assert_plain_compose_changes_nothing(stack);
+    assert_eq!((generation(stack), stack.hub_version()), (2, "5.4.6".to_owned()));
     assert_eq!(stack.people(), people);
     assert_eq!(stack.hub("POST", "/users/latecomer", None).0, 201);
     stack.run(&["gc", "--yes"]).expect(0);
@@ -130,38 +165,38 @@ fn jupyterhub_is_upgraded_and_rolled_back_exactly_and_nothing_else_is_touched() 
     eprintln!(
         "MEASURED jupyterhub: rollback {:?}, down {} ms",
         began.elapsed(),
-        report(&stack)["times"]["rollback_downtime_ms"]
+        report(stack)["times"]["rollback_downtime_ms"]
     );
-    assert_eq!((generation(&stack), stack.hub_version()), (1, "3.1.1".to_owned()));
+    assert_eq!((generation(stack), stack.hub_version()), (1, "3.1.1".to_owned()));
     assert_eq!(stack.people(), people);
     assert_eq!(rows(), before, "the rows are not those of before");
-    let writes = exported(&stack, 2, "db");
+    let writes = exported(stack, 2, "db");
     let users: Vec<&Value> =
         writes.iter().filter(|(file, _)| file.contains("users")).flat_map(|(_, rows)| rows).collect();
     assert!(
         users.iter().any(|r| r["op"] == "insert" && r["row"]["name"] == "latecomer"),
         "the later write is not in the export: {writes:?}"
     );
-    assert_plain_compose_changes_nothing(&stack);
+    assert_plain_compose_changes_nothing(stack);
     stack.run(&["gc", "--yes"]).expect(0);
     for volume in &volumes {
         mountpoint(volume);
     }
 
     stack.run(&["promote", "hub=5.4.6", "--yes"]).expect(0);
-    assert_eq!((generation(&stack), stack.hub_version()), (3, "5.4.6".to_owned()));
+    assert_eq!((generation(stack), stack.hub_version()), (3, "5.4.6".to_owned()));
     assert_eq!(stack.people(), people);
-    assert_plain_compose_changes_nothing(&stack);
+    assert_plain_compose_changes_nothing(stack);
     stack.run(&["gc", "--yes"]).expect(0);
     for volume in &volumes {
         mountpoint(volume);
     }
     bystander.assert_untouched();
-    assert_eq!(staging_left(&stack), Vec::<String>::new());
+    assert_eq!(staging_left(stack), Vec::<String>::new());
     for format in ["html", "markdown", "junit", "json", "text"] {
         stack.run(&["report", "--format", format]).expect(0);
     }
-    assert_no_secret_is_told(&stack, &[DB_PASSWORD, HUB_TOKEN]);
+    assert_no_secret_is_told(stack, &[DB_PASSWORD, HUB_TOKEN]);
 }
 
 #[test]

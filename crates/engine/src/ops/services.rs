@@ -254,7 +254,13 @@ fn keep_logs(context: &Context<'_>, instance: &Instance, output: &mut Output) ->
 fn remove(context: &Context<'_>, instance: &Instance, scratch: Scratch) -> Result<(), EngineError> {
     context.world.runtime.discard(context.home, instance)?;
     context.world.data.discard(context.home, instance, &scratch)?;
-    scratch.remove()
+    let parent = scratch.path().parent().map(Path::to_owned);
+    scratch.remove()?;
+    if let Some(parent) = parent.filter(|_| !instance.is_production()) {
+        // The environment's folder, once it is empty.
+        let _ = fs::remove_dir(parent);
+    }
+    Ok(())
 }
 
 /// Stops and removes staging instances, and confirms that nothing is left of them.

@@ -51,7 +51,7 @@ fn http(reader: &mut BufReader<TcpStream>) -> String {
 fn mail(reader: &mut BufReader<TcpStream>) -> String {
     let (mut text, mut line, mut data) = (String::new(), String::new(), false);
     let say = |reader: &mut BufReader<TcpStream>, what: &str| {
-        reader.get_mut().write_all(what.as_bytes()).expect("says")
+        reader.get_mut().write_all(what.as_bytes()).expect("says");
     };
     say(reader, "220 test\r\n");
     while reader.read_line(&mut line).is_ok_and(|n| n > 0) {

@@ -80,8 +80,6 @@ pub struct Synced {
     pub took_ms: u64,
     /// Whether the copy was compared with the snapshot that it was made from, and found equal.
     pub compared: bool,
-    /// Whether rules were applied that replace personal data.
-    pub anonymised: bool,
     /// Rows per table, or files, per store.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counts: BTreeMap<StoreName, BTreeMap<String, u64>>,

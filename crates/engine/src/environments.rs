@@ -162,7 +162,7 @@ pub fn new_facts(
         ),
         from_generation: production.generation,
         whole: true,
-        data: Synced { anonymised: anonymises(config), ..Synced::default() },
+        data: Synced::default(),
     };
     facts(home, config, world, run, production, environment, migrate, true)
 }
@@ -215,14 +215,8 @@ fn facts(
         migrate,
         need_bytes,
         budget_ms: config.rollback.budget.as_millis(),
-        anonymise: anonymises(config),
         environment,
     })
-}
-
-/// Whether the configuration replaces personal data.
-fn anonymises(_config: &Config) -> bool {
-    false
 }
 
 /// Refuses a copy for which this host has no memory: it would take production down with it.

@@ -226,11 +226,6 @@ pub enum Op {
         /// Whether the source may be written meanwhile.
         mode: CloneMode,
     },
-    /// Replaces personal data in an instance on which nothing has run yet.
-    Anonymise {
-        /// The instance.
-        instance: String,
-    },
     /// Confirms that a copy is equal to what it was made from; nothing runs on either.
     Compare {
         /// The instance that was copied.

@@ -27,8 +27,6 @@ pub struct StagingFacts {
     pub need_bytes: u64,
     /// Rollback budget; only recorded.
     pub budget_ms: u64,
-    /// Whether personal data is replaced.
-    pub anonymise: bool,
 }
 
 impl StagingFacts {
@@ -84,26 +82,13 @@ impl StagingFacts {
         } else {
             "Copy production's data"
         };
-        // Without masking, the untouched copy is the snapshot; with it, a masked one.
-        let first = pristine.clone().filter(|_| !self.anonymise).unwrap_or_else(|| key.clone());
-        let snapshot = copy(self.production.key(), first.clone(), self.mode());
+        // The untouched copy is the snapshot itself.
+        let first = pristine.clone().unwrap_or_else(|| key.clone());
+        let snapshot = copy(self.production.key(), first, self.mode());
         steps.add("snapshot", title, Group::Prepare, snapshot).on_failure(then);
-        if self.anonymise {
-            steps
-                .add(
-                    "anonymise",
-                    "Replace personal data in the copy",
-                    Group::Prepare,
-                    Op::Anonymise { instance: first.clone() },
-                )
-                .on_failure(then);
-        }
         if let Some(pristine) = pristine {
-            let (from, to, title) = if self.anonymise {
-                (key.clone(), pristine.clone(), "Keep a copy to reset to")
-            } else {
-                (pristine.clone(), key.clone(), "Copy the snapshot for the environment")
-            };
+            let title = "Copy the snapshot for the environment";
+            let (from, to) = (pristine.clone(), key.clone());
             steps.add("copy", title, Group::Prepare, copy(from, to, CloneMode::Cold)).on_failure(then);
             steps
                 .add(

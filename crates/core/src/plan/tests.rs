@@ -306,3 +306,76 @@ proptest! {
         prop_assert_eq!(undone, expected);
     }
 }
+
+fn environment_facts(pristine: bool) -> StagingFacts {
+    let place = |number: u32| {
+        let dir = format!("{}/g{number}", crate::environment::dir("try"));
+        Instance {
+            environment: "try".into(),
+            stores: stores_in(&instance(1, "1").stores, &format!("/s/.switchback/{dir}"), "", ""),
+            dir,
+            ..instance(number, "2")
+        }
+    };
+    StagingFacts {
+        run: "R".into(),
+        stack: StackName::new("s").expect("valid"),
+        now_ms: 0,
+        production: instance(1, "1"),
+        production_runs: true,
+        environment: Environment {
+            format: crate::release::FORMAT,
+            name: "try".into(),
+            instance: place(1),
+            pristine: pristine.then(|| place(0)),
+            run: "R".into(),
+            created_at_ms: 0,
+            expires_at_ms: None,
+            from_generation: GenerationId(1),
+            whole: true,
+            data: Default::default(),
+        },
+        migrate: vec![service("app")],
+        need_bytes: 0,
+        budget_ms: 300_000,
+    }
+}
+
+#[test]
+fn plans_of_an_environment_only_read_from_production() {
+    for pristine in [false, true] {
+        let facts = environment_facts(pristine);
+        let mut plans = vec![
+            staging_up(&facts),
+            staging_sync(&facts),
+            staging_start(&facts),
+            staging_stop(&facts),
+            staging_down(&facts),
+        ];
+        if pristine {
+            plans.push(staging_reset(&facts));
+        }
+        for plan in plans {
+            assert_eq!(plan.to_generation, None);
+            for step in &plan.steps {
+                let op = serde_json::to_value(&step.op).expect("JSON");
+                for (key, value) in op.as_object().expect("an object") {
+                    // Production is the source of a copy, or of a migration that begins again, and nothing else.
+                    let named = value.as_str().is_some_and(|v| v.starts_with(PRODUCTION));
+                    assert!(!named || key == "from" || key == "source", "{}: {op}", plan.procedure.as_str());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_environment_whose_start_fails_is_undone_and_never_recorded() {
+    let plan = staging_up(&environment_facts(true));
+    let (effects, outcome) =
+        run(&plan, &mut |step, undo| if step == "start" && !undo { Fate::Fail } else { Fate::Ok });
+    assert!(matches!(outcome, Outcome::Undone { .. }), "{outcome:?}");
+    assert!(!effects.contains(&"do register".to_owned()), "{effects:?}");
+    let undone: Vec<&str> = effects.iter().filter_map(|e| e.strip_prefix("undo ")).collect();
+    assert_eq!(undone, ["start", "prepare-try-0", "prepare-try-1"]);
+}

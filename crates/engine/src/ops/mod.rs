@@ -92,10 +92,6 @@ impl Context<'_> {
     fn placement<'p>(&'p self, instance: &'p Instance, release: &'p Release) -> Placement<'p> {
         Placement { home: self.home, config: self.config, instance, release }
     }
-    /// Whether the plan has a step of this name and it succeeded.
-    fn step_done(&self, id: &str) -> bool {
-        self.state.output(&id.into()).is_some()
-    }
     fn run_dir(&self) -> PathBuf {
         self.home.run_dir(&self.plan.run)
     }
@@ -123,9 +119,6 @@ pub fn perform(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Precopy { from, to } => data::precopy(context, from, to),
         Op::Clone { from, to, mode } => data::clone(context, from, to, *mode),
         Op::Refresh { from, to, mode } => staging::refresh(context, from, to, *mode),
-        Op::Anonymise { .. } => {
-            Err(EngineError::Internal { detail: "no rules of anonymisation".to_owned() }.into())
-        }
         Op::Compare { source, copy } => staging::compare(context, source, copy),
         Op::Count { instance, mode } => staging::count(context, instance, *mode),
         Op::Register { environment, copies } => staging::register(context, environment, copies),
@@ -161,7 +154,6 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Preflight { .. }
         | Op::Clone { .. }
         | Op::Refresh { .. }
-        | Op::Anonymise { .. }
         | Op::Compare { .. }
         | Op::Count { .. }
         | Op::Register { .. }

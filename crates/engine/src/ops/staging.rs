@@ -98,8 +98,7 @@ pub fn register(context: &Context<'_>, wanted: &Environment, copies: &[StepId]) 
 
 /// What brought the data, from the steps that did.
 fn synced(context: &Context<'_>, copies: &[StepId]) -> Synced {
-    let mut synced =
-        Synced { at_ms: now_ms(), anonymised: context.step_done("anonymise"), ..Synced::default() };
+    let mut synced = Synced { at_ms: now_ms(), ..Synced::default() };
     // From the beginning: production is cut by the first of them.
     let cut = context.records.iter().find_map(|r| match &r.event {
         switchback_core::journal::Event::Finished { step, .. } if copies.contains(step) => Some(r.at_ms),

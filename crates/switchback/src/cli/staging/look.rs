@@ -186,10 +186,9 @@ pub fn status(global: &Global, args: &StatusArgs) -> Result<Exit, Trouble> {
 fn print(out: &Output, told: &Told) -> Result<(), Trouble> {
     let e = &told.environment;
     out.line(&format!("{}  {}  {}", e.name, describe(&e.instance.versions), state(told)))?;
-    let masked = if e.data.anonymised { ", personal data replaced" } else { "" };
     let compared = if e.data.compared { ", equal to its snapshot" } else { "" };
     out.line(&format!(
-        "  data      of production's generation {}, {} old: {}{compared}{masked}",
+        "  data      of production's generation {}, {} old: {}{compared}",
         e.from_generation,
         ago(e.data.at_ms),
         human_bytes(e.data.bytes)

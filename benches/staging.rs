@@ -59,8 +59,14 @@ fn main() {
     println!("Data in {place}; median (fastest–slowest) of {repeat}, s.\n");
 
     let (stack, data) = stack(dir.as_ref());
-    let (mut start, mut copied, mut staging, mut ratio, mut more, mut paused) =
-        (Samples::default(), Samples::default(), Samples::default(), Samples::default(), Samples::default(), Samples::default());
+    let (mut start, mut copied, mut staging, mut ratio, mut more, mut paused) = (
+        Samples::default(),
+        Samples::default(),
+        Samples::default(),
+        Samples::default(),
+        Samples::default(),
+        Samples::default(),
+    );
     for _ in 0..repeat {
         let plain = start_again(&stack);
         let files = copy(&stack);
@@ -78,7 +84,9 @@ fn main() {
         ratio.add((ours - files) / plain);
         more.add(ours - plain);
     }
-    println!("| plain start | plain copy | staging up | (staging up - copy) / start | staging up - start | writers waited, ms |");
+    println!(
+        "| plain start | plain copy | staging up | (staging up - copy) / start | staging up - start | writers waited, ms |"
+    );
     println!("|---|---|---|---|---|---|");
     println!(
         "| {} | {} | {} | {} | {} | {} |",

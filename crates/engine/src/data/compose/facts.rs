@@ -5,6 +5,8 @@
 
 use super::ComposeData;
 use super::server::{Server, engine_error};
+use crate::docker::DockerError;
+use crate::docker::hands::Hands;
 use crate::error::EngineError;
 use crate::home::Home;
 use crate::runtime::Placement;
@@ -78,12 +80,7 @@ impl ComposeData {
     fn shares(&self, home: &Home, mount: &Mount) -> Result<Option<bool>, EngineError> {
         let hands = self.hands(home)?;
         let Some(beside) = &mount.beside else {
-            let stack = home.id()?;
-            let name = format!("switchback-probe-{}", stack.to_lowercase());
-            let probe = self.docker.volume_create(&name, &stack, &[], &[])?;
-            let shared = hands.can_reflink((&mount.at, ""), (&probe.place(), ""));
-            self.docker.volume_remove(&probe)?;
-            return Ok(Some(shared?));
+            return self.shares_with_a_volume(home, &hands, &mount.at).map(Some);
         };
         let folder = MountPlace::Dir(beside.clone());
         if self.docker.is_local() && Path::new(beside).is_dir() {
@@ -99,6 +96,33 @@ impl ComposeData {
             XFS => None,
             _ => Some(false),
         })
+    }
+
+    /// Whether a mount shares blocks with a volume that the engine makes. A program that is killed meanwhile leaves that volume;
+    /// the next one removes it ([`Self::remove_probe`]).
+    pub(super) fn shares_with_a_volume(
+        &self,
+        home: &Home,
+        hands: &Hands<'_>,
+        at: &MountPlace,
+    ) -> Result<bool, EngineError> {
+        let stack = home.id()?;
+        let probe = self.docker.volume_create(&probe_name(&stack), &stack, &[], &[])?;
+        let shared = hands.can_reflink((at, ""), (&probe.place(), ""));
+        self.docker.volume_remove(&probe)?;
+        Ok(shared?)
+    }
+
+    /// Removes the volume that [`Self::shares_with_a_volume`] tries, if there is one and nobody (a `doctor`) is trying it.
+    pub(super) fn remove_probe(&self, home: &Home) -> Result<(), EngineError> {
+        let stack = home.id()?;
+        let Some(probe) = self.docker.scratch_volume(&probe_name(&stack), &stack, &[])? else {
+            return Ok(());
+        };
+        match self.docker.volume_remove(&probe) {
+            Err(DockerError::VolumeInUse { .. }) => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     /// Asks the server of a store that runs.
@@ -123,6 +147,10 @@ impl ComposeData {
             server: facts,
         })
     }
+}
+
+fn probe_name(stack: &str) -> String {
+    format!("switchback-probe-{}", stack.to_lowercase())
 }
 
 fn parent(path: &str) -> Option<&str> {

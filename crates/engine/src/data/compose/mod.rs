@@ -329,7 +329,8 @@ impl Data for ComposeData {
     }
 
     fn end_leftovers(&self, home: &Home) -> Result<(), EngineError> {
-        Ok(hands::remove_leftovers(&self.docker, &home.id()?).map(drop)?)
+        hands::remove_leftovers(&self.docker, &home.id()?)?;
+        self.remove_probe(home)
     }
 
     fn discard(&self, home: &Home, instance: &Instance, _: &Scratch) -> Result<(), EngineError> {

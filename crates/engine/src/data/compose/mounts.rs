@@ -318,14 +318,7 @@ impl ComposeData {
                     hands.make_dir((&folder, ""), 0o700, (0, 0))?;
                     hands.can_reflink((&mount.at, ""), (&folder, ""))?
                 }
-                None => {
-                    let stack = home.id()?;
-                    let name = format!("switchback-probe-{}", stack.to_lowercase());
-                    let probe = self.docker.volume_create(&name, &stack, &[], &[])?;
-                    let shared = hands.can_reflink((&mount.at, ""), (&probe.place(), ""));
-                    self.docker.volume_remove(&probe)?;
-                    shared?
-                }
+                None => self.shares_with_a_volume(home, &hands, &mount.at)?,
             };
             if !shared {
                 cost.shared = false;

@@ -223,7 +223,19 @@ fn the_bank_is_upgraded_and_rolled_back_and_upgraded_again() {
     let originals = || volumes.clone().map(|v| tree(&mountpoint(&v)));
     let left = originals();
     let later: Vec<u64> = (0..3).map(|_| stack.transfer()).collect();
+    // Images of generations keep their second name, that of a generation which is gone does not; others' are theirs.
+    let home = switchback_engine::home::Home::open(&stack.root).expect("opens");
+    let id = home.id().expect("an id").to_lowercase();
+    let [unused, others] = [&id, &stack.project].map(|who| format!("switchback-kept:{who}-0123456789abcdef"));
+    for name in [&unused, &others] {
+        docker(&["tag", "sbt/python:3.11", name]).expect(0);
+    }
     stack.run(&["gc", "--yes"]).expect(0);
+    let names = docker(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "switchback-kept"]).expect(0);
+    let of_stack = |name: &&str| name.starts_with(&format!("switchback-kept:{id}"));
+    assert_eq!(names.stdout.lines().filter(of_stack).count(), 2, "{}", names.stdout);
+    assert!(!names.stdout.contains(&unused) && names.stdout.contains(&others), "{}", names.stdout);
+    docker(&["rmi", &others]).expect(0);
     for (was, is) in left.iter().zip(&originals()) {
         assert_same_tree(was, is, "the data of generation 1");
     }

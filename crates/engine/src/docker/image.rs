@@ -174,6 +174,20 @@ impl Docker {
         Ok(all)
     }
 
+    /// The names, with their tags, that images have in a repository.
+    pub fn image_names(&self, repository: &str) -> Result<Vec<String>, DockerError> {
+        let repository = name::image(repository)?;
+        let filters = HashMap::from([("reference".to_owned(), vec![repository.to_owned()])]);
+        let options = ListImagesOptions { filters: Some(filters), ..ListImagesOptions::default() };
+        let call = Call::read("list images of", "IMAGES");
+        let found = self.ask(call, repository, self.client.list_images(Some(options)))?;
+        let prefix = format!("{repository}:");
+        let mut names: Vec<String> =
+            found.into_iter().flat_map(|i| i.repo_tags).filter(|name| name.starts_with(&prefix)).collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// Makes an image of one layer from a tar archive. `changes` are instructions as in a Dockerfile
     /// (`LABEL a=b`). Returns its id.
     pub fn import_tar(

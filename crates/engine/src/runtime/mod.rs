@@ -248,6 +248,9 @@ pub trait Runtime: Send + Sync {
     /// What runs or is left below a folder of the state, except below some folders in it, in words.
     fn left_below(&self, home: &Home, dir: &str, except: &[String]) -> Result<Vec<String>, EngineError>;
 
+    /// Lets go of what it keeps for releases other than these; how many things.
+    fn forget(&self, home: &Home, releases: &[Release]) -> Result<usize, EngineError>;
+
     /// Whether what runs the services can be spoken to; if not, why.
     fn reachable(&self) -> Result<(), EngineError>;
 

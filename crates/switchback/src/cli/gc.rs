@@ -12,8 +12,8 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use switchback_core::duration::human_bytes;
-use switchback_core::ids::{GenerationId, RunId};
-use switchback_core::release::{Instance, MountPlace};
+use switchback_core::ids::{Digest, GenerationId, RunId};
+use switchback_core::release::{Instance, MountPlace, Release};
 use switchback_engine::environments;
 use switchback_engine::home::Home;
 use switchback_engine::scratch;
@@ -46,6 +46,8 @@ struct Found {
     sandboxes: Vec<String>,
     /// Images of earlier versions' helpers that were removed; Compose only.
     helpers: usize,
+    /// Names that kept images for generations that are gone; Compose only.
+    images: usize,
     bytes: u64,
     kept: Vec<Kept>,
     removed: bool,
@@ -114,6 +116,7 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
     }
     if !args.dry_run {
         found.helpers = world.data.tidy()?;
+        found.images = world.runtime.forget(&home, &releases(&home)?)?;
     }
     if out.is_json() {
         out.json(&found)?;
@@ -141,6 +144,9 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
     }
     if found.helpers > 0 {
         out.line(&format!("removed {} helper images of other versions of Switchback", found.helpers))?;
+    }
+    if found.images > 0 {
+        out.line(&format!("let go of {} images that no generation needs any more", found.images))?;
     }
     for kept in &found.kept {
         out.line(&format!("kept generation {}: {}", kept.generation, kept.why))?;
@@ -237,6 +243,12 @@ fn look(
         }
     }
     Ok(found)
+}
+
+/// Every release that is there.
+fn releases(home: &Home) -> Result<Vec<Release>, Trouble> {
+    let names = list(&home.state().join("releases"));
+    Ok(names.into_iter().map(|name| home.release(&Digest(name))).collect::<Result<_, _>>()?)
 }
 
 /// Where the data of an instance lies outside its folder, in words.

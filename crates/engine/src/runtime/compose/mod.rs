@@ -9,6 +9,7 @@ mod harmless;
 mod health;
 pub(crate) mod instance;
 mod isolation;
+pub mod kept;
 mod lock;
 mod migrate;
 mod observe;
@@ -402,6 +403,11 @@ impl Runtime for ComposeRuntime {
         staging::left(&self.docker, home, dir, except)
     }
 
+    fn forget(&self, home: &Home, releases: &[Release]) -> Result<usize, EngineError> {
+        let images = releases.iter().flat_map(|r| r.services.values()).filter_map(|s| s.image.as_ref());
+        kept::release(self, home, &images.map(|i| i.id.clone()).collect())
+    }
+
     fn reachable(&self) -> Result<(), EngineError> {
         Ok(self.docker.ping()?)
     }
@@ -411,7 +417,15 @@ impl Runtime for ComposeRuntime {
     }
 
     fn activated(&self, at: &Placement<'_>) -> Result<(), EngineError> {
-        lock::write(at)
+        lock::write(at)?;
+        // What runs now is what the next rollback returns to; a stack that was taken over has had no preflight. It runs, so a
+        // name that cannot be given does not fail the switch; the next preflight says why.
+        for image in at.release.services.values().filter_map(|s| s.image.as_ref()) {
+            if kept::keep(self, at.home, &image.id).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Before containers are started: images, volumes, disk space and ports.
 
 use super::containers::{PROJECT, describe_container, shown, users_of};
-use super::{ComposeRuntime, engine_free_bytes, isolation};
+use super::{ComposeRuntime, engine_free_bytes, isolation, kept};
 use crate::docker::permissions;
 use crate::error::EngineError;
 use crate::gather;
@@ -28,7 +28,7 @@ pub fn preflight(
             ));
         }
         // The engine removes images that nothing names: a tag of our own keeps a generation's from pruning.
-        keep_image(runtime, &image.id)?;
+        kept::keep(runtime, at.home, &image.id)?;
         notes.push(format!("{name}: image {} is there", image.reference));
     }
     if matches!(
@@ -130,17 +130,6 @@ fn strangers(runtime: &ComposeRuntime, at: &Placement<'_>) -> Result<(), EngineE
                 "stop it, or make it part of the stack: it would go on with the old generation's data",
             ));
         }
-    }
-    Ok(())
-}
-
-/// Names an image of a generation, so that `docker image prune` leaves it.
-fn keep_image(runtime: &ComposeRuntime, id: &str) -> Result<(), EngineError> {
-    let short = id.trim_start_matches("sha256:");
-    let tag = short.get(..16).unwrap_or(short);
-    let reference = format!("switchback-kept:{tag}");
-    if runtime.docker.image(&reference)?.is_none() {
-        runtime.docker.tag(id, "switchback-kept", tag)?;
     }
     Ok(())
 }

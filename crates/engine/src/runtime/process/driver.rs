@@ -370,6 +370,10 @@ impl Runtime for ProcessRuntime {
         Ok(members_below(home, dir, except)?.iter().map(|p| format!("process {}", p.pid)).collect())
     }
 
+    fn forget(&self, _: &Home, _: &[Release]) -> Result<usize, EngineError> {
+        Ok(0)
+    }
+
     fn reachable(&self) -> Result<(), EngineError> {
         Ok(())
     }

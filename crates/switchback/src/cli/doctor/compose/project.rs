@@ -10,7 +10,7 @@ use switchback_core::release::{MountSource, StorePlace};
 use switchback_engine::detect::compose::image_facts;
 use switchback_engine::docker::Docker;
 use switchback_engine::docker::compose::ComposeCli;
-use switchback_engine::runtime::compose::{PROJECT, project};
+use switchback_engine::runtime::compose::{PROJECT, kept, project};
 
 /// What the project's files say.
 pub struct Project {
@@ -66,7 +66,9 @@ pub fn look(scene: &Scene<'_>, findings: &mut Findings) -> Option<Project> {
     };
     let detected = detect(&model, &facts, &home.root().to_string_lossy());
     if let Some(docker) = scene.docker {
-        images(docker, &model, findings);
+        // Before the first run there is no state, and nothing is kept.
+        let stack = home.state().exists().then(|| home.id().ok()).flatten();
+        images(docker, &model, stack.as_deref(), findings);
         external(docker, &model, findings);
     }
     for warning in &detected.warnings {
@@ -109,7 +111,7 @@ fn is_database(software: Software) -> bool {
 }
 
 /// Whether every image is there, and can be had again.
-fn images(docker: &Docker, model: &Model, findings: &mut Findings) {
+fn images(docker: &Docker, model: &Model, stack: Option<&str>, findings: &mut Findings) {
     for service in model.services() {
         let name = service.name();
         let reference = service.image().map_or_else(|| format!("{}-{name}", model.project()), str::to_owned);
@@ -133,11 +135,10 @@ fn images(docker: &Docker, model: &Model, findings: &mut Findings) {
             }
             continue;
         };
-        let short = image.id.trim_start_matches("sha256:");
-        let kept = format!("switchback-kept:{}", short.get(..16).unwrap_or(short));
+        let kept = stack.map(|id| format!("{}:{}", kept::REPOSITORY, kept::tag(id, &image.id)));
         if !image.repo_digests.is_empty() {
             findings.ok("images", format!("{name}: {reference} is there and can be pulled again"));
-        } else if image.repo_tags.contains(&kept) {
+        } else if let Some(kept) = kept.filter(|kept| image.repo_tags.contains(kept)) {
             findings.ok(
                 "images",
                 format!("{name}: {reference} was built or loaded here; a copy is kept as {kept}"),

@@ -2,6 +2,7 @@
 //!
 //! Owns the record and the rules of names. What plans make of it is `plan::staging`'s.
 
+use crate::anonymise::{Mask, MaskedStore};
 use crate::ids::{GenerationId, NameError, RunId, ServiceName, StoreName};
 use crate::release::{Instance, PRODUCTION};
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,12 @@ pub struct Synced {
     /// Rows per table, or files, per store.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counts: BTreeMap<StoreName, BTreeMap<String, u64>>,
+    /// What was masked, per store.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub masked: BTreeMap<StoreName, MaskedStore>,
+    /// The rules that it was masked by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: BTreeMap<String, Mask>,
 }
 
 /// What an environment was doing at a moment.

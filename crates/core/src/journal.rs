@@ -2,6 +2,7 @@
 //!
 //! The journal is the truth. Whatever the engine must know after a crash is in these events.
 
+use crate::anonymise::MaskedStore;
 use crate::check::{Artefact, CheckResult};
 use crate::data::{CopyStats, ExportStats, Fingerprint, StoreDiff};
 use crate::egress::Egress;
@@ -149,6 +150,9 @@ pub struct Output {
     /// Rows per table, or files, per store.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counts: BTreeMap<StoreName, BTreeMap<String, u64>>,
+    /// Columns masked.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub masked: BTreeMap<StoreName, MaskedStore>,
     /// Differences found.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub diffs: BTreeMap<StoreName, StoreDiff>,

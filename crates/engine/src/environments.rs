@@ -214,6 +214,7 @@ fn facts(
         production,
         migrate,
         need_bytes,
+        rules: config.staging.anonymise.clone(),
         budget_ms: config.rollback.budget.as_millis(),
         environment,
     })

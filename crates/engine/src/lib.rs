@@ -19,6 +19,7 @@ pub mod home;
 pub mod journal;
 pub mod keeper;
 pub mod lock;
+pub mod mask_key;
 pub mod notify;
 pub mod ops;
 pub mod runtime;

@@ -2,6 +2,7 @@
 
 use super::located::has_key;
 use super::{Config, ConfigError, RuntimeKind, Service, line_of, suggest, template};
+use crate::anonymise;
 use crate::data::StoreKind;
 use crate::ids::ServiceName;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,8 +51,39 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
             ));
         }
     }
+    check_masks(config, &checker)?;
     if config.rollback.failures == 0 {
         return Err(checker.error("rollback.failures", "rollback.failures must be at least 1", None));
+    }
+    Ok(())
+}
+
+fn check_masks(config: &Config, checker: &Checker<'_>) -> Result<(), ConfigError> {
+    let at = |rule: &str, why: String, hint: Option<String>| {
+        Err(checker.error(
+            &format!("staging.anonymise.{rule}"),
+            format!("staging.anonymise: {rule}: {why}"),
+            hint,
+        ))
+    };
+    let rules = match anonymise::rules(&config.staging.anonymise) {
+        Ok(rules) => rules,
+        Err((rule, why)) => return at(&rule, why, Some("for example  db.users.email: email".into())),
+    };
+    for rule in &rules {
+        match config.stores.get(&rule.store) {
+            None => {
+                let hint =
+                    suggest(rule.store.as_str(), config.stores.keys().map(crate::ids::StoreName::as_str));
+                let why = format!("there is no store {:?}", rule.store.as_str());
+                return at(&rule.text, why, hint.map(|h| format!("did you mean {h:?}?")));
+            }
+            Some(store) if store.kind == StoreKind::Files => {
+                let why = format!("the store {} holds files, not columns", rule.store);
+                return at(&rule.text, why, Some("files are copied as they are".into()));
+            }
+            Some(_) => {}
+        }
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matc
 pub use located::{ConfigError, line_of, suggest};
 pub use service::{Health, Restart, Service, Stop, StopSignal};
 
+use crate::anonymise::Mask;
 use crate::data::StoreKind;
 use crate::duration::Span;
 use crate::ids::{ServiceName, StackName, StoreName};
@@ -155,6 +156,10 @@ pub struct Staging {
     /// At most so much disk space (GiB) for the data of all environments; shared blocks do not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_gib: Option<u64>,
+    /// Columns whose values are masked before anything runs on a copy: `STORE.TABLE.COLUMN`, with Postgres also
+    /// `STORE.SCHEMA.TABLE.COLUMN` and `STORE.DATABASE.SCHEMA.TABLE.COLUMN`; not in rehearsals.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub anonymise: BTreeMap<String, Mask>,
     /// What becomes of what the services send out: `record`, `deny`, or a mapping; only with `runtime: compose`.
     pub egress: Egress,
     /// Variables and Compose secrets whose values staging never gets: it has generated ones instead; only with
@@ -172,6 +177,7 @@ impl Default for Staging {
             sync: None,
             environments: 3,
             disk_gib: None,
+            anonymise: BTreeMap::new(),
             egress: Egress::default(),
             replace_secrets: Vec::new(),
         }

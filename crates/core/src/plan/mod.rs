@@ -233,6 +233,16 @@ pub enum Op {
         /// The copy.
         copy: String,
     },
+    /// Masks the columns of the configuration's rules; nothing runs on the instance.
+    Mask {
+        /// The instance.
+        instance: String,
+        /// Where its stores were copied from, to begin afresh when masking was interrupted: what is masked twice is no longer
+        /// what refers to it.
+        source: String,
+        /// Whether the source may be written meanwhile.
+        mode: CloneMode,
+    },
     /// Counts rows and files.
     Count {
         /// The instance.

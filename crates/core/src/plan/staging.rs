@@ -1,6 +1,7 @@
 //! The plans of staging environments that a person keeps: up, sync, reset, stop, down.
 
 use super::{CheckPhase, CloneMode, Group, OnFailure, Op, Plan, Procedure, Steps};
+use crate::anonymise::Mask;
 use crate::environment::Environment;
 use crate::ids::{RunId, ServiceName, StackName};
 use crate::release::{FORMAT, Instance};
@@ -25,6 +26,8 @@ pub struct StagingFacts {
     pub migrate: Vec<ServiceName>,
     /// Bytes that the clones need.
     pub need_bytes: u64,
+    /// The rules by which columns are masked.
+    pub rules: BTreeMap<String, Mask>,
     /// Rollback budget; only recorded.
     pub budget_ms: u64,
 }
@@ -84,8 +87,20 @@ impl StagingFacts {
         };
         // The untouched copy is the snapshot itself.
         let first = pristine.clone().unwrap_or_else(|| key.clone());
-        let snapshot = copy(self.production.key(), first, self.mode());
+        let snapshot = copy(self.production.key(), first.clone(), self.mode());
         steps.add("snapshot", title, Group::Prepare, snapshot).on_failure(then);
+        if !self.rules.is_empty() {
+            // Before it is copied on: no second copy has what is masked.
+            let title = "Mask personal data in the copy";
+            steps
+                .add(
+                    "mask",
+                    title,
+                    Group::Prepare,
+                    Op::Mask { instance: first, source: self.production.key(), mode: self.mode() },
+                )
+                .on_failure(then);
+        }
         if let Some(pristine) = pristine {
             let title = "Copy the snapshot for the environment";
             let (from, to) = (pristine.clone(), key.clone());

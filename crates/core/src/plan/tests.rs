@@ -337,7 +337,31 @@ fn environment_facts(pristine: bool) -> StagingFacts {
         },
         migrate: vec![service("app")],
         need_bytes: 0,
+        rules: [("db.users.email".to_owned(), crate::anonymise::Mask::Email)].into(),
         budget_ms: 300_000,
+    }
+}
+
+/// Nothing runs on a copy, and no second copy is made of it, before it is masked.
+#[test]
+fn a_copy_is_masked_before_anything_can_read_it() {
+    for pristine in [true, false] {
+        let facts = environment_facts(pristine);
+        for plan in [staging_up(&facts), staging_sync(&facts)] {
+            let at = |wanted: &dyn Fn(&Op) -> bool| plan.steps.iter().position(|s| wanted(&s.op));
+            let mask = at(&|op| matches!(op, Op::Mask { .. })).expect("masks");
+            let copied: Vec<usize> =
+                (0..plan.steps.len()).filter(|i| matches!(plan.steps[*i].op, Op::Refresh { .. })).collect();
+            assert_eq!(copied[0] + 1, mask, "right after production's data came");
+            assert!(copied[1..].iter().all(|i| *i > mask), "copied on before it was masked");
+            let runs = at(&|op| matches!(op, Op::Start { .. } | Op::Migrate { .. })).expect("starts");
+            assert!(runs > mask, "something runs before it was masked");
+            let Op::Mask { instance, .. } = &plan.steps[mask].op else { unreachable!() };
+            let Op::Refresh { to, .. } = &plan.steps[copied[0]].op else { unreachable!() };
+            assert_eq!(instance, to);
+        }
+        let without = StagingFacts { rules: Default::default(), ..facts };
+        assert!(!staging_up(&without).steps.iter().any(|s| matches!(s.op, Op::Mask { .. })));
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod refresh;
 
-use super::{Cost, Data, Work};
+use super::{Cost, Data, SAMPLES, Work, no_columns};
 use crate::check::sql::sqlite_value;
 use crate::error::{EngineError, io};
 use crate::home::{Home, create_dir};
@@ -11,6 +11,7 @@ use crate::scratch::Scratch;
 use crate::store::{self, Source};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StoreName;
@@ -248,6 +249,36 @@ impl Data for LocalData {
         }
         let (old, new) = (Source::cold(&before, work.temp), Source::cold(after, work.temp));
         Ok(Some(store::export(place.kind, old, new, out, work.progress)?))
+    }
+
+    fn mask(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        rules: &[Rule],
+        key: &Key,
+        _: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<MaskedStore, EngineError> {
+        let (place, path) = place(at, store)?;
+        match place.kind {
+            StoreKind::Sqlite => Ok(store::mask_sqlite(path, rules, key, work.progress)?),
+            _ => Err(no_columns(store)),
+        }
+    }
+
+    fn samples(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Vec<Sample>, EngineError> {
+        let (place, path) = place(at, store)?;
+        match place.kind {
+            StoreKind::Sqlite => Ok(store::sample_sqlite(source(path, mode, work.temp), SAMPLES)?),
+            _ => Ok(Vec::new()),
+        }
     }
 
     fn sql(

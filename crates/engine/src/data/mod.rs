@@ -17,6 +17,7 @@ use crate::store::Progress;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
+use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
@@ -179,6 +180,28 @@ pub trait Data: Send + Sync {
         work: &Work<'_>,
     ) -> Result<Option<ExportStats>, EngineError>;
 
+    /// Masks columns of a store on which nothing runs, so that nothing of the old values is left in its files. After an
+    /// error or an interruption the store is of no use until it was copied again.
+    fn mask(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        rules: &[Rule],
+        key: &Key,
+        scratch: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<MaskedStore, EngineError>;
+
+    /// The columns of a database with some of their values, for finding personal data. `mode` says whether services are
+    /// running on it. Nothing for files.
+    fn samples(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Vec<Sample>, EngineError>;
+
     /// The first value that a query yields.
     fn sql(
         &self,
@@ -206,6 +229,16 @@ pub trait Data: Send + Sync {
 
     /// A generation that is no longer needed: its data may be removed as scratch.
     fn retire(&self, home: &Home, instance: &Instance) -> Result<(), EngineError>;
+}
+
+/// Values of each column that are looked at for finding personal data.
+const SAMPLES: u32 = 100;
+
+fn no_columns(store: &StoreName) -> EngineError {
+    EngineError::refused(
+        format!("staging.anonymise: {store} is not a database"),
+        "rules are for columns; files are copied as they are",
+    )
 }
 
 /// What a fingerprint counted: rows per table, or the number of all files.

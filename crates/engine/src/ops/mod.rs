@@ -6,6 +6,7 @@
 mod checks;
 mod data;
 mod judge;
+mod mask;
 mod pointer;
 mod preflight;
 mod services;
@@ -120,6 +121,7 @@ pub fn perform(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Clone { from, to, mode } => data::clone(context, from, to, *mode),
         Op::Refresh { from, to, mode } => staging::refresh(context, from, to, *mode),
         Op::Compare { source, copy } => staging::compare(context, source, copy),
+        Op::Mask { instance, source, mode } => mask::mask(context, instance, source, *mode),
         Op::Count { instance, mode } => staging::count(context, instance, *mode),
         Op::Register { environment, copies } => staging::register(context, environment, copies),
         Op::Unregister { name } => staging::unregister(context, name),
@@ -155,6 +157,7 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         | Op::Clone { .. }
         | Op::Refresh { .. }
         | Op::Compare { .. }
+        | Op::Mask { .. }
         | Op::Count { .. }
         | Op::Register { .. }
         | Op::Unregister { .. }

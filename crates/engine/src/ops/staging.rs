@@ -122,6 +122,10 @@ fn synced(context: &Context<'_>, copies: &[StepId]) -> Synced {
     if let Some(counted) = context.state.output(&StepId::from("count")) {
         synced.counts.clone_from(&counted.counts);
     }
+    if let Some(masked) = context.state.output(&StepId::from("mask")) {
+        synced.masked.clone_from(&masked.masked);
+        synced.rules.clone_from(&context.config.staging.anonymise);
+    }
     synced
 }
 

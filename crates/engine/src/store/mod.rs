@@ -19,6 +19,7 @@ pub use place::can_reflink;
 pub use progress::Progress;
 
 use std::path::Path;
+use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
 use switchback_core::data::{CopyStats, ExportStats, Fingerprint, StoreDiff, StoreKind};
 
 /// Result of a store operation.
@@ -188,6 +189,17 @@ pub fn export(
         StoreKind::Files => files::export(before, after, out_dir, progress),
         StoreKind::Postgres => Err(needs_server()),
     }
+}
+
+/// Masks columns of a SQLite database that is scratch and that nobody has open. Afterwards it is one file without anything of the
+/// old values; after an error it is of no use.
+pub fn mask_sqlite(path: &Path, rules: &[Rule], key: &Key, progress: &Progress<'_>) -> Result<MaskedStore> {
+    sqlite::mask(path, rules, key, progress)
+}
+
+/// The columns of a SQLite database, with some values of each.
+pub fn sample_sqlite(source: Source<'_>, each: u32) -> Result<Vec<Sample>> {
+    sqlite::samples(source, each)
 }
 
 /// A Postgres store is not a file: `store::postgres` asks its server.

@@ -11,6 +11,7 @@ mod checks;
 mod cluster;
 mod content;
 mod export;
+mod mask;
 mod random;
 mod schema;
 mod standby;

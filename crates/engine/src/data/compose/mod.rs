@@ -6,6 +6,7 @@
 
 mod ahead;
 mod facts;
+mod masking;
 mod mounts;
 mod pause;
 mod preflight;
@@ -16,7 +17,7 @@ mod throwaway;
 
 pub use facts::{MountFacts, PostgresFacts};
 
-use super::{Cost, Data, Work};
+use super::{Cost, Data, SAMPLES, Work, no_columns};
 use crate::docker::hands::{self, Hands};
 use crate::docker::{Docker, helper};
 use crate::error::EngineError;
@@ -29,6 +30,7 @@ use server::Server;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
@@ -299,6 +301,40 @@ impl Data for ComposeData {
         let stats =
             hands.export(place.kind, (&base, &place.path), (mount, &place.path), out, work.progress)?;
         Ok(Some(stats))
+    }
+
+    fn mask(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        rules: &[Rule],
+        key: &Key,
+        _: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<MaskedStore, EngineError> {
+        self.mask_store(at, store, rules, key, work)
+    }
+
+    fn samples(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Vec<Sample>, EngineError> {
+        let (place, mount) = place(at, store)?;
+        match place.kind {
+            StoreKind::Postgres => {
+                let server = Server::open(self, at, store, mount, mode)?;
+                let found = postgres::samples(&server, server.databases(), SAMPLES, work.progress);
+                server.close(found)
+            }
+            StoreKind::Sqlite => {
+                let live = mode == CloneMode::Live;
+                Ok(self.hands(at.home)?.samples((mount, &place.path), live, SAMPLES)?)
+            }
+            StoreKind::Files => Ok(Vec::new()),
+        }
     }
 
     fn sql(

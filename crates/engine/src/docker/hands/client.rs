@@ -62,7 +62,7 @@ pub type Result<T> = std::result::Result<T, HandsError>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScratchDir {
     beside: String,
-    suffix: String,
+    pub(super) suffix: String,
 }
 
 impl ScratchDir {
@@ -70,7 +70,7 @@ impl ScratchDir {
     pub fn path(&self) -> String {
         format!("{}/{}", self.beside, self.suffix)
     }
-    fn beside(&self) -> MountPlace {
+    pub(super) fn beside(&self) -> MountPlace {
         MountPlace::Dir(self.beside.clone())
     }
 }
@@ -89,7 +89,7 @@ pub enum Scratch<'a> {
 pub struct Hands<'a> {
     pub(super) docker: &'a Docker,
     image: String,
-    stack: String,
+    pub(super) stack: String,
 }
 
 /// A place and a path below it; empty for the place itself.
@@ -99,12 +99,12 @@ pub(super) type Below<'p> = (&'p MountPlace, &'p str);
 #[derive(Default)]
 pub(super) struct Mounts(BTreeMap<MountPlace, bool>);
 
-fn bad_path(path: &str) -> HandsError {
+pub(super) fn bad_path(path: &str) -> HandsError {
     DockerError::BadName { kind: "path of a store", name: path.to_owned() }.into()
 }
 
 /// Whether a path is made of plain names only (and begins with `/`, if it is absolute).
-fn plain(path: &str, absolute: bool) -> bool {
+pub(super) fn plain(path: &str, absolute: bool) -> bool {
     let path = path.strip_prefix('/').filter(|_| absolute).unwrap_or(if absolute { "/" } else { path });
     !path.contains('\0') && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
 }
@@ -123,7 +123,7 @@ impl Mounts {
     }
 
     /// Mounts what is written to.
-    fn writes(&mut self, at: Below<'_>) -> Result<String> {
+    pub(super) fn writes(&mut self, at: Below<'_>) -> Result<String> {
         self.add(at, true)
     }
 
@@ -225,7 +225,7 @@ impl<'a> Hands<'a> {
         }
     }
 
-    fn ask<T: DeserializeOwned>(
+    pub(super) fn ask<T: DeserializeOwned>(
         &self,
         mounts: Mounts,
         request: &Request,
@@ -454,6 +454,7 @@ fn uses_scratch(request: &Request) -> bool {
         Request::Export { .. } => true,
         Request::Fingerprint { kind, at } | Request::Integrity { kind, at } => sqlite(kind) && !at.live,
         Request::Diff { kind, .. } => sqlite(kind),
+        Request::Samples { at, .. } => !at.live,
         _ => false,
     }
 }

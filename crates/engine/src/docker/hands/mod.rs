@@ -9,6 +9,7 @@ mod cut;
 mod export;
 mod lines;
 mod look;
+mod mask;
 mod serve;
 mod talk;
 mod wire;

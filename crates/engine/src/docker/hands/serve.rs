@@ -3,6 +3,7 @@
 //! Owns the hidden command of the program. It must never remove anything but below a scratch volume or a marked
 //! folder.
 
+use super::mask;
 use super::wire::{Entry, Failure, Line, MARK, Request, SCRATCH, VOLUMES};
 use crate::check::sql::sqlite_value;
 use crate::store::{self, Progress, StoreError};
@@ -96,7 +97,7 @@ fn archive(out: &mut impl Write) -> io::Result<()> {
     archive.into_inner()?.flush()
 }
 
-fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+pub(super) fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| match source.kind() {
         io::ErrorKind::NotFound => StoreError::NotFound { path },
@@ -107,7 +108,7 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Store
     }
 }
 
-fn refused(path: &Path, why: impl Into<String>) -> StoreError {
+pub(super) fn refused(path: &Path, why: impl Into<String>) -> StoreError {
     StoreError::Unsupported { path: path.to_owned(), why: why.into() }
 }
 
@@ -132,6 +133,13 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
         Request::CanReflink { from, to } => can_reflink(Path::new(&from), Path::new(&to)),
         Request::Sql { path, query, values } => {
             sqlite_value(Path::new(&path), &query, &values).map_err(|why| refused(Path::new(&path), why))
+        }
+        Request::Mask { root, path, stack, rules, key } => {
+            mask::mask((Path::new(&root), Path::new(&path), stack.as_deref()), &rules, &key, progress)
+        }
+        Request::Samples { at, each } => json(store::sample_sqlite(at.source(), each)?),
+        Request::EmptyFolders { root, stack, folders } => {
+            mask::empty_folders(Path::new(&root), stack.as_deref(), &folders)
         }
         Request::Cut { .. } => Err(refused(Path::new(VOLUMES), "a cut is a conversation")),
         Request::Exists { path } => json(Path::new(&path).symlink_metadata().is_ok()),
@@ -171,7 +179,7 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
     }
 }
 
-fn json(value: impl Serialize) -> store::Result<Value> {
+pub(super) fn json(value: impl Serialize) -> store::Result<Value> {
     serde_json::to_value(value).map_err(|e| refused(Path::new(""), e.to_string()))
 }
 
@@ -354,7 +362,7 @@ fn swap_mark(path: &Path, from: &str, to: &str) -> store::Result<()> {
 }
 
 /// Refuses a folder that this stack did not make, or that became live.
-fn check_mark(path: &Path, stack: &str) -> store::Result<()> {
+pub(super) fn check_mark(path: &Path, stack: &str) -> store::Result<()> {
     let folder = path.symlink_metadata().is_ok_and(|m| m.is_dir());
     match fs::read_to_string(path.join(MARK)) {
         Ok(text) if folder && text == stack => Ok(()),

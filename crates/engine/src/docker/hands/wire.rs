@@ -5,12 +5,13 @@
 
 use crate::store::{Access, Source, StoreError};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use switchback_core::anonymise::Mask;
 use switchback_core::data::StoreKind;
 
 /// The folder for private copies and results in a helper: a volume that goes with it.
@@ -82,6 +83,24 @@ pub(super) enum Request {
         path: String,
         query: String,
         values: Vec<serde_json::Value>,
+    },
+    /// Masks a SQLite database at `path`, strictly below `root`; see `Remove` for `stack`.
+    Mask {
+        root: String,
+        path: String,
+        stack: Option<String>,
+        rules: BTreeMap<String, Mask>,
+        key: super::mask::Hidden,
+    },
+    Samples {
+        at: At,
+        each: u32,
+    },
+    /// Removes the files in folders below `root`; see `Remove` for `stack`.
+    EmptyFolders {
+        root: String,
+        stack: Option<String>,
+        folders: Vec<String>,
     },
     Exists {
         path: String,

@@ -2,7 +2,7 @@
 //!
 //! Owns every SQL text that is run against users' servers. It never links a client library and never
 //! opens a connection: SQL goes through [`Psql`], which runs `psql` of the user's image. Reading
-//! happens in read-only transactions; only [`make_harmless`] and, if it is allowed to,
+//! happens in read-only transactions; only [`make_harmless`], [`mask`] and, if it is allowed to,
 //! [`integrity`] write, and both are for clones. Nothing here may put a name into SQL except quoted
 //! by the server or by `names`, nor print a password, a connection string or a setting's value.
 
@@ -16,6 +16,8 @@ mod fingerprint;
 mod harmless;
 mod integrity;
 mod lines;
+mod mask;
+mod mask_sql;
 mod merge;
 mod names;
 mod orphans;
@@ -38,6 +40,7 @@ pub use harmless::{
     ABSENT_FILES, ActingLibrary, Subscriptions, acting_libraries, harmless_settings, make_harmless,
 };
 pub use integrity::{Amcheck, integrity};
+pub use mask::{LEFT_BEHIND, mask, samples};
 pub use pgdata::{find_pgdata, major_version};
 pub use session::databases;
 

@@ -10,6 +10,7 @@ mod diff;
 mod export;
 mod fingerprint;
 mod handles;
+mod mask;
 mod open;
 mod orphans;
 mod refresh;
@@ -21,6 +22,7 @@ pub(super) use copy::{clone_cold, clone_live};
 pub(super) use diff::diff;
 pub(super) use export::export;
 pub(super) use fingerprint::fingerprint;
+pub(super) use mask::{mask, samples};
 pub(super) use orphans::integrity;
 pub(super) use refresh::refresh;
 

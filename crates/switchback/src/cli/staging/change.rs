@@ -205,6 +205,13 @@ pub fn reset(global: &Global, name: &str) -> Result<Exit, Trouble> {
         name,
         "staging reset",
         |facts| match &facts.environment.pristine {
+            _ if facts.environment.data.rules != facts.rules => Err(Trouble::refused(
+                format!(
+                    "{}: staging.anonymise has changed since its data was masked",
+                    facts.environment.name
+                ),
+                "`switchback staging sync` brings production's data and masks it by the rules of now",
+            )),
             Some(_) => Ok(plan::staging_reset(facts)),
             None => Err(Trouble::refused(
                 format!("{} keeps no untouched copy of its data", facts.environment.name),

@@ -204,6 +204,7 @@ fn print(out: &Output, told: &Told) -> Result<(), Trouble> {
         let rows: u64 = counts.values().sum();
         out.line(&format!("  store     {store}: {rows} rows or files in {} parts", counts.len()))?;
     }
+    out.line(&format!("  masked    {}", masked(e)))?;
     out.line(&format!("  stays     {}", stays(e)))?;
     if told.looks > 0 {
         out.line(&format!("  history   well in {} of {} looks", told.well, told.looks))?;
@@ -231,6 +232,16 @@ fn print(out: &Output, told: &Told) -> Result<(), Trouble> {
         }
     }
     Ok(())
+}
+
+/// What was masked when its data came, in words.
+fn masked(environment: &Environment) -> String {
+    let all: Vec<_> = environment.data.masked.values().flat_map(|s| &s.columns).collect();
+    if all.is_empty() {
+        return "nothing; `switchback staging scan` finds personal data".to_owned();
+    }
+    let values: u64 = all.iter().map(|c| c.values).sum();
+    format!("{values} values in {} columns", all.len())
 }
 
 /// Prints where the services of an environment are reached.

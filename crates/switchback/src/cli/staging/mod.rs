@@ -2,6 +2,7 @@
 
 mod change;
 mod look;
+mod scan;
 mod tools;
 
 use super::{Exit, Global, Trouble};
@@ -56,6 +57,11 @@ pub enum StagingCommand {
         after_help = "Examples:\n  switchback staging exec db -- psql -U postgres\n  switchback staging exec --name try-2 n8n -- n8n list:workflow"
     )]
     Exec(ExecArgs),
+    /// Find columns that are likely to hold personal data or secrets, and propose rules that mask them
+    #[command(
+        after_help = "Examples:\n  switchback staging scan                        # production; it is only read\n  switchback staging scan --environment try-2    # what is left after masking\n  switchback staging scan --check                # exit code 3 if something likely has no rule"
+    )]
+    Scan(ScanArgs),
     /// Say how long an environment stays
     #[command(
         after_help = "Examples:\n  switchback staging keep --for 14d\n  switchback staging keep try-2 --forever"
@@ -137,6 +143,17 @@ pub struct ExecArgs {
     pub command: Vec<String>,
 }
 
+/// Options of scan.
+#[derive(Debug, Clone, Args)]
+pub struct ScanArgs {
+    /// Look at this environment instead of production
+    #[arg(long, value_name = "NAME")]
+    pub environment: Option<String>,
+    /// End with exit code 3 if a column that is likely personal has no rule
+    #[arg(long)]
+    pub check: bool,
+}
+
 /// Options of keep.
 #[derive(Debug, Clone, Args)]
 pub struct KeepArgs {
@@ -165,6 +182,7 @@ pub fn staging(global: &Global, command: StagingCommand) -> Result<Exit, Trouble
         StagingCommand::Reset(args) => change::reset(global, &args.name),
         StagingCommand::Stop(args) => change::stop(global, &args.name),
         StagingCommand::Keep(args) => change::keep(global, &args),
+        StagingCommand::Scan(args) => scan::scan(global, &args),
         StagingCommand::List => look::list(global),
         StagingCommand::Status(args) => look::status(global, &args),
         StagingCommand::Diff(args) => tools::diff(global, &args.name),

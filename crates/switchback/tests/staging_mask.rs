@@ -88,8 +88,10 @@ fn personal_data_is_found_masked_and_stays_masked_through_sync_and_reset() {
         (5, &3000.into(), &true.into()),
         "{made}"
     );
-    let report = stack.run(&["report"]).expect(0).stdout;
-    assert!(report.contains("3000 of people.email by `email`"), "{report}");
+    for (format, text) in [("text", "15000 values"), ("html", "people.email"), ("markdown", "people.email")] {
+        let report = stack.run(&["report", "--format", format]).expect(0).stdout;
+        assert!(report.replace([',', '\u{202f}'], "").contains(text), "{format}: {report}");
+    }
 
     // The same value is masked in the same way at every sync; what is new is masked, too.
     let address = |id: u32| -> String {

@@ -5,6 +5,7 @@
 mod project;
 mod words;
 
+use crate::anonymise::MaskedStore;
 use crate::check::{Artefact, CheckResult};
 use crate::data::{CopyStats, ExportStats, Fingerprint, StoreDiff};
 use crate::egress::Egress;
@@ -88,6 +89,9 @@ pub struct Report {
     /// What staging environments would have sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<Egress>,
+    /// What was masked in copies.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub masked: BTreeMap<StoreName, MaskedStore>,
 }
 
 /// How a run came out.
@@ -301,6 +305,7 @@ impl Report {
             trial: trial(records, &state),
             artefacts: artefacts(records),
             egress: egress(records),
+            masked: outputs().flat_map(|(_, o)| o.masked.clone()).collect(),
         };
         report.headline = headline(&report);
         report.production = production(plan, &report);

@@ -42,6 +42,7 @@ pub fn key(report: &Report) -> Vec<Fact> {
         exported(report),
         writers(report),
         migration(report),
+        masked(report),
         Some(Fact {
             rank: Rank::Side,
             name: "Whole run",
@@ -54,6 +55,18 @@ pub fn key(report: &Report) -> Vec<Fact> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+fn masked(report: &Report) -> Option<Fact> {
+    let all: Vec<_> = report.masked.values().flat_map(|m| &m.columns).collect();
+    (!all.is_empty()).then(|| Fact {
+        rank: Rank::Side,
+        name: "Masked",
+        value: words::count(all.iter().map(|c| c.values).sum(), "value"),
+        note: format!("in {}", words::count(all.len() as u64, "column")),
+        share: None,
+        tone: Tone::Quiet,
+    })
 }
 
 fn whole(report: &Report) -> String {

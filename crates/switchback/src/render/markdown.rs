@@ -20,6 +20,7 @@ pub fn text(report: &Report) -> String {
     data(&mut out, report);
     exports(&mut out, report);
     egress(&mut out, report);
+    masked(&mut out, report);
     failed_steps(&mut out, report);
     next(&mut out, report);
     let _ = writeln!(
@@ -272,6 +273,29 @@ fn egress(out: &mut String, report: &Report) {
     out.push('\n');
     for gap in super::egress::gaps(report) {
         let _ = writeln!(out, "- {}", prose(&gap));
+    }
+    out.push_str("\n</details>\n\n");
+}
+
+fn masked(out: &mut String, report: &Report) {
+    if report.masked.is_empty() {
+        return;
+    }
+    out.push_str("<details><summary>Masked personal data</summary>\n\n| Store | Column | Mask | Values |\n|:--|:--|:--|--:|\n");
+    let all = report.masked.iter().flat_map(|(store, m)| m.columns.iter().map(move |c| (store, c)));
+    for (store, column) in all.take(MOST_ROWS) {
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} |",
+            prose(store.as_str()),
+            code(&words::shorten(&column.column, 160)),
+            column.mask.as_str(),
+            words::number(column.values)
+        );
+    }
+    out.push('\n');
+    for note in report.masked.values().flat_map(|m| &m.notes) {
+        let _ = writeln!(out, "- {}", prose(note));
     }
     out.push_str("\n</details>\n\n");
 }

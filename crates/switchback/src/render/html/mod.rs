@@ -4,6 +4,7 @@ mod checks;
 mod data;
 mod egress;
 mod evidence;
+mod masked;
 mod parts;
 mod rows;
 mod steps;
@@ -30,6 +31,7 @@ pub fn page(report: &Report) -> String {
         checks::section(report),
         data::section(report),
         egress::section(report),
+        masked::section(report),
         trial::section(report),
         evidence::exports(report),
         evidence::certificate(report),

@@ -9,7 +9,7 @@
 //! - plain: the same with `docker compose start`, which makes no containers;
 //! - a promotion under load, and the rollback.
 //!
-//! Once per size: dump and restore; stop, tar and untar; the clone of data at rest against `cp -a`.
+//! Once per size: dump and restore (as the tools do by themselves, and tuned: light compression, two jobs); stop, tar and untar; the clone of data at rest against `cp -a`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
@@ -73,6 +73,7 @@ struct Size {
     over_downtime: Samples,
     how: String,
     dump: f64,
+    fast_dump: f64,
     tar: f64,
     clone: Option<(f64, f64)>,
 }
@@ -94,15 +95,15 @@ fn main() {
     let place = dir.as_ref().map_or("the engine's volumes".to_owned(), |d| d.display().to_string());
     println!("Data in {place}; median (fastest–slowest) of {repeat}, ms.\n");
     println!(
-        "| GB | rollback | floor: stop, recreate | ratio | plain stop, start | ratio | promotion down | over the floor | how | dump + restore | stop, tar, untar | clone / cp -a |"
+        "| GB | rollback | floor: stop, recreate | ratio | plain stop, start | ratio | promotion down | over the floor | how | dump + restore | the same, tuned | stop, tar, untar | clone / cp -a |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     let mut medians = Vec::new();
     for gb in sizes {
         let size = measure(gb, dir.as_ref(), repeat);
         medians.push(size.rollback.median());
         println!(
-            "| {gb} | {} | {} | {} | {} | {} | {} | {} | {} | {:.0} ({:.0} x) | {:.0} ({:.0} x) | {} |",
+            "| {gb} | {} | {} | {} | {} | {} | {} | {} | {} | {:.0} ({:.0} x) | {:.0} ({:.0} x) | {:.0} ({:.0} x) | {} |",
             size.rollback.show(0),
             size.floor.show(0),
             size.over_floor.show(2),
@@ -113,6 +114,8 @@ fn main() {
             size.how,
             size.dump,
             size.dump / size.rollback.median(),
+            size.fast_dump,
+            size.fast_dump / size.rollback.median(),
             size.tar,
             size.tar / size.rollback.median(),
             size.clone
@@ -142,7 +145,12 @@ fn measure(gb: f64, dir: Option<&PathBuf>, repeat: usize) -> Size {
     stack.set("BANK_RATE", "0");
     stack.up();
     fill(&stack, gb);
-    let mut size = Size { dump: dump_and_restore(&stack), tar: tar_and_untar(&stack), ..Size::default() };
+    let mut size = Size {
+        dump: dump_and_restore(&stack, &["-Fc"], &[]),
+        fast_dump: dump_and_restore(&stack, &["-Fc", "-Z", "1"], &["-j", "2"]),
+        tar: tar_and_untar(&stack),
+        ..Size::default()
+    };
     if data.is_none() {
         size.clone = Some(clone_against_cp(&stack));
     }
@@ -221,15 +229,15 @@ fn by_hand(stack: &Stack, start: &[&str]) -> f64 {
 }
 
 /// What a user does otherwise: a dump before the upgrade, and restoring it.
-fn dump_and_restore(stack: &Stack) -> f64 {
+fn dump_and_restore(stack: &Stack, how_dumped: &[&str], how_restored: &[&str]) -> f64 {
     let id = stack.container("db").expect("a container");
     let run = |args: &[&str]| {
         docker(&[&["exec", &id], args].concat()).expect(0);
     };
     let began = Instant::now();
-    run(&["pg_dump", "-U", "ledger", "-Fc", "-Z", "1", "-f", "/tmp/dump", "ledger"]);
+    run(&[&["pg_dump", "-U", "ledger", "-f", "/tmp/dump"], how_dumped, &["ledger"]].concat());
     run(&["createdb", "-U", "ledger", "restored"]);
-    run(&["pg_restore", "-U", "ledger", "-j", "2", "-d", "restored", "/tmp/dump"]);
+    run(&[&["pg_restore", "-U", "ledger", "-d", "restored"], how_restored, &["/tmp/dump"]].concat());
     let took = ms(began);
     run(&["dropdb", "-U", "ledger", "restored"]);
     run(&["rm", "/tmp/dump"]);

@@ -101,22 +101,32 @@ fn every_command_and_option_is_in_the_reference() {
     for option in &global {
         assert!(common.contains(&format!("`{option}")), "{option} is not in the section on all commands");
     }
-    let listed = help.split("Commands:").nth(1).and_then(|t| t.split("Options:").next()).expect("commands");
-    let commands: Vec<&str> = listed
-        .lines()
-        .filter(|l| l.starts_with("  ") && !l.starts_with("   "))
-        .filter_map(|l| l.split_whitespace().next())
-        .filter(|c| *c != "help")
-        .collect();
+    let commands = listed(&help);
     assert!(commands.len() > 15, "{commands:?}");
-    for command in commands {
+    for command in &commands {
         let text = section(command);
-        let own = options(&program(&[command, "--help"]));
+        let help = program(&[command, "--help"]);
+        let mut own = options(&help);
+        for verb in listed(&help) {
+            assert!(
+                text.contains(&format!("`{command} {verb}")),
+                "{command} {verb} is not in the section {command}"
+            );
+            own.extend(options(&program(&[command, &verb, "--help"])));
+        }
         for option in own.iter().filter(|o| !global.contains(*o) || (command == "init" && *o == "--version"))
         {
             assert!(text.contains(&format!("`{option}")), "{option} is not in the section {command}");
         }
     }
+}
+
+/// The commands that a help lists.
+fn listed(help: &str) -> Vec<String> {
+    let listed = help.split("Commands:").nth(1).and_then(|t| t.split("Options:").next()).unwrap_or_default();
+    let names = listed.lines().filter(|l| l.starts_with("  ") && !l.starts_with("   "));
+    let names = names.filter_map(|l| l.split_whitespace().next()).filter(|c| *c != "help");
+    names.map(str::to_owned).collect()
 }
 
 /// The dotted paths of all keys that a JSON Schema allows; `NAME` is any name, `[]` any element.
@@ -237,8 +247,9 @@ fn commands_in(block: &str) -> impl Iterator<Item = Vec<&str>> {
 fn commands_in_the_documentation_exist() {
     let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let help = program(&["--help"]);
-    let listed = help.split("Commands:").nth(1).and_then(|t| t.split("Options:").next()).expect("commands");
+    let commands = listed(&help);
     let global = options(&help);
+    let mut verbs: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut seen = 0;
     for (page, text) in pages() {
         let fenced =
@@ -256,12 +267,17 @@ fn commands_in_the_documentation_exist() {
                 assert!(global.contains(command), "{page}: switchback {command}");
                 continue;
             }
-            let is_listed = listed.lines().any(|l| l.split_whitespace().next() == Some(command));
-            assert!(is_listed, "{page}: there is no command {command:?}");
-            let own =
-                known.entry(command.to_owned()).or_insert_with(|| options(&program(&[command, "--help"])));
+            assert!(commands.iter().any(|c| c == command), "{page}: there is no command {command:?}");
+            // `staging scan`: the options of the verb.
+            let of =
+                verbs.entry(command.to_owned()).or_insert_with(|| listed(&program(&[command, "--help"])));
+            let verb = words.next_if(|w| of.iter().any(|v| v == w));
+            let path: Vec<&str> = [Some(command), verb].into_iter().flatten().collect();
+            let own = known
+                .entry(path.join(" "))
+                .or_insert_with(|| options(&program(&[&path[..], &["--help"]].concat())));
             for option in words.filter(|w| w.starts_with("--")) {
-                assert!(own.contains(option), "{page}: {command} has no option {option}");
+                assert!(own.contains(option), "{page}: {} has no option {option}", path.join(" "));
             }
             seen += 1;
         }

@@ -98,12 +98,21 @@ pub fn keep(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), Engi
 }
 
 fn look(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), EngineError> {
-    let config = crate::world::config(home)?;
-    let world = World::open(&config)?;
+    look_with(home, &crate::world::config(home)?, cancel, say)
+}
+
+/// Looks once at every environment: what is due is done, and what was seen is recorded and told.
+pub fn look_with(
+    home: &Home,
+    config: &Config,
+    cancel: &Cancel,
+    say: &dyn Fn(&str),
+) -> Result<(), EngineError> {
+    let world = World::open(config)?;
     for known in environments::list(home)? {
         if known.expired(now_ms()) {
             let why = format!("{}: its time is over", known.name);
-            due(home, &config, &world, known, cancel, say, &why, plan::staging_down)?;
+            due(home, config, &world, known, cancel, say, &why, plan::staging_down)?;
             continue;
         }
         let every = config.staging.sync.map(|s| i64::try_from(s.as_millis()).unwrap_or(i64::MAX));
@@ -111,10 +120,10 @@ fn look(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), EngineEr
             && !world.runtime.running(home, &known.instance)?.is_empty()
         {
             let why = format!("{}: a sync is due", known.name);
-            due(home, &config, &world, known, cancel, say, &why, plan::staging_sync)?;
+            due(home, config, &world, known, cancel, say, &why, plan::staging_sync)?;
             continue;
         }
-        let sample = sample(home, &config, &world, &known)?;
+        let sample = sample(home, config, &world, &known)?;
         let before = last(home, &known.name);
         if before.as_ref().is_some_and(|b| b.well != sample.well) {
             let state = if sample.well { "is well again" } else { "is NOT well" };
@@ -124,7 +133,7 @@ fn look(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), EngineEr
                 false => (Severity::Bad, "environment_not_well"),
             };
             let title = format!("the staging environment {} {state}", known.name);
-            notify::tell(home, &config, notify::message(&config, severity, event, title, &[sample.words()]));
+            notify::tell(home, config, notify::message(config, severity, event, title, &[sample.words()]));
         }
         record(home, &known.name, &sample)?;
     }

@@ -286,5 +286,12 @@ fn helper_images_are_made_once_and_old_ones_are_removed() {
     assert_ne!(first, second);
     assert_eq!(images.prune(&docker, &second).unwrap(), 1);
     assert!(docker.image(&first).unwrap().is_none() && docker.image(&second).unwrap().is_some());
+    // A program that goes on meanwhile, such as a watchdog of the older version, makes its image again.
+    let mut known = Some(first.clone());
+    let again = images.ensure_known(&docker, &old, &mut known).unwrap();
+    assert!(docker.image(&again).unwrap().is_some());
+    assert_eq!(known.as_deref(), Some(again.as_str()));
+    assert_eq!(images.ensure_known(&docker, &old, &mut known).unwrap(), again);
+    assert_eq!(images.prune(&docker, &second).unwrap(), 1);
     assert_eq!(images.prune(&docker, "").unwrap(), 1);
 }

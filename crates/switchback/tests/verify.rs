@@ -176,7 +176,9 @@ fn a_good_upgrade_proves_what_can_be_proved_and_production_is_not_touched() {
         "staging.data",
         "staging.lifecycle",
         "staging.health",
+        "staging.monitoring",
         "validation.workflows",
+        "validation.alerting",
         "validation.reporting",
         "database.migration",
         "database.integrity",
@@ -212,7 +214,7 @@ fn a_good_upgrade_proves_what_can_be_proved_and_production_is_not_touched() {
     ] {
         assert_eq!(rows[id], "not_run", "{id}");
     }
-    for id in ["mutants.basic", "workflow:notes", "workflow:reading", "staging.isolated"] {
+    for id in ["mutants.basic", "workflow:notes", "workflow:reading", "staging.isolated", "staging.masked"] {
         assert_eq!(evidence[id], "pass", "{id}");
     }
     assert_eq!(done.status.code(), Some(6), "{}", text(&done));

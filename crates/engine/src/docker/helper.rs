@@ -83,6 +83,22 @@ impl HelperImages {
         })
     }
 
+    /// Like [`ensure`], where the image is known from before: looks only whether it is still there. `gc` of another stack, with
+    /// another version of this program, removes images that no container has.
+    pub fn ensure_known(
+        &self,
+        docker: &Docker,
+        program: &Path,
+        known: &mut Option<String>,
+    ) -> Result<String, DockerError> {
+        if let Some(image) = known.as_ref()
+            && docker.image(image)?.is_some()
+        {
+            return Ok(image.clone());
+        }
+        Ok(known.insert(self.ensure(docker, program)?).clone())
+    }
+
     /// Like [`prune_helpers`].
     pub fn prune(&self, docker: &Docker, keep: &str) -> Result<usize, DockerError> {
         let mut removed = 0;

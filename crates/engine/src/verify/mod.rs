@@ -6,6 +6,7 @@
 mod certificate;
 mod database;
 pub mod docs;
+mod environment;
 mod exports;
 mod ground;
 mod lab;

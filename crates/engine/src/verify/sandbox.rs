@@ -99,8 +99,10 @@ const KEEP: &str = ".keep";
 const KEPT: &str =
     "kept by `verify --keep`; to remove it, remove this file, and then run `switchback gc` on the stack\n";
 
-/// A trial that can be waited for; criteria are judged for the stack, not for its copy.
+/// A trial that can be waited for; criteria are judged for the stack, not for its copy, and nobody is told what is broken on
+/// purpose in it.
 pub fn short_trial(config: &mut Config) {
+    config.notify.clear();
     config.rollback.watch = WATCH;
     config.rollback.every = EVERY;
     config.rollback.failures = FAILURES;

@@ -19,6 +19,7 @@ pub use facts::{MountFacts, PostgresFacts};
 
 use super::{Cost, Data, SAMPLES, Work, no_columns};
 use crate::docker::hands::{self, Hands};
+use crate::docker::helper::HelperImages;
 use crate::docker::{Docker, helper};
 use crate::error::EngineError;
 use crate::home::Home;
@@ -29,7 +30,7 @@ use serde_json::Value;
 use server::Server;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
@@ -42,7 +43,7 @@ pub struct ComposeData {
     docker: Arc<Docker>,
     /// What helpers and guards are made of.
     program: PathBuf,
-    helper: OnceLock<String>,
+    helper: Mutex<Option<String>>,
 }
 
 impl ComposeData {
@@ -53,19 +54,14 @@ impl ComposeData {
 
     /// The same, where the caller is not `switchback` itself: helpers and guards are made of the program at this path.
     pub fn of_program(docker: Arc<Docker>, program: PathBuf) -> Self {
-        Self { docker, program, helper: OnceLock::new() }
+        Self { docker, program, helper: Mutex::default() }
     }
 
     /// Helper containers for a stack.
     fn hands(&self, home: &Home) -> Result<Hands<'_>, EngineError> {
-        let image = match self.helper.get() {
-            Some(image) => image,
-            None => {
-                let image = helper::ensure(&self.docker, &self.program)?;
-                self.helper.get_or_init(|| image)
-            }
-        };
-        Ok(Hands::new(&self.docker, image.as_str(), home.id()?))
+        let mut known = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
+        let image = HelperImages::default().ensure_known(&self.docker, &self.program, &mut known)?;
+        Ok(Hands::new(&self.docker, image, home.id()?))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `SWITCHBACK_FAULT=do:STEP:before|during|after` (or `undo:...`) kills the program there with SIGKILL.
 //! `SWITCHBACK_FAULT_FAIL=do:STEP` makes a step fail after its effect. `SWITCHBACK_FAULT_REPEAT=1` performs
-//! every step twice.
+//! every step twice. `SWITCHBACK_FAULT_SLOW=NAME:MS` makes a moment between two looks so long.
 
 /// Where in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,16 @@ mod on {
         std::env::var("SWITCHBACK_FAULT_FAIL").is_ok_and(|v| v == format!("{}:{step}", name(way)))
     }
 
+    /// Waits, where a race is only milliseconds wide.
+    pub fn slow(name: &str) {
+        let wanted = std::env::var("SWITCHBACK_FAULT_SLOW").unwrap_or_default();
+        if let Some(ms) = wanted.strip_prefix(name).and_then(|rest| rest.strip_prefix(':'))
+            && let Ok(ms) = ms.parse()
+        {
+            std::thread::sleep(std::time::Duration::from_millis(ms));
+        }
+    }
+
     /// Whether every step is performed twice.
     pub fn repeats() -> bool {
         std::env::var_os("SWITCHBACK_FAULT_REPEAT").is_some()
@@ -68,10 +78,12 @@ mod on {
     pub fn fails(_: Way, _: &str) -> bool {
         false
     }
+    /// Does not wait.
+    pub fn slow(_: &str) {}
     /// Never.
     pub fn repeats() -> bool {
         false
     }
 }
 
-pub use on::{fails, point, repeats};
+pub use on::{fails, point, repeats, slow};

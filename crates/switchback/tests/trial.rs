@@ -99,6 +99,25 @@ fn a_followed_trial_that_fails_has_exit_code_4() {
     assert!(is_back(&stack), "{}", stack.status());
 }
 
+/// The watchdog looks for trials and for runs to take over, one after the other. A promotion that ended between the two was
+/// seen by neither: the watchdog went home, and the trial had none.
+#[test]
+fn a_watchdog_that_looks_in_the_moment_in_which_a_promotion_ends_sees_its_trial() {
+    let stack = Stack::new(&[ReleaseKind::V2]);
+    stack.configure("watch: 2s", "watch: 1h");
+    stack.run(&["up"]).expect(0);
+    let args = ["promote", "app=2.0.0", "--yes", "--detach", "--without-certificate", "--reason", "test"];
+    // Longer than the promotion takes.
+    let slow = ("SWITCHBACK_FAULT_SLOW", "watchdog-looks:4000");
+    stack.run_with(&args, &[slow]).expect(0);
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(6) {
+        assert!(stack.watchdog().is_some(), "the trial lost its watchdog: {}", stack.status());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    stack.run(&["rollback", "--yes"]).expect(0);
+}
+
 #[test]
 fn a_killed_watchdog_is_noticed_and_resume_starts_another() {
     let stack = promoted(ReleaseKind::V2, "1h", &["--detach"]);

@@ -107,7 +107,7 @@ fn newest_report(stack: &Stack) -> PathBuf {
 
 /// Rows in the exported files of the table of executions.
 fn exported_executions(stack: &Stack) -> usize {
-    let mut folders = vec![stack.root.join(".switchback/exports/2/db")];
+    let mut folders = vec![stack.root.join(".switchback/exports/generation-2/db")];
     let mut found = 0;
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("an export").flatten() {

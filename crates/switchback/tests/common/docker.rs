@@ -444,7 +444,8 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        docker(&["rm", "-f", &self.name]);
+        // With the volume that its image asks for.
+        docker(&["rm", "-fv", &self.name]);
     }
 }
 
@@ -483,12 +484,13 @@ impl Drop for Stack {
                 super::kill(pid);
             }
         }
+        // Containers of production before the volumes of its generations, which they use.
+        remove_labelled(LABEL, &self.project);
+        remove_labelled("com.docker.compose.project", &self.project);
         if let Ok(id) = fs::read_to_string(self.root.join(".switchback/id"))
             && !id.trim().is_empty()
         {
             remove_labelled("dev.switchback.stack", id.trim());
         }
-        remove_labelled(LABEL, &self.project);
-        remove_labelled("com.docker.compose.project", &self.project);
     }
 }

@@ -1,5 +1,6 @@
 //! A Docker engine of a test's own, which may be stopped and started while everybody else's goes on. It touches neither
-//! the firewall nor the networks of the host's engine: ports are published by its proxy alone.
+//! the firewall nor the networks of the host's engine: ports are published by its proxy alone, and its default network is a
+//! bridge of its own. (An engine that is told to have none removes `docker0`, which is the other one's.)
 
 use super::docker::{docker, use_engine};
 use std::fs;
@@ -50,14 +51,35 @@ impl OwnEngine {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
+    /// The name of its default network's interface: at most 15 characters.
+    fn bridge(&self) -> String {
+        format!("sbe{}", std::process::id())
+    }
+
+    fn make_bridge(&self) {
+        let name = self.bridge();
+        if Path::new("/sys/class/net").join(&name).exists() {
+            return;
+        }
+        for args in [
+            vec!["link", "add", &name, "type", "bridge"],
+            vec!["addr", "add", "10.214.0.1/24", "dev", &name],
+            vec!["link", "set", &name, "up"],
+        ] {
+            let done = Command::new("ip").args(&args).status().expect("iproute2 is installed");
+            assert!(done.success(), "ip {}", args.join(" "));
+        }
+    }
+
     /// Starts it again and waits until it answers.
     pub fn boot(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let at = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
         let log = fs::OpenOptions::new().create(true).append(true).open(at("log")).expect("opens");
+        self.make_bridge();
         let mut command = Command::new("dockerd");
         command.args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")]);
-        command.args(["-H", &self.host(), "--bridge=none", "--iptables=false", "--ip-masq=false"]);
+        command.args(["-H", &self.host(), "--bridge", &self.bridge(), "--iptables=false", "--ip-masq=false"]);
         command.args(["--ip-forward=false", "--default-address-pool", "base=10.213.0.0/16,size=24"]);
         command.stdin(Stdio::null()).stderr(log.try_clone().expect("a file")).stdout(log);
         self.child = Some(command.spawn().expect("dockerd starts"));
@@ -105,6 +127,7 @@ impl Drop for OwnEngine {
             }
         }
         self.stop();
+        let _ = Command::new("ip").args(["link", "del", &self.bridge()]).status();
         unmount_below(&self.dir);
         if let Err(e) = fs::remove_dir_all(&self.dir) {
             eprintln!("left behind: {}: {e}", self.dir.display());

@@ -37,6 +37,9 @@ const TRANSFER: &str = "from urllib.request import *; \
 #[test]
 fn an_environment_of_a_compose_stack_lives_beside_production_and_is_brought_up_to_date() {
     let stack = up(Example::Bank);
+    let path = stack.root.join("switchback.yaml");
+    let text = std::fs::read_to_string(&path).expect("reads");
+    std::fs::write(&path, text + "\nstaging: { limits: { memory_mib: 200, cpus: 1.5 } }\n").expect("writes");
     let bystander = Bystander::start(&stack);
     let running = containers(&stack);
     for _ in 0..3 {
@@ -46,6 +49,19 @@ fn an_environment_of_a_compose_stack_lives_beside_production_and_is_brought_up_t
     let made = environment(&stack);
     assert_eq!((&made["now"]["well"], &made["data"]["compared"]), (&true.into(), &true.into()), "{made}");
     assert_eq!(audit(&made)["transfers"], stack.bank()["transfers"]);
+
+    // No more of this machine than it was given; production has what it had.
+    let project = made["instance"]["project"].as_str().expect("a project");
+    let filter = format!("label=com.docker.compose.project={project}");
+    let own = docker(&["ps", "-q", "--filter", &filter, "--filter", "label=com.docker.compose.service=bank"]);
+    let of = |id: &str| {
+        let format = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}";
+        docker(&["inspect", "--format", format, id]).expect(0).stdout.trim().to_owned()
+    };
+    assert_eq!(of(own.expect(0).stdout.trim()), "209715200 1500000000");
+    assert_eq!(of(&stack.container("bank").expect("runs")), "0 0");
+    let diff = stack.run(&["staging", "diff"]).expect(0).stdout;
+    assert!(diff.contains("at most 200.0 MiB of memory"), "{diff}");
 
     // What is done in it stays in it; what it sends is kept.
     let before = stack.bank();

@@ -52,8 +52,35 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
         }
     }
     check_masks(config, &checker)?;
+    check_limits(config, &checker)?;
     if config.rollback.failures == 0 {
         return Err(checker.error("rollback.failures", "rollback.failures must be at least 1", None));
+    }
+    Ok(())
+}
+
+fn check_limits(config: &Config, checker: &Checker<'_>) -> Result<(), ConfigError> {
+    let limits = &config.staging.limits;
+    let refuse = |key: &str, why: &str, hint: &str| {
+        Err(checker.error(
+            &format!("staging.limits.{key}"),
+            format!("staging.limits.{key} {why}"),
+            Some(hint.into()),
+        ))
+    };
+    if config.runtime == RuntimeKind::Process && !limits.is_none() {
+        let hint = "local processes of a copy share the machine with production";
+        return Err(checker.error(
+            "staging.limits",
+            "staging.limits works with `runtime: compose` only",
+            Some(hint.into()),
+        ));
+    }
+    if limits.memory_mib.is_some_and(|m| m < 6) {
+        return refuse("memory_mib", "must be at least 6", "the engine accepts no less");
+    }
+    if limits.cpus.is_some_and(|c| !(0.01..=1024.0).contains(&c)) {
+        return refuse("cpus", "must be between 0.01 and 1024", "0.5 is half a processor");
     }
     Ok(())
 }

@@ -160,12 +160,34 @@ pub struct Staging {
     /// `STORE.SCHEMA.TABLE.COLUMN` and `STORE.DATABASE.SCHEMA.TABLE.COLUMN`; not in rehearsals.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub anonymise: BTreeMap<String, Mask>,
+    /// The most that each service of a copy gets; only lowers what production's may use, and only with `runtime: compose`.
+    #[serde(skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// What becomes of what the services send out: `record`, `deny`, or a mapping; only with `runtime: compose`.
     pub egress: Egress,
     /// Variables and Compose secrets whose values staging never gets: it has generated ones instead; only with
     /// `runtime: compose`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub replace_secrets: Vec<String>,
+}
+
+/// The most that each service of a staging copy gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Memory, in MiB; at least 6, which is the engine's own least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// Processors, such as 0.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<f64>,
+}
+
+impl Limits {
+    /// Whether nothing is limited.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for Staging {
@@ -178,6 +200,7 @@ impl Default for Staging {
             environments: 3,
             disk_gib: None,
             anonymise: BTreeMap::new(),
+            limits: Limits::default(),
             egress: Egress::default(),
             replace_secrets: Vec::new(),
         }

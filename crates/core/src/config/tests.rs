@@ -91,3 +91,28 @@ fn a_store_or_port_that_no_service_is_told_about_is_refused() {
     let e = error_of(&GOOD.replace("HUB_PORT: \"{port.http}\", ", ""));
     assert!(e.to_string().contains("services.hub.ports.http: the service is not told"), "{e}");
 }
+
+#[test]
+fn masks_and_limits_that_mean_nothing_are_refused() {
+    for (staging, expect) in [
+        ("anonymise: { db.users.email: email }", None),
+        ("anonymise: { dbx.users.email: email }", Some("there is no store \"dbx\"")),
+        ("anonymise: { db.users: email }", Some("STORE.TABLE.COLUMN")),
+        ("anonymise: { db.users.email: e-mail }", Some("e-mail")),
+        ("limits: { cpus: 1 }", Some("works with `runtime: compose` only")),
+    ] {
+        let text = format!("{GOOD}\nstaging: {{ {staging} }}\n");
+        match expect {
+            None => drop(Config::parse(&text, "switchback.yaml").expect("accepted")),
+            Some(why) => assert!(error_of(&text).to_string().contains(why), "{staging}: {}", error_of(&text)),
+        }
+    }
+    for (limits, expect) in
+        [("memory_mib: 5", "at least 6"), ("cpus: 0", "between 0.01"), ("cpus: .nan", "between 0.01")]
+    {
+        let text = format!(
+            "stack: s\nruntime: compose\nservices: {{ a: {{ ports: {{ http: 80 }} }} }}\nstaging: {{ limits: {{ {limits} }} }}\n"
+        );
+        assert!(error_of(&text).to_string().contains(expect), "{limits}: {}", error_of(&text));
+    }
+}

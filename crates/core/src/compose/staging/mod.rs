@@ -3,11 +3,13 @@
 //! What would collide with production, reach the host or draw production's traffic is taken away or replaced, and every
 //! such change is told. What is not named here stays as it is, so that the copy behaves like production.
 
+mod limits;
 mod mounts;
 mod networks;
 mod secrets;
 mod service;
 
+pub use limits::Limits;
 pub use networks::staging_networks;
 pub use secrets::{Replaced, Replacements};
 
@@ -40,6 +42,8 @@ pub struct StagingFacts {
     pub replace: Replacements,
     /// A file of the host with the certificate that canned answers over TLS are signed with.
     pub authority: Option<String>,
+    /// The most that each service gets.
+    pub limits: Limits,
     /// Labels of everything that the copy consists of.
     pub labels: BTreeMap<String, String>,
 }
@@ -118,6 +122,7 @@ pub fn staging(model: &Model, facts: &StagingFacts) -> Result<(Model, Vec<Differ
         mounts::isolate(model, &mut root, facts, &placement, name, &mut added, &mut told);
         let body = mapping(section(&mut root, "services").entry(name.as_str()).or_insert(Value::Null));
         service::isolate(body, name, facts, &mut told);
+        limits::apply(body, name, facts.limits, &mut told);
     }
     secrets::replace(&mut root, &facts.replace, &mut told);
     volumes(&mut root, facts, &placement, &added, &mut told);

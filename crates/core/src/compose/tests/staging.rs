@@ -330,3 +330,31 @@ fn folders_of_an_empty_volume_become_volumes_that_can_be_mounted() {
     assert_ne!(volumes[0]["source"], "v");
     assert_eq!(volumes[1]["volume"]["subpath"], "y", "the clone has it");
 }
+
+#[test]
+fn limits_of_a_copy_only_lower_and_stand_where_compose_wants_them() {
+    let stack = model(
+        r#"{"a":{},"b":{"mem_limit":"1073741824","memswap_limit":"2147483648","cpus":0.25},
+            "c":{"deploy":{"resources":{"limits":{"memory":"8589934592","cpus":"4"},"reservations":{"memory":"4294967296","cpus":"2"}}}},
+            "d":{"mem_limit":"104857600","cpus":8}}"#,
+    );
+    let limits = super::super::Limits { memory_bytes: Some(512 << 20), millicpus: Some(1500) };
+    let (copy, told) = copy_of(&stack, &StagingFacts { limits, ..facts(&stack) });
+    let services = &copy["services"];
+    assert_eq!((&services["a"]["mem_limit"], &services["a"]["cpus"]), (&json!("536870912"), &json!(1.5)));
+    assert_eq!((&services["b"]["mem_limit"], &services["b"]["cpus"]), (&json!("536870912"), &json!(0.25)));
+    assert_eq!(services["b"]["memswap_limit"], Value::Null);
+    let resources = &services["c"]["deploy"]["resources"];
+    assert_eq!(resources, &json!({"limits": {"memory": "536870912", "cpus": "1.5"}, "reservations": {}}));
+    assert_eq!((&services["c"]["mem_limit"], &services["c"]["cpus"]), (&Value::Null, &Value::Null));
+    assert_eq!((&services["d"]["mem_limit"], &services["d"]["cpus"]), (&json!("104857600"), &json!(1.5)));
+    let told = lines(&told);
+    assert!(
+        told.contains("a: it has at most 512.0 MiB of memory")
+            && told.contains("d: it has at most 1.5 processors"),
+        "{told}"
+    );
+    assert!(!told.contains("d: it has at most 512") && !told.contains("b: it has at most 1.5"), "{told}");
+    let (same, _) = copy_of(&stack, &facts(&stack));
+    assert_eq!(same["services"]["c"]["deploy"]["resources"]["limits"]["cpus"], "4");
+}

@@ -8,7 +8,7 @@ use crate::home::{Home, read_json, write_json};
 use crate::runtime::Placement;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use switchback_core::compose::{Difference, Model, Pins, StagingFacts, production, staging};
+use switchback_core::compose::{Difference, Limits, Model, Pins, StagingFacts, production, staging};
 use switchback_core::ids::ServiceName;
 use switchback_core::release::{Instance, Mount, MountPlace, MountSource};
 
@@ -101,9 +101,17 @@ fn staging_facts(at: &Placement<'_>, pins: Pins) -> Result<StagingFacts, EngineE
         stack_dir: at.home.root().to_string_lossy().into_owned(),
         gateway: Some(isolation::known(at)?.into_iter().map(|(k, n)| (k, n.gateway.to_string())).collect()),
         replace: isolation::replacements(at)?,
+        limits: limits(at),
         authority: isolation::authority_file(at)?.map(|p| p.to_string_lossy().into_owned()),
         labels: isolation::labels(at)?,
     })
+}
+
+fn limits(at: &Placement<'_>) -> Limits {
+    let wanted = &at.config.staging.limits;
+    // Checked to be positive; thousandths are what the engine itself counts in.
+    let millicpus = wanted.cpus.map(|c| (c * 1000.0).round().max(1.0) as u64);
+    Limits { memory_bytes: wanted.memory_mib.map(|m| m.saturating_mul(1 << 20)), millicpus }
 }
 
 /// Sources of bind mounts that are files, as far as this host can tell.

@@ -13,7 +13,7 @@ use crate::verify::sandbox::short_trial;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use switchback_core::compose::{Difference, Model, Pins, Replacements, StagingFacts, staging};
+use switchback_core::compose::{Difference, Limits, Model, Pins, Replacements, StagingFacts, staging};
 use switchback_core::config::{Compose, Config};
 use switchback_core::data::StoreKind;
 use switchback_core::ids::ServiceName;
@@ -117,6 +117,7 @@ pub fn base_model(
         // It stands for production: its ports are its own, and there is no gateway.
         gateway: None,
         replace: Replacements::default(),
+        limits: Limits::default(),
         authority: None,
     };
     let (staged, differences) =

@@ -72,7 +72,7 @@ fn hex(bytes: &[u8]) -> String {
 pub fn days(key: &Key) -> i64 {
     let mac = key.mac(Mask::DateShift, "");
     let days = 30 + i64::from(u16::from_be_bytes([mac[0], mac[1]]) % 335);
-    if mac[2] % 2 == 0 { days } else { -days }
+    if mac[2].is_multiple_of(2) { days } else { -days }
 }
 
 /// A masked text; `limit` is the most characters that it may have. Only for masks that make texts.

@@ -6,6 +6,8 @@
 //!
 //! - start: production's containers are removed and made again by Compose, until healthy by their own checks and answering the
 //!   configured health check for the configured stability time;
+//! - killed: the same after production's containers were killed: a copy of what runs is to its services as if they had been killed,
+//!   and they recover when they start (n8n waits 10 s then, Postgres replays its log);
 //! - copy: `cp -a` of all volumes, made durable, while production runs;
 //! - staging: `switchback staging up` beside production, to its end, and `staging down`.
 //!

@@ -61,7 +61,7 @@ pub type Result<T> = std::result::Result<T, HandsError>;
 /// A folder beside production's data that Switchback made for a stack and that is not live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScratchDir {
-    beside: String,
+    pub(super) beside: String,
     pub(super) suffix: String,
 }
 
@@ -391,59 +391,6 @@ impl<'a> Hands<'a> {
         }
         let path = format!("{root}/{below}");
         self.ask(mounts, &Request::Remove { root, path, stack }, progress)
-    }
-
-    fn marked_path(&self, dir: &ScratchDir) -> Result<(Mounts, String)> {
-        name::object("scratch folder", &dir.suffix)?;
-        let mut mounts = Mounts::default();
-        let path = mounts.writes((&dir.beside(), &dir.suffix))?;
-        Ok((mounts, path))
-    }
-
-    fn scratch_dir(beside: &str, suffix: &str) -> ScratchDir {
-        ScratchDir { beside: beside.trim_end_matches('/').to_owned(), suffix: suffix.to_owned() }
-    }
-
-    /// Makes the folder `SUFFIX` in the directory `beside`, which must exist, and marks it as scratch. Refuses one
-    /// that exists without the mark of this stack.
-    pub fn scratch_create(&self, beside: &str, suffix: &str) -> Result<ScratchDir> {
-        let dir = Self::scratch_dir(beside, suffix);
-        let (mounts, path) = self.marked_path(&dir)?;
-        let stack = self.stack.clone();
-        self.ask::<bool>(mounts, &Request::Mark { path, stack }, &Progress::none())?;
-        Ok(dir)
-    }
-
-    /// Marks a folder that is no longer live; its data may be removed from now on.
-    pub fn scratch_mark(&self, beside: &str, suffix: &str) -> Result<ScratchDir> {
-        let dir = Self::scratch_dir(beside, suffix);
-        let (mounts, path) = self.marked_path(&dir)?;
-        let stack = self.stack.clone();
-        self.ask::<bool>(mounts, &Request::Retire { path, stack }, &Progress::none())?;
-        Ok(dir)
-    }
-
-    /// Opens a marked folder; `None` if it is gone. Refuses one without the mark of this stack.
-    pub fn scratch_open(&self, beside: &str, suffix: &str) -> Result<Option<ScratchDir>> {
-        let dir = Self::scratch_dir(beside, suffix);
-        let (mounts, path) = self.marked_path(&dir)?;
-        let stack = self.stack.clone();
-        let there: bool = self.ask(mounts, &Request::Marked { path, stack }, &Progress::none())?;
-        Ok(there.then_some(dir))
-    }
-
-    /// Takes the mark off: from now on this is live data. Fine if it is live already.
-    pub fn scratch_keep(&self, beside: &str, suffix: &str) -> Result<()> {
-        let (mounts, path) = self.marked_path(&Self::scratch_dir(beside, suffix))?;
-        let stack = self.stack.clone();
-        self.ask::<bool>(mounts, &Request::Unmark { path, stack }, &Progress::none()).map(drop)
-    }
-
-    /// Removes a marked folder with everything in it, the mark last. Fine if it is gone.
-    pub fn scratch_remove(&self, dir: &ScratchDir, progress: &Progress<'_>) -> Result<()> {
-        let (mounts, path) = self.marked_path(dir)?;
-        let stack = self.stack.clone();
-        self.ask::<bool>(mounts, &Request::RemoveMarked { path, stack }, progress).map(drop)
     }
 }
 

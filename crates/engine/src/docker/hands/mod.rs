@@ -10,6 +10,7 @@ mod export;
 mod lines;
 mod look;
 mod mask;
+mod scratch;
 mod serve;
 mod talk;
 mod wire;

@@ -149,6 +149,10 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
         Request::Survey { path } => json(super::look::survey(Path::new(&path))),
         Request::Remove { root, path, stack } => remove(Path::new(&root), Path::new(&path), stack.as_deref()),
         Request::Mark { path, stack } => mark(Path::new(&path), &stack),
+        Request::MarkIn { beside, path, stack } => {
+            make_dir(Path::new(&beside), 0o700, 0, 0)?;
+            mark(Path::new(&path), &stack)
+        }
         Request::Marked { path, stack } => {
             let path = Path::new(&path);
             json(path.symlink_metadata().is_ok() && check_mark(path, &stack).map(|()| true)?)

@@ -140,6 +140,12 @@ pub(super) enum Request {
         path: String,
         stack: String,
     },
+    /// Makes the folder above, if it is not there, and in it a folder with a mark.
+    MarkIn {
+        beside: String,
+        path: String,
+        stack: String,
+    },
     /// Marks a folder that exists.
     Retire {
         path: String,

@@ -8,6 +8,8 @@
 //!   configured health check for the configured stability time;
 //! - killed: the same after production's containers were killed: a copy of what runs is to its services as if they had been killed,
 //!   and they recover when they start (n8n waits 10 s then, Postgres replays its log);
+//! - killed: the same after production's containers were killed: a copy of what runs is to its services as if they had been killed,
+//!   and they recover when they start (n8n waits 10 s then, Postgres replays its log);
 //! - copy: `cp -a` of all volumes, made durable, while production runs;
 //! - staging: `switchback staging up` beside production, to its end, and `staging down`.
 //!
@@ -61,16 +63,11 @@ fn main() {
     println!("Data in {place}; median (fastest–slowest) of {repeat}, s.\n");
 
     let (stack, data) = stack(dir.as_ref());
-    let (mut start, mut copied, mut staging, mut ratio, mut more, mut paused) = (
-        Samples::default(),
-        Samples::default(),
-        Samples::default(),
-        Samples::default(),
-        Samples::default(),
-        Samples::default(),
-    );
+    let [mut start, mut recover, mut copied, mut staging, mut ratio, mut over_recover, mut paused]: [Samples;
+        7] = std::array::from_fn(|_| Samples::default());
     for _ in 0..repeat {
-        let plain = start_again(&stack);
+        let killed = start_again(&stack, true);
+        let plain = start_again(&stack, false);
         let files = copy(&stack);
         let began = Instant::now();
         stack.run(&["staging", "up", "--quiet"]).expect(0);
@@ -81,22 +78,24 @@ fn main() {
         }
         stack.run(&["staging", "down", "--yes", "--quiet"]).expect(0);
         start.add(plain);
+        recover.add(killed);
+        over_recover.add((ours - files) / killed);
         copied.add(files);
         staging.add(ours);
         ratio.add((ours - files) / plain);
-        more.add(ours - plain);
     }
     println!(
-        "| plain start | plain copy | staging up | (staging up - copy) / start | staging up - start | writers waited, ms |"
+        "| plain start | start after a kill | plain copy | staging up | (staging up - copy) / plain start | … / start after a kill | writers waited, ms |"
     );
-    println!("|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|");
     println!(
-        "| {} | {} | {} | {} | {} | {} |",
+        "| {} | {} | {} | {} | {} | {} | {} |",
         start.show(1),
+        recover.show(1),
         copied.show(2),
         staging.show(1),
         ratio.show(2),
-        more.show(1),
+        over_recover.show(2),
         paused.show(0)
     );
     drop(stack);
@@ -133,7 +132,10 @@ fn answers(stack: &Stack) -> bool {
 }
 
 /// Seconds.
-fn start_again(stack: &Stack) -> f64 {
+fn start_again(stack: &Stack, kill: bool) -> f64 {
+    if kill {
+        stack.docker_compose(&["kill"]).expect(0);
+    }
     stack.docker_compose(&["down"]).expect(0);
     let began = Instant::now();
     stack.docker_compose(&["up", "-d", "--wait", "--no-build"]).expect(0);

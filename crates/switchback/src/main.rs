@@ -13,7 +13,7 @@ use switchback_engine::engine::Cancel;
 use switchback_engine::gateway::{self, attack};
 use switchback_engine::home::Home;
 use switchback_engine::keeper;
-use switchback_engine::runtime::process::{shim, start::SHIM_VERB};
+use switchback_engine::runtime::process::{cell, shim, start::SHIM_VERB};
 use switchback_engine::verify::mutate;
 use switchback_engine::watch;
 
@@ -36,6 +36,9 @@ fn main() -> ExitCode {
         Some(mutate::MUTATE_VERB) => hidden(mutate::run(&args.collect::<Vec<_>>())),
         Some(gateway::GATEWAY_VERB) => hidden(gateway::run()),
         Some(attack::ATTACK_VERB) => hidden(attack::run(std::io::stdout())),
+        Some(cell::CELL_VERB) => hidden(cell::run_cell(args.next().as_deref() == Some(cell::PROBE))),
+        Some(cell::INSIDE_VERB) => hidden(cell::run_enter(&args.collect::<Vec<_>>())),
+        Some(cell::OUTLET_VERB) => hidden(cell::run_outlet()),
         _ => cli::main(),
     };
     // Whoever is being told is told before the program ends.

@@ -226,6 +226,11 @@ fn blocks_are_shared_on_a_file_system_that_can() {
     assert!(hands.can_reflink((&live, ""), (&place, "")).unwrap());
     let elsewhere = MountPlace::Dir(plain.path().to_str().unwrap().to_owned());
     assert!(!hands.can_reflink((&live, ""), (&elsewhere, "")).unwrap());
+    // A store with nothing in it must not be the one that makes all others be copied.
+    fs::create_dir(folder.path().join("empty")).unwrap();
+    let empty = MountPlace::Dir(folder.path().join("empty").to_str().unwrap().to_owned());
+    assert!(hands.can_reflink((&empty, ""), (&place, "")).unwrap());
+    assert!(!hands.can_reflink((&empty, ""), (&elsewhere, "")).unwrap());
     let clone = MountPlace::Dir(format!("{}/live", dir.path()));
     let stats = hands.clone_cold(Files, (&live, ""), (&clone, ""), &Progress::none()).unwrap();
     assert_eq!((stats.reflinked, stats.bytes_written), (1, 0), "{stats:?}");

@@ -34,7 +34,9 @@ pub use migration::{MigrationFacts, migration};
 pub use model::{Model, VolumeDef};
 pub use pins::{Pins, pinned_image, production};
 pub use service::{Dependency, HealthCheck, MountKind, MountUse, PortMap, Service};
-pub use staging::{Difference, Limits, Replaced, Replacements, StagingFacts, staging, staging_networks};
+pub use staging::{
+    Difference, Limits, Replaced, Replacements, StagingFacts, TRUST, staging, staging_networks,
+};
 pub use version::{Edit, set_version};
 
 use crate::ids::NameError;

@@ -1,7 +1,7 @@
 //! `staging.egress`: what becomes of what the services of a staging copy send out.
 
 use super::check::Checker;
-use super::{Config, ConfigError, RuntimeKind};
+use super::{Config, ConfigError, ProcessIsolation, RuntimeKind};
 use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -182,20 +182,26 @@ fn host_pattern(host: &str) -> Result<(), String> {
 
 pub(super) fn check(config: &Config, checker: &Checker<'_>) -> Result<(), ConfigError> {
     let staging = &config.staging;
-    if config.runtime == RuntimeKind::Process {
-        for (key, set) in [
-            ("staging.egress", staging.egress != Egress::default()),
-            ("staging.replace_secrets", !staging.replace_secrets.is_empty()),
-        ] {
-            if set {
-                return Err(checker.error(
-                    key,
-                    format!("`{key}` belongs to `runtime: compose`, and the runtime is `process`"),
-                    Some("remove it".into()),
-                ));
-            }
-        }
-        return Ok(());
+    if config.runtime == RuntimeKind::Process && !staging.replace_secrets.is_empty() {
+        return Err(checker.error(
+            "staging.replace_secrets",
+            "`staging.replace_secrets` belongs to `runtime: compose`, and the runtime is `process`",
+            Some("set other values under `staging.env`".into()),
+        ));
+    }
+    if config.runtime == RuntimeKind::Compose && staging.isolation != ProcessIsolation::Auto {
+        return Err(checker.error(
+            "staging.isolation",
+            "`staging.isolation` belongs to `runtime: process`: containers of a copy are always isolated",
+            Some("remove it".into()),
+        ));
+    }
+    if staging.isolation == ProcessIsolation::Off && staging.egress != Egress::default() {
+        return Err(checker.error(
+            "staging.egress",
+            "`staging.egress` needs isolation, and `staging.isolation` is `off`",
+            Some("remove one of them".into()),
+        ));
     }
     for (index, allowed) in staging.egress.allow.iter().enumerate() {
         if let Err(why) = Destination::parse(allowed) {
@@ -337,9 +343,19 @@ mod tests {
     }
 
     #[test]
-    fn it_belongs_to_compose() {
-        let text = "stack: s\nservices: { a: { version: '1', command: [x], health: { command: [x] } } }\nstaging: { egress: deny }\n";
-        let error = Config::parse(text, "f").expect_err("refused").to_string();
-        assert!(error.contains("runtime: compose"), "{error}");
+    fn what_does_not_go_together_is_refused() {
+        let process = "stack: s\nservices: { a: { version: '1', command: [x], health: { command: [x] } } }\n";
+        let refused = |text: String, word: &str| {
+            let error = Config::parse(&text, "f").expect_err("refused").to_string();
+            assert!(error.contains(word), "{error}");
+        };
+        refused(format!("{process}staging: {{ replace_secrets: [A] }}\n"), "runtime: compose");
+        refused(format!("{process}staging: {{ isolation: off, egress: deny }}\n"), "needs isolation");
+        refused(
+            "stack: s\nruntime: compose\nstaging: { isolation: required }\n".to_owned(),
+            "always isolated",
+        );
+        Config::parse(&format!("{process}staging: {{ isolation: required, egress: deny }}\n"), "f")
+            .expect("accepted");
     }
 }

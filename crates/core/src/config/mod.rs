@@ -163,12 +163,28 @@ pub struct Staging {
     /// The most that each service of a copy gets; only lowers what production's may use, and only with `runtime: compose`.
     #[serde(skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
-    /// What becomes of what the services send out: `record`, `deny`, or a mapping; only with `runtime: compose`.
+    /// Whether local processes of a copy have a network of their own and do not see production's data; containers always
+    /// have.
+    pub isolation: ProcessIsolation,
+    /// What becomes of what the services send out: `record`, `deny`, or a mapping.
     pub egress: Egress,
     /// Variables and Compose secrets whose values staging never gets: it has generated ones instead; only with
     /// `runtime: compose`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub replace_secrets: Vec<String>,
+}
+
+/// Whether local processes of a staging copy are isolated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProcessIsolation {
+    /// Where the host allows namespaces; where it does not, the report says so.
+    #[default]
+    Auto,
+    /// Nothing of staging starts where the host does not allow it.
+    Required,
+    /// Services of staging share the host's network and files.
+    Off,
 }
 
 /// The most that each service of a staging copy gets.
@@ -201,6 +217,7 @@ impl Default for Staging {
             disk_gib: None,
             anonymise: BTreeMap::new(),
             limits: Limits::default(),
+            isolation: ProcessIsolation::default(),
             egress: Egress::default(),
             replace_secrets: Vec::new(),
         }

@@ -66,6 +66,21 @@ pub enum How {
         /// Its path.
         path: String,
     },
+    /// Connecting to a port of the environment's own loopback, where nobody may accept: what listens there is the host's.
+    Accept {
+        /// The port.
+        port: u16,
+    },
+    /// Reading a file or folder, in which nothing may be.
+    Read {
+        /// Its path.
+        path: String,
+    },
+    /// Looking up who is asked for names: only this one may be.
+    Names {
+        /// The gateway.
+        only: Ipv4Addr,
+    },
 }
 
 /// How an attempt ended.
@@ -118,9 +133,55 @@ fn attempt(orders: &Orders, attempt: &Attempt) -> Ended {
             Ok(_) => (true, format!("{path} is there")),
             Err(e) => (false, format!("{path}: {e}")),
         },
+        How::Accept { port } => {
+            match TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], *port)), LIMIT) {
+                Ok(_) => (true, format!("127.0.0.1:{port} accepts connections")),
+                Err(e) => (false, format!("127.0.0.1:{port}: {e}")),
+            }
+        }
+        How::Read { path } => read(path),
+        How::Names { only } => names(*only),
     };
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ended { attempt: attempt.clone(), reached, seen, took_ms }
+}
+
+fn read(path: &str) -> (bool, String) {
+    let found = std::fs::metadata(path).and_then(|kind| {
+        if kind.is_dir() { Ok(std::fs::read_dir(path)?.count() as u64) } else { Ok(kind.len()) }
+    });
+    match found {
+        Ok(0) => (false, format!("{path} is empty")),
+        Ok(_) => (true, format!("{path} can be read")),
+        Err(e) => (false, format!("{path}: {e}")),
+    }
+}
+
+fn names(only: Ipv4Addr) -> (bool, String) {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers: Vec<&str> =
+        text.lines().filter_map(|l| l.strip_prefix("nameserver ")).map(str::trim).collect();
+    (servers != [only.to_string()], format!("names are asked for at {}", servers.join(", ")))
+}
+
+/// The addresses of this host.
+pub fn host_addresses() -> Vec<Ipv4Addr> {
+    local(&std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default())
+}
+
+/// Addresses that `/proc/net/fib_trie` calls the host's own.
+fn local(text: &str) -> Vec<Ipv4Addr> {
+    let mut found = Vec::new();
+    let mut last: Option<Ipv4Addr> = None;
+    for line in text.lines() {
+        let line = line.trim();
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address.parse().ok();
+        } else if line.starts_with("/32 host LOCAL") {
+            found.extend(last);
+        }
+    }
+    found
 }
 
 fn connect(address: Ipv4Addr, port: u16) -> (bool, String) {
@@ -220,5 +281,11 @@ mod tests {
         assert!(is_own(&orders, Ipv4Addr::new(172, 16, 3, 200)));
         assert!(!is_own(&orders, Ipv4Addr::new(172, 16, 4, 1)));
         assert!(!is_own(&orders, Ipv4Addr::new(172, 17, 0, 1)));
+    }
+
+    #[test]
+    fn addresses_of_the_host_are_read() {
+        let text = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 172.17.0.0\n        /16 link UNICAST\n     |-- 172.17.0.1\n        /32 host LOCAL\n     |-- 172.17.255.255\n        /32 link BROADCAST\n";
+        assert_eq!(local(text), [Ipv4Addr::new(172, 17, 0, 1)]);
     }
 }

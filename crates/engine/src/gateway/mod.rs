@@ -2,7 +2,7 @@
 //!
 //! Ports of the environment lead through it to services; names that are not the environment's lead to it, and so does what
 //! is sent there: it is recorded, and goes nowhere unless a rule lets it out. One program (`switchback __gateway`) in a
-//! container on the environment's networks. [`Sink`] knows nothing of containers and works on any sockets.
+//! container on the environment's networks, or (for local processes) beside their network namespace. [`Sink`] knows nothing of containers and works on any sockets.
 
 pub mod attack;
 mod authority;
@@ -10,6 +10,7 @@ mod config;
 mod dns;
 mod guess;
 mod http;
+mod outside;
 mod raw;
 pub mod records;
 mod sink;
@@ -19,6 +20,7 @@ mod tls;
 
 pub use config::{Authority, Canned, GatewayConfig, Ingress, Rules};
 pub use dns::Resolver;
+pub use outside::{Direct, Outside};
 pub use records::{Names, Recorder, read_back};
 pub use sink::Sink;
 
@@ -67,7 +69,7 @@ pub(crate) fn in_parts(variable: &str, value: &impl serde::Serialize) -> Vec<(St
 }
 
 /// The value back from this program's variables.
-fn from_parts<T: serde::de::DeserializeOwned>(variable: &str) -> Result<T, EngineError> {
+pub(crate) fn from_parts<T: serde::de::DeserializeOwned>(variable: &str) -> Result<T, EngineError> {
     let parts = (0..).map_while(|n| std::env::var(format!("{variable}_{n}")).ok());
     serde_json::from_str(&parts.collect::<String>()).map_err(|e| EngineError::Internal {
         // Never the text: it may hold a key.
@@ -90,63 +92,109 @@ fn ascii(c: char) -> Vec<char> {
 /// Runs the gateway until it is told to end.
 pub fn run() -> Result<(), EngineError> {
     let config: GatewayConfig = from_parts(VARIABLE)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        let _ = signal_hook::flag::register(signal, stop.clone());
-    }
+    let stop = told_to_end();
     let writer = start(config, io::stdout()).map_err(|e| EngineError::Internal { detail: e })?;
-    while !stop.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until(&stop);
     writer.finish();
     Ok(())
 }
 
+/// What becomes true when the process is told to end.
+pub fn told_to_end() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        let _ = signal_hook::flag::register(signal, stop.clone());
+    }
+    stop
+}
+
+/// Waits for that.
+pub fn until(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Listens everywhere, then says so in the output.
 fn start(config: GatewayConfig, out: impl io::Write + Send + 'static) -> Result<Writer, String> {
-    let at = |what: &str, port: u16, e: &io::Error| format!("cannot listen on {what} port {port}: {e}");
     let resolver = Resolver::new(config.resolver, RESOLVE);
     // Everything is bound before the first line says that the gateway is ready.
-    let mut names = Vec::new();
-    let mut listeners = Vec::new();
-    let wanted: BTreeSet<u16> =
-        PORTS.into_iter().chain(sink::MAIL).chain(config.rules.ports()).filter(|p| *p != 53).collect();
-    for address in &config.addresses {
-        let udp = UdpSocket::bind((*address, 53)).map_err(|e| at("UDP", 53, &e))?;
-        let tcp = TcpListener::bind((*address, 53)).map_err(|e| at("TCP", 53, &e))?;
-        names.push((udp, tcp, *address));
-        for port in &wanted {
-            listeners.push((TcpListener::bind((*address, *port)).map_err(|e| at("TCP", *port, &e))?, *port));
-        }
-    }
+    let bound = Bound::new(&config)?;
     let mut ways = Vec::new();
     for way in &config.ingress {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, way.listen));
-        ways.push((TcpListener::bind(any).map_err(|e| at("TCP", way.listen, &e))?, way.clone()));
+        let listener = TcpListener::bind(any).map_err(|e| cannot("TCP", way.listen, &e))?;
+        ways.push((listener, way.clone()));
     }
-    // Without the right to a raw socket only the ports above are seen.
-    let watches = [Transport::Tcp, Transport::Udp].map(|t| Watch::open(t).map(|w| (w, t)));
-
-    let (recorder, writer) = Recorder::new(out, Names::new(Some(resolver), &config.project));
-    let own = config.addresses.clone();
-    let sink = Arc::new(Sink::new(config.rules, recorder, resolver, own.clone())?);
-    for (udp, tcp, address) in names {
-        serve_names(&sink, udp, tcp, address);
-    }
-    for (listener, port) in listeners {
-        listen(&sink, listener, port);
-    }
-    let mut taken: BTreeSet<u16> = wanted;
-    taken.insert(53);
+    let direct = Box::new(Direct { resolver, own: config.addresses.clone() });
+    let names = Names::new(Some(resolver), &config.project);
+    let (sink, writer) = bound.serve(config, out, names, direct)?;
     for (listener, way) in ways {
-        taken.insert(way.listen);
-        lead(&sink, listener, way, resolver, own.clone());
-    }
-    for (watch, transport) in watches.into_iter().flatten() {
-        let (sink, own, taken) = (sink.clone(), own.clone(), taken.clone());
-        std::thread::spawn(move || watch_ports(&sink, &watch, transport, &own, &taken));
+        lead(&sink, listener, way, resolver);
     }
     Ok(writer)
+}
+
+fn cannot(what: &str, port: u16, e: &io::Error) -> String {
+    format!("cannot listen on {what} port {port}: {e}")
+}
+
+/// What the sink listens on.
+pub struct Bound {
+    names: Vec<(UdpSocket, TcpListener, Ipv4Addr)>,
+    listeners: Vec<(TcpListener, u16)>,
+    watches: Vec<(Watch, Transport)>,
+    taken: BTreeSet<u16>,
+}
+
+impl Bound {
+    /// Listens on every address of the configuration.
+    pub fn new(config: &GatewayConfig) -> Result<Self, String> {
+        let mut names = Vec::new();
+        let mut listeners = Vec::new();
+        let wanted: BTreeSet<u16> =
+            PORTS.into_iter().chain(sink::MAIL).chain(config.rules.ports()).filter(|p| *p != 53).collect();
+        for address in &config.addresses {
+            let udp = UdpSocket::bind((*address, 53)).map_err(|e| cannot("UDP", 53, &e))?;
+            let tcp = TcpListener::bind((*address, 53)).map_err(|e| cannot("TCP", 53, &e))?;
+            names.push((udp, tcp, *address));
+            for port in &wanted {
+                let listener = TcpListener::bind((*address, *port)).map_err(|e| cannot("TCP", *port, &e))?;
+                listeners.push((listener, *port));
+            }
+        }
+        let mut taken = wanted;
+        taken.insert(53);
+        taken.extend(config.ingress.iter().map(|way| way.listen));
+        // Without the right to a raw socket only the ports above are seen.
+        let watches = [Transport::Tcp, Transport::Udp];
+        let watches = watches.into_iter().filter_map(|t| Some((Watch::open(t).ok()?, t))).collect();
+        Ok(Self { names, listeners, watches, taken })
+    }
+
+    /// Serves all of it, in threads that share the calling one's network.
+    pub fn serve(
+        self,
+        config: GatewayConfig,
+        out: impl io::Write + Send + 'static,
+        names: Names,
+        outside: Box<dyn Outside>,
+    ) -> Result<(Arc<Sink>, Writer), String> {
+        let (recorder, writer) = Recorder::new(out, names);
+        let own = config.addresses;
+        let sink = Arc::new(Sink::new(config.rules, recorder, outside, own.clone())?);
+        for (udp, tcp, address) in self.names {
+            serve_names(&sink, udp, tcp, address);
+        }
+        for (listener, port) in self.listeners {
+            listen(&sink, listener, port);
+        }
+        for (watch, transport) in self.watches {
+            let (sink, own, taken) = (sink.clone(), own.clone(), self.taken.clone());
+            std::thread::spawn(move || watch_ports(&sink, &watch, transport, &own, &taken));
+        }
+        Ok((sink, writer))
+    }
 }
 
 fn serve_names(sink: &Arc<Sink>, udp: UdpSocket, tcp: TcpListener, address: Ipv4Addr) {
@@ -203,7 +251,7 @@ fn listen(sink: &Arc<Sink>, listener: TcpListener, port: u16) {
 }
 
 /// Leads a port to its service.
-fn lead(sink: &Arc<Sink>, listener: TcpListener, way: Ingress, resolver: Resolver, own: Vec<Ipv4Addr>) {
+pub fn lead(sink: &Arc<Sink>, listener: TcpListener, way: Ingress, resolver: Resolver) {
     let sink = sink.clone();
     std::thread::spawn(move || {
         let active = Arc::new(());
@@ -213,8 +261,7 @@ fn lead(sink: &Arc<Sink>, listener: TcpListener, way: Ingress, resolver: Resolve
                 continue;
             };
             // A service that comes this way means a port of the world.
-            let inside =
-                stream.local_addr().is_ok_and(|a| matches!(a.ip(), IpAddr::V4(v4) if own.contains(&v4)));
+            let inside = stream.local_addr().is_ok_and(|a| matches!(a.ip(), IpAddr::V4(v4) if sink.owns(v4)));
             if inside {
                 sink.take(stream, way.listen);
                 continue;
@@ -233,7 +280,11 @@ fn lead(sink: &Arc<Sink>, listener: TcpListener, way: Ingress, resolver: Resolve
 
 fn lead_one(stream: &TcpStream, way: &Ingress, resolver: Resolver) -> io::Result<()> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the service has no address");
-    for address in resolver.addresses(&way.service)? {
+    let addresses = match way.service.parse() {
+        Ok(address) => vec![address],
+        Err(_) => resolver.addresses(&way.service)?,
+    };
+    for address in addresses {
         match TcpStream::connect_timeout(&SocketAddr::from((address, way.port)), CONNECT) {
             Ok(there) => return splice::join(stream, &there, &[]).map(drop),
             Err(e) => last = e,

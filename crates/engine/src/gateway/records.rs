@@ -126,16 +126,25 @@ impl Writer {
 pub struct Names {
     resolver: Option<Resolver>,
     project: String,
+    always: Option<String>,
     known: BTreeMap<IpAddr, (Instant, String)>,
 }
 
 impl Names {
     /// Asks the engine's resolver; containers are named `PROJECT-SERVICE-NUMBER`.
     pub fn new(resolver: Option<Resolver>, project: &str) -> Self {
-        Self { resolver, project: project.to_owned(), known: BTreeMap::new() }
+        Self { resolver, project: project.to_owned(), always: None, known: BTreeMap::new() }
+    }
+
+    /// The same for every address: services that share one.
+    pub fn always(name: &str) -> Self {
+        Self { always: Some(name.to_owned()), ..Self::new(None, "") }
     }
 
     fn of(&mut self, address: IpAddr) -> String {
+        if let Some(name) = &self.always {
+            return name.clone();
+        }
         if let Some((at, name)) = self.known.get(&address)
             && at.elapsed() < NAME_GOOD
         {

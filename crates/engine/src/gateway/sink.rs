@@ -5,15 +5,16 @@
 
 use super::authority::Certifier;
 use super::config::{Canned, Rules};
-use super::dns::{self, Answer, Resolver};
+use super::dns::{self, Answer};
 use super::http::{self, Head};
+use super::outside::Outside;
 use super::records::Recorder;
 use super::splice::join;
 use super::tls::{self, Hello};
 use super::{guess, smtp};
 use base64::Engine as _;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -31,29 +32,31 @@ const LONGEST: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(20);
 /// The most that is read of one request's content.
 const CONTENT: u64 = 64 << 20;
-/// Connecting to what is let out.
-const CONNECT: Duration = Duration::from_secs(10);
-
 /// What connections are judged by.
 pub struct Sink {
     rules: Rules,
     certifier: Option<Certifier>,
     recorder: Recorder,
-    resolver: Resolver,
+    outside: Box<dyn Outside>,
     own: Vec<Ipv4Addr>,
     active: AtomicUsize,
 }
 
 impl Sink {
-    /// A sink with rules. `own` are its addresses: nothing is let out to itself.
+    /// A sink with rules, a way to what they let out, and its own addresses.
     pub fn new(
         rules: Rules,
         recorder: Recorder,
-        resolver: Resolver,
+        outside: Box<dyn Outside>,
         own: Vec<Ipv4Addr>,
     ) -> Result<Self, String> {
         let certifier = rules.authority.as_ref().map(Certifier::new).transpose()?;
-        Ok(Self { rules, certifier, recorder, resolver, own, active: AtomicUsize::new(0) })
+        Ok(Self { rules, certifier, recorder, outside, own, active: AtomicUsize::new(0) })
+    }
+
+    /// Whether an address is its own.
+    pub fn owns(&self, address: Ipv4Addr) -> bool {
+        self.own.contains(&address)
     }
 
     /// Where records go.
@@ -247,17 +250,8 @@ impl Sink {
 
     /// Joins a connection with the real one.
     fn let_out(&self, stream: &TcpStream, host: &str, port: u16, first: &[u8]) -> io::Result<()> {
-        let addresses = self.resolver.addresses(host)?;
-        // The name may be one that leads back to us.
-        let usable = addresses.into_iter().filter(|a| !self.own.contains(a) && !a.is_loopback());
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in usable {
-            match TcpStream::connect_timeout(&SocketAddr::from((address, port)), CONNECT) {
-                Ok(there) => return join(stream, &there, first).map(drop),
-                Err(e) => last = e,
-            }
-        }
-        Err(last)
+        let there = self.outside.connect(host, port)?;
+        join(stream, &there, first).map(drop)
     }
 }
 

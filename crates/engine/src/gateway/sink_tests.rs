@@ -5,9 +5,10 @@ use super::super::config::{Authority, Rules};
 use super::super::records::{Names, Writer, read_back};
 use super::super::tls::tests::client_hello;
 use super::*;
+use crate::gateway::{Direct, Resolver};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Mutex;
 use switchback_core::config::{Destination, EgressDefault};
 
@@ -34,7 +35,8 @@ impl Stand {
         let out = Out::default();
         let (recorder, writer) = Recorder::new(out.clone(), Names::new(None, "p"));
         let nobody = Resolver::new("127.0.0.1:9".parse().expect("an address"), Duration::from_millis(50));
-        let sink = Sink::new(rules, recorder, nobody, vec![]).expect("a sink");
+        let direct = Box::new(Direct { resolver: nobody, own: Vec::new() });
+        let sink = Sink::new(rules, recorder, direct, Vec::new()).expect("a sink");
         Self { sink: Arc::new(sink), out, writer }
     }
 
@@ -162,32 +164,33 @@ fn canned_answers_come_over_http_and_over_tls_with_the_authority_of_the_environm
     assert_eq!(records[1].kind, Kind::Https);
 }
 
-/// Answers every question with this host's own address.
-fn resolver() -> Resolver {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
-    let at = socket.local_addr().expect("an address");
-    std::thread::spawn(move || {
-        let mut buffer = [0; 512];
-        while let Ok((got, from)) = socket.recv_from(&mut buffer) {
-            let message = &buffer[..got];
-            let question = dns::question(message).expect("a question");
-            let _ = socket.send_to(
-                &dns::answer(message, &question, Answer::Address(Ipv4Addr::new(127, 0, 0, 2))),
-                from,
-            );
-        }
-    });
-    Resolver::new(at, Duration::from_secs(2))
+/// Stands for the world: whatever is let out comes to one listener.
+struct Real(SocketAddr);
+
+impl Outside for Real {
+    fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        assert_eq!((host, port), ("api.example.com", 80));
+        TcpStream::connect(self.0)
+    }
 }
 
 #[test]
 fn what_is_let_out_reaches_the_real_one_and_nothing_else_does() {
-    // The sink lets nothing out to loopback, so the real one cannot be reached here: only that it was tried is seen.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let real = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut asked = [0; 16];
+            stream.read_exact(&mut asked).expect("reads");
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nreal").expect("writes");
+        }
+    });
     let allow = vec![Destination::parse("api.example.com:80").expect("a destination")];
     let mut stand = Stand::new(Rules { allow, ..Rules::default() });
     let sink = Arc::get_mut(&mut stand.sink).expect("ours alone");
-    sink.resolver = resolver();
-    assert_eq!(stand.say(80, b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n"), "");
+    sink.outside = Box::new(Real(real));
+    assert!(stand.say(80, b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n").ends_with("real"));
     assert!(stand.say(80, b"GET / HTTP/1.1\r\nHost: other.example.com\r\n\r\n").starts_with("HTTP/1.1 502"));
     let records = stand.records();
     assert_eq!((records[0].outcome, records[1].outcome), (Fate::Allowed, Fate::Recorded));

@@ -4,6 +4,7 @@
 
 pub mod compose;
 pub mod process;
+pub mod rules;
 
 use crate::check::workflow::Endpoint;
 use crate::error::EngineError;

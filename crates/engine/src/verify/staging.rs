@@ -2,6 +2,7 @@
 
 use super::lab::{Lab, Ran};
 use super::proof::{Proof, Stop};
+use crate::runtime::process::cell;
 use std::collections::BTreeSet;
 use switchback_core::check::{CheckKind, Verdict};
 use switchback_core::config::RuntimeKind;
@@ -209,13 +210,14 @@ fn attacked(lab: &Lab<'_>, ran: &Ran) -> Proof {
     .of_run(&ran.plan.run);
     let attack = ran.report.checks.iter().find(|c| c.kind == CheckKind::Isolation);
     match (lab.config.runtime, attack) {
-        (RuntimeKind::Process, _) => {
-            proof.not_run("local processes share the host's network, and nothing of it is cut off");
+        (RuntimeKind::Process, None) => {
+            let why = cell::open_because(&lab.config.staging).unwrap_or_else(|| "nobody attacked".to_owned());
+            proof.not_run(format!("local processes share the host's network: {why}"));
         }
         (RuntimeKind::Compose, None) => {
             proof.doubt("no attack from inside was made");
         }
-        (RuntimeKind::Compose, Some(check)) => {
+        (_, Some(check)) => {
             let reached = check.steps.iter().filter(|s| !s.ok);
             let list: Vec<&str> = reached.map(|s| s.name.as_str()).collect();
             proof.measure(

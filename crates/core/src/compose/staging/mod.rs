@@ -12,6 +12,7 @@ mod service;
 pub use limits::Limits;
 pub use networks::staging_networks;
 pub use secrets::{Replaced, Replacements};
+pub use service::TRUST;
 
 use super::model::{mapping, section};
 use super::pins::{pin_images, place};

@@ -194,7 +194,7 @@ fn environment(body: &mut Map<String, Value>, name: &ServiceName, facts: &Stagin
 }
 
 /// Variables by which programs are told of a certificate to trust: OpenSSL and Go, Node, Python's requests, curl.
-const TRUST: [&str; 4] = ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
+pub const TRUST: [&str; 4] = ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
 /// Where that certificate lies in the containers.
 const AUTHORITY: &str = "/run/switchback-authority.pem";
 

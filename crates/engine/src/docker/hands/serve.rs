@@ -271,10 +271,38 @@ fn can_reflink(from: &Path, to: &Path) -> store::Result<Value> {
     };
     // A file may refuse by itself (`nodatacow`): several are tried.
     let some = walkdir::WalkDir::new(from).into_iter().take(REFLINK_LOOK).flatten();
-    let mut files = some.filter(|e| e.file_type().is_file() && e.metadata().is_ok_and(|m| m.len() > 0));
-    let found = files.by_ref().take(REFLINK_TRIES).any(|e| attempt(e.path()).is_ok());
+    let files = some.filter(|e| e.file_type().is_file() && e.metadata().is_ok_and(|m| m.len() > 0));
+    let files: Vec<_> = files.take(REFLINK_TRIES).collect();
+    let found = if files.is_empty() {
+        // Nothing to try it with: it must not be the one store that makes all others be copied.
+        same_device(from, to) && attempt_within(to).is_ok()
+    } else {
+        files.iter().any(|e| attempt(e.path()).is_ok())
+    };
     let _ = fs::remove_file(&probe);
     json(found)
+}
+
+fn same_device(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = |p: &Path| fs::metadata(p).map(|m| m.dev()).ok();
+    device(one).is_some() && device(one) == device(other)
+}
+
+/// Shares a block of a file made for it.
+fn attempt_within(folder: &Path) -> io::Result<()> {
+    let made = folder.join(format!(".switchback-reflink-{}", ulid::Ulid::generate()));
+    let second = made.with_extension("2");
+    let attempt = || -> io::Result<()> {
+        fs::write(&made, [1; 4096])?;
+        rustix::fs::ioctl_ficlone(&File::create(&second)?, &File::open(&made)?)?;
+        Ok(())
+    };
+    let result = attempt();
+    for path in [&made, &second] {
+        let _ = fs::remove_file(path);
+    }
+    result
 }
 
 fn make_dir(path: &Path, mode: u32, uid: u32, gid: u32) -> store::Result<Value> {

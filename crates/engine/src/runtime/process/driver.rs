@@ -1,6 +1,6 @@
 //! The process runtime behind the [`Runtime`] seam.
 
-use super::{health, instance_members, kill_below, marker, members_below, shim, start, table};
+use super::{cell, health, instance_members, kill_below, marker, members_below, shim, start, table};
 use crate::check::workflow::Endpoint;
 use crate::error::{EngineError, io};
 use crate::exec::{self, Exec, Inherit, Leftovers};
@@ -115,6 +115,7 @@ impl Runtime for ProcessRuntime {
     fn start(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, Failed> {
         let services = at.services();
         let mut output = Output::default();
+        cell::ensure(at, stage)?;
         for group in Config::start_order(&services) {
             let began = Instant::now();
             for name in &group {
@@ -152,6 +153,7 @@ impl Runtime for ProcessRuntime {
                 (stage.midway)();
             }
         }
+        cell::stop(at)?;
         Ok(output)
     }
 
@@ -169,7 +171,9 @@ impl Runtime for ProcessRuntime {
         let mut environment = start::service_environment(at, name, service)?;
         let wanted = marker(at.home, at.instance, name.as_str())?;
         environment.insert(table::MARKER.to_owned(), format!("{wanted}#migrate"));
+        cell::ensure(at, stage)?;
         let argv = start::resolve(at, name, service, &service.migrate)?;
+        let argv = start::placed(at, argv, environment.get("PATH").map(String::as_str))?;
         let exec = Exec {
             cwd: Some(at.work_dir()),
             env: environment.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
@@ -281,7 +285,15 @@ impl Runtime for ProcessRuntime {
                 "give its whole path, or look at `env.PATH` of the service",
             )
         })?;
-        let mut command = std::process::Command::new(found);
+        let words = cell::before(at, first)?;
+        let mut command = match words.split_first() {
+            None => std::process::Command::new(found),
+            Some((inside, words)) => {
+                let mut command = std::process::Command::new(inside);
+                command.args(words).arg(found);
+                command
+            }
+        };
         command.args(rest).env_clear().envs(environment).current_dir(at.work_dir());
         Ok(command)
     }
@@ -297,6 +309,10 @@ impl Runtime for ProcessRuntime {
             found
                 .push(format!("{{store.{name}}} is a copy at {} (production's is never opened)", place.path));
         }
+        found.push(match cell::open_because(&at.config.staging) {
+            None => "services are in a network of their own, and do not see production's data".to_owned(),
+            Some(why) => format!("services are not isolated: {why}"),
+        });
         let set = at.config.staging.env.keys();
         found.extend(set.map(|name| format!("{name} is set for every service (staging.env)")));
         Ok(found)
@@ -350,12 +366,11 @@ impl Runtime for ProcessRuntime {
     }
 
     fn egress(&self, at: &Placement<'_>) -> Result<Egress, EngineError> {
-        let why = "local processes share the host's network, and nobody watches it";
-        Ok(Egress::not_observed(&at.instance.environment, why))
+        cell::collect(at, &Redactor::from_values(at.secrets()))
     }
 
-    fn attack(&self, _: &Placement<'_>) -> Result<Option<Vec<Ended>>, EngineError> {
-        Ok(None)
+    fn attack(&self, at: &Placement<'_>) -> Result<Option<Vec<Ended>>, EngineError> {
+        cell::attack(at)
     }
 
     fn discard(&self, _: &Home, _: &Instance) -> Result<(), EngineError> {

@@ -1,8 +1,9 @@
 //! Health: one probe, and waiting until healthy stays healthy.
 
+use super::cell;
 use super::elapsed_ms;
 use super::shim::{STATE_FILE, State};
-use super::start::resolve;
+use super::start::{placed, resolve};
 use super::table;
 use crate::check::http::{probe_http, probe_tcp};
 use crate::error::EngineError;
@@ -28,6 +29,9 @@ pub fn probe(placement: &Placement<'_>, name: &ServiceName, service: &Service) -
         };
     }
     if let (Some(_), Some(port)) = (&health.tcp, port) {
+        if let Some(result) = listened_inside(placement, name, port) {
+            return result;
+        }
         return match probe_tcp(&format!("127.0.0.1:{port}"), timeout) {
             Ok(()) => ProbeResult { ok: true, seen: format!("port {port} accepts connections") },
             Err(e) => ProbeResult { ok: false, seen: format!("port {port}: {e}") },
@@ -42,6 +46,15 @@ pub fn probe(placement: &Placement<'_>, name: &ServiceName, service: &Service) -
     }
 }
 
+/// Whether a service in a cell listens. Connecting would only say that the gateway does.
+fn listened_inside(placement: &Placement<'_>, name: &ServiceName, port: u16) -> Option<ProbeResult> {
+    cell::running(placement.home, placement.instance)?;
+    let members = super::service_members(placement.home, placement.instance, name).unwrap_or_default();
+    let ok = !table::listeners(port, &members).is_empty();
+    let seen = if ok { "is listened on" } else { "is not listened on" };
+    Some(ProbeResult { ok, seen: format!("port {port} {seen} by the service") })
+}
+
 fn run_command(
     placement: &Placement<'_>,
     name: &ServiceName,
@@ -49,8 +62,9 @@ fn run_command(
     command: &[String],
     timeout: Duration,
 ) -> Result<ProbeResult, EngineError> {
-    let argv = resolve(placement, name, service, command)?;
     let environment = super::service_environment(placement, name, service)?;
+    let argv = resolve(placement, name, service, command)?;
+    let argv = placed(placement, argv, environment.get("PATH").map(String::as_str))?;
     let exec = Exec {
         env: environment.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
         inherit: Inherit::Nothing,
@@ -109,14 +123,11 @@ pub fn wait_healthy(
         let gone = state.child.is_none() && state.starts > 0 && state.last_exit.is_some();
         // After a stop the kernel may keep the port busy for a minute; a service that cannot bind it is
         // not broken, so quick exits only count when the port is not the reason.
-        let port_busy = placement
-            .instance
-            .ports
-            .get(name)
-            .into_iter()
-            .flatten()
-            .any(|(_, p)| table::port_in_time_wait(*p));
-        let exits = if restarts { state.quick_exits >= QUICK_EXITS && !port_busy } else { gone && !seen.ok };
+        let exits = if restarts {
+            state.quick_exits >= QUICK_EXITS && !port_busy(placement, name)
+        } else {
+            gone && !seen.ok
+        };
         if exits {
             let how = state.last_exit.unwrap_or_else(|| "ended".to_owned());
             let message = format!("{name} does not stay up: it {how} after {} starts", state.starts);
@@ -144,6 +155,13 @@ pub fn wait_healthy(
         );
         pause = pause.saturating_mul(2).min(Duration::from_secs(1));
     }
+}
+
+fn port_busy(placement: &Placement<'_>, name: &ServiceName) -> bool {
+    // In a cell, the network is that of the gateway's process.
+    let inside = cell::running(placement.home, placement.instance).map(|c| c.pid);
+    let ports = placement.instance.ports.get(name);
+    ports.into_iter().flatten().any(|(_, p)| table::port_in_time_wait(*p, inside))
 }
 
 fn failure(placement: &Placement<'_>, name: &ServiceName, message: String, hint: &str) -> StepError {

@@ -3,6 +3,7 @@
 //! Exit codes mislead (a failed start can exit 0, a clean stop 143), so nothing here judges by them: a
 //! service is up when its health check says so and stays so, and down when no process of it is left.
 
+pub mod cell;
 mod driver;
 pub mod health;
 mod preflight;

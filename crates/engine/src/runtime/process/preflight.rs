@@ -1,10 +1,10 @@
 //! Before processes are started: artefacts, programs, disk space and ports.
 
 use super::start::resolve;
-use super::{resolve_program, service_environment, table};
+use super::{cell, resolve_program, service_environment, table};
 use crate::error::EngineError;
 use crate::gather::{self, artefact_digest};
-use crate::runtime::{Placement, PreflightFor};
+use crate::runtime::{Placement, PreflightFor, rules};
 use std::path::Path;
 
 /// Confirms that the instance could be started.
@@ -23,6 +23,15 @@ pub(super) fn preflight(at: &Placement<'_>, wanted: PreflightFor) -> Result<Vec<
         }
     }
     check_programs(at)?;
+    if !at.instance.is_production() {
+        rules::check(at)?;
+        notes.push(
+            match (cell::wanted(&at.config.staging, at.instance)?, cell::open_because(&at.config.staging)) {
+                (_, Some(why)) => format!("services of staging are not isolated: {why}"),
+                _ => "services of staging are isolated: network and production's data".to_owned(),
+            },
+        );
+    }
     notes.push(gather::enough_space(&at.home.state(), wanted.need_bytes)?);
     let all = table::read_all();
     let own_prefix = format!("{}:", at.home.id()?);

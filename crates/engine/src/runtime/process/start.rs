@@ -2,16 +2,17 @@
 
 use super::shim::{LOG_FILE, SPEC_FILE, STATE_FILE, Spec};
 use super::table::MARKER;
-use super::{marker, service_members};
+use super::{cell, marker, service_members};
 use crate::error::{EngineError, io};
 use crate::home::{create_dir, write_json_volatile};
-use crate::runtime::Placement;
+use crate::runtime::{Placement, rules};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use switchback_core::compose::TRUST;
 use switchback_core::config::Service;
 use switchback_core::config::template::{Placeholder, expand};
 use switchback_core::ids::ServiceName;
@@ -130,8 +131,31 @@ pub fn service_environment(
         for (key, text) in &placement.config.staging.env {
             environment.insert(key.clone(), resolve_one(placement, name, service, text)?);
         }
+        // Canned answers over HTTPS have a certificate of the environment's own authority.
+        if let Some(file) = rules::authority_file(placement)? {
+            let file = file.to_string_lossy().into_owned();
+            environment.extend(TRUST.map(|variable| (variable.to_owned(), file.clone())));
+        }
     }
     Ok(environment)
+}
+
+/// A command as it is run where the instance's services are: with the words before it that lead into its cell.
+pub fn placed(
+    placement: &Placement<'_>,
+    argv: Vec<String>,
+    path: Option<&str>,
+) -> Result<Vec<String>, EngineError> {
+    let program = argv.first().cloned().unwrap_or_default();
+    let mut words = cell::before(placement, &program)?;
+    if words.is_empty() {
+        return Ok(argv);
+    }
+    // The program is looked for here: what leads inside executes what it is told.
+    let found = resolve_program(&program, path, &placement.work_dir());
+    words.push(found.map_or(program, |f| f.to_string_lossy().into_owned()));
+    words.extend(argv.into_iter().skip(1));
+    Ok(words)
 }
 
 /// Reads `NAME=value` lines; `#` begins a comment, quotes around a value are removed.
@@ -205,8 +229,19 @@ pub fn start(placement: &Placement<'_>, name: &ServiceName, service: &Service) -
         .open(dir.join("log").join("shim.log"))
         .map_err(io("open the log in", &dir))?;
     let second = log.try_clone().map_err(io("open the log in", &dir))?;
-    let mut child = Command::new(&program)
-        .arg0("switchback-shim")
+    let inside = cell::before(placement, "switchback-shim")?;
+    let mut command = match inside.split_first() {
+        None => Command::new(&program),
+        Some((first, words)) => {
+            let mut command = Command::new(first);
+            command.args(words).arg(&program);
+            command
+        }
+    };
+    if inside.is_empty() {
+        command.arg0("switchback-shim");
+    }
+    let mut child = command
         .arg(SHIM_VERB)
         .arg(&dir)
         .env_clear()

@@ -96,7 +96,11 @@ pub fn members(all: &[Process], wanted: impl Fn(&str) -> bool) -> Vec<Process> {
 
 /// The pids that listen on a TCP port of this host, among the given processes.
 pub fn listeners(port: u16, among: &[Process]) -> Vec<i32> {
-    let inodes = listening_inodes(port);
+    let mut inodes = listening_inodes(port, None);
+    // Services of a cell have a network of their own, all of them the same.
+    if let Some(first) = among.first() {
+        inodes.extend(listening_inodes(port, Some(first.pid)));
+    }
     let holds = |pid: i32| {
         let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
         fds.flatten().any(|fd| {
@@ -109,10 +113,12 @@ pub fn listeners(port: u16, among: &[Process]) -> Vec<i32> {
     among.iter().map(|p| p.pid).filter(|pid| holds(*pid)).collect()
 }
 
-fn tcp_rows(port: u16) -> Vec<(u8, String)> {
+/// The sockets on a port, in this network or that of a process.
+fn tcp_rows(port: u16, of: Option<i32>) -> Vec<(u8, String)> {
     let mut rows = Vec::new();
-    for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let text = fs::read_to_string(file).unwrap_or_default();
+    let of = of.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+    for file in ["tcp", "tcp6"] {
+        let text = fs::read_to_string(format!("/proc/{of}/net/{file}")).unwrap_or_default();
         for line in text.lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let (Some(local), Some(state), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9))
@@ -133,18 +139,19 @@ const LISTEN: u8 = 10;
 /// TCP_TIME_WAIT in the kernel's numbering.
 const TIME_WAIT: u8 = 6;
 
-fn listening_inodes(port: u16) -> BTreeSet<String> {
-    tcp_rows(port).into_iter().filter(|(s, _)| *s == LISTEN).map(|(_, i)| i).collect()
+fn listening_inodes(port: u16, of: Option<i32>) -> BTreeSet<String> {
+    tcp_rows(port, of).into_iter().filter(|(s, _)| *s == LISTEN).map(|(_, i)| i).collect()
 }
 
 /// Whether anything on this host listens on the port.
 pub fn port_taken(port: u16) -> bool {
-    !listening_inodes(port).is_empty()
+    !listening_inodes(port, None).is_empty()
 }
 
-/// Whether connections that were closed on this port are still being waited for by the kernel.
-pub fn port_in_time_wait(port: u16) -> bool {
-    tcp_rows(port).iter().any(|(s, _)| *s == TIME_WAIT)
+/// Whether connections that were closed on this port are still being waited for by the kernel, in this network or that
+/// of a process.
+pub fn port_in_time_wait(port: u16, of: Option<i32>) -> bool {
+    tcp_rows(port, of).iter().any(|(s, _)| *s == TIME_WAIT)
 }
 
 #[cfg(test)]

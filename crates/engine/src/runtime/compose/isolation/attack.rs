@@ -4,7 +4,7 @@ use super::{labels, networks};
 use crate::docker::helper::{self, this_program};
 use crate::docker::{Container, Docker, HELPER_LABEL, Joined, RunSpec};
 use crate::error::EngineError;
-use crate::gateway::attack::{ATTACK_VERB, Attempt, Ended, How, Orders, variables};
+use crate::gateway::attack::{self, ATTACK_VERB, Attempt, Ended, How, Orders, variables};
 use crate::gateway::records::ATTACKER;
 use crate::runtime::Placement;
 use crate::runtime::compose::containers::{self, of_project};
@@ -208,34 +208,8 @@ fn host_addresses(docker: &Docker) -> Result<Vec<Ipv4Addr>, EngineError> {
     let mut all: BTreeSet<Ipv4Addr> = docker.networks(&[])?.into_iter().flat_map(|n| n.gateways).collect();
     all.insert(Ipv4Addr::new(172, 17, 0, 1));
     if docker.is_local() {
-        all.extend(local(&std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default()));
+        all.extend(attack::host_addresses());
     }
     all.retain(|a| !a.is_loopback());
     Ok(all.into_iter().take(HOST_ADDRESSES).collect())
-}
-
-/// Addresses that `/proc/net/fib_trie` calls the host's own.
-fn local(text: &str) -> Vec<Ipv4Addr> {
-    let mut found = Vec::new();
-    let mut last: Option<Ipv4Addr> = None;
-    for line in text.lines() {
-        let line = line.trim();
-        if let Some(address) = line.strip_prefix("|-- ") {
-            last = address.parse().ok();
-        } else if line.starts_with("/32 host LOCAL") {
-            found.extend(last);
-        }
-    }
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_the_host_are_read() {
-        let text = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 172.17.0.0\n        /16 link UNICAST\n     |-- 172.17.0.1\n        /32 host LOCAL\n     |-- 172.17.255.255\n        /32 link BROADCAST\n";
-        assert_eq!(local(text), [Ipv4Addr::new(172, 17, 0, 1)]);
-    }
 }

@@ -1,12 +1,12 @@
 //! The gateway's container: started before the services, stopped after them.
 
-use super::{labels, networks, rules};
+use super::{labels, networks};
 use crate::docker::helper::{self, this_program};
 use crate::docker::{Container, Docker, HELPER_LABEL, Joined, NetworkSpec, RunSpec};
 use crate::error::EngineError;
 use crate::gateway::{GATEWAY_VERB, GatewayConfig, Ingress, read_back, variables};
 use crate::runtime::compose::containers;
-use crate::runtime::{Placement, Stage};
+use crate::runtime::{Placement, Stage, rules};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use switchback_core::egress::Egress;

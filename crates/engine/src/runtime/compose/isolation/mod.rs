@@ -7,13 +7,12 @@
 mod attack;
 mod gateway;
 mod networks;
-mod rules;
 mod secrets;
 
+pub use crate::runtime::rules::{authority_file, check};
 pub use attack::attack;
 pub use gateway::{collect, ensure, stop};
 pub use networks::{known, prepare};
-pub use rules::{authority_file, check};
 pub use secrets::replacements;
 
 use super::instance::DIR_LABEL;

@@ -8,8 +8,6 @@
 //!   configured health check for the configured stability time;
 //! - killed: the same after production's containers were killed: a copy of what runs is to its services as if they had been killed,
 //!   and they recover when they start (n8n waits 10 s then, Postgres replays its log);
-//! - killed: the same after production's containers were killed: a copy of what runs is to its services as if they had been killed,
-//!   and they recover when they start (n8n waits 10 s then, Postgres replays its log);
 //! - copy: `cp -a` of all volumes, made durable, while production runs;
 //! - staging: `switchback staging up` beside production, to its end, and `staging down`.
 //!

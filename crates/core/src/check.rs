@@ -20,6 +20,10 @@ pub enum CheckKind {
     Command,
     /// Nothing in a staging environment can reach production, the host or the world.
     Isolation,
+    /// What the new version's API changes for its clients.
+    Api,
+    /// Times and processor use of the new version against the old one's.
+    Performance,
 }
 
 impl CheckKind {
@@ -32,6 +36,8 @@ impl CheckKind {
             Self::Invariant => "invariant",
             Self::Command => "command",
             Self::Isolation => "isolation",
+            Self::Api => "api",
+            Self::Performance => "performance",
         }
     }
 }

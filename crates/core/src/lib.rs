@@ -5,6 +5,7 @@
 //! network, processes, the clock or randomness; `switchback-engine` passes those results in.
 
 pub mod anonymise;
+pub mod api;
 pub mod check;
 pub mod compose;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod ids;
 pub mod journal;
 pub mod next;
 pub mod notify;
+pub mod performance;
 pub mod plan;
 pub mod release;
 pub mod report;

@@ -2,6 +2,8 @@
 //!
 //! On production only what cannot change anything runs, unless the user says otherwise.
 
+mod compared;
+
 use crate::check::command::{self, CommandContext};
 use crate::check::workflow::{self, WorkflowContext};
 use crate::error::{EngineError, io};
@@ -13,7 +15,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use switchback_core::check::{CheckKind, CheckResult, CheckStep, Failure, Verdict};
-use switchback_core::config::{CommandCheck, CommandLine, Config, ConfigError, Invariant};
+use switchback_core::config::{
+    ApiCheck, CommandCheck, CommandLine, Config, ConfigError, Invariant, PerformanceCheck,
+};
 use switchback_core::ids::{RunId, ServiceName, StoreName};
 use switchback_core::plan::CheckPhase;
 use switchback_core::workflow::{Redactor, Workflow, WorkflowError};
@@ -50,6 +54,8 @@ pub struct Suite {
     workflows: Vec<(String, Workflow)>,
     invariants: Vec<Invariant>,
     commands: Vec<CommandCheck>,
+    api: Vec<ApiCheck>,
+    performance: Vec<PerformanceCheck>,
     folder: PathBuf,
 }
 
@@ -142,6 +148,8 @@ impl Suite {
             workflows: files.iter().map(|f| load(f)).collect::<Result<_, _>>()?,
             invariants: config.checks.invariants.clone(),
             commands: config.checks.commands.clone(),
+            api: config.checks.api.clone(),
+            performance: config.checks.performance.clone(),
             folder: home.root().to_owned(),
         })
     }
@@ -189,6 +197,11 @@ impl Suite {
                 say(&format!("command {} in {}", check.name, target.environment));
                 results.push(run_command(check, target, &self.folder, cancelled));
             }
+        }
+        if phase == CheckPhase::Staging
+            && let [old, new] = targets
+        {
+            compared::compare(&self.api, &self.performance, (old, new), say, cancelled, &mut results);
         }
         Ok(results)
     }

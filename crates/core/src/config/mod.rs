@@ -4,11 +4,13 @@
 
 mod check;
 mod check_compose;
+mod comparing;
 mod egress;
 mod located;
 mod service;
 pub mod template;
 
+pub use comparing::{ApiCheck, PerformanceCheck};
 pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matches};
 pub use located::{ConfigError, line_of, suggest};
 pub use service::{Health, Restart, Service, Stop, StopSignal};
@@ -234,6 +236,12 @@ pub struct Checks {
     pub invariants: Vec<Invariant>,
     /// Commands that check something.
     pub commands: Vec<CommandCheck>,
+    /// APIs whose old and new versions are compared.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub api: Vec<ApiCheck>,
+    /// Requests whose times in the old and the new version are compared.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub performance: Vec<PerformanceCheck>,
     /// Changes to existing rows that an upgrade is allowed to make: `store.table`, or `store.*`.
     pub expected_changes: Vec<String>,
 }

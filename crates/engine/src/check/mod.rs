@@ -3,9 +3,11 @@
 //! A check sees an environment only through endpoints and store handles. Whatever a server sends
 //! or a command prints is hostile: bounded in size and time, redacted, never trusted.
 
+pub mod api;
 pub mod command;
 pub mod http;
 pub mod junit;
 mod multipart;
+pub mod performance;
 pub mod sql;
 pub mod workflow;

@@ -43,6 +43,12 @@ pub trait Data: Send + Sync {
     /// What one clone of all stores takes, and whether blocks can be shared instead.
     fn cost(&self, home: &Home, instance: &Instance) -> Result<Cost, EngineError>;
 
+    /// Makes the places that clones for this generation will be written to, so that it need not be done while everything is
+    /// stopped. Only saves time: a clone makes what is missing.
+    fn prepare(&self, _at: &Placement<'_>) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     /// Confirms that production's data can be cloned faithfully, that there is room where the clones go, and that the
     /// target can read it: what a person should know.
     fn preflight(

@@ -28,7 +28,7 @@ use crate::scratch::Scratch;
 use crate::store::postgres::{self, Amcheck};
 use serde_json::Value;
 use server::Server;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
@@ -44,6 +44,8 @@ pub struct ComposeData {
     /// What helpers and guards are made of.
     program: PathBuf,
     helper: Mutex<Option<String>>,
+    /// Folders for clones that this process has made.
+    made: Mutex<BTreeSet<String>>,
 }
 
 impl ComposeData {
@@ -54,7 +56,7 @@ impl ComposeData {
 
     /// The same, where the caller is not `switchback` itself: helpers and guards are made of the program at this path.
     pub fn of_program(docker: Arc<Docker>, program: PathBuf) -> Self {
-        Self { docker, program, helper: Mutex::default() }
+        Self { docker, program, helper: Mutex::default(), made: Mutex::default() }
     }
 
     /// Helper containers for a stack.
@@ -74,6 +76,10 @@ fn place<'i>(at: &Placement<'i>, store: &StoreName) -> Result<(&'i StorePlace, &
 }
 
 impl Data for ComposeData {
+    fn prepare(&self, at: &Placement<'_>) -> Result<(), EngineError> {
+        self.prepare_places(at)
+    }
+
     fn exists(&self, at: &Placement<'_>, store: &StoreName) -> Result<bool, EngineError> {
         let (place, mount) = place(at, store)?;
         match mount {

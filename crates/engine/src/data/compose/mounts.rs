@@ -11,6 +11,7 @@ use crate::scratch::Scratch;
 use crate::store::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use switchback_core::data::{CopyStats, StoreKind};
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StoreName;
@@ -125,7 +126,26 @@ impl ComposeData {
             }
             MountPlace::Dir(path) => {
                 let (beside, suffix) = parts(path)?;
-                self.hands(home)?.scratch_create_in(beside, suffix)?;
+                let folder = format!("{beside}/{suffix}");
+                let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+                if !made.contains(&folder) {
+                    self.hands(home)?.scratch_create_in(beside, suffix)?;
+                    made.insert(folder);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the folders for clones of a generation ahead: each takes a helper, which takes a third of a second. Volumes are
+    /// made in no time.
+    pub(super) fn prepare_places(&self, at: &Placement<'_>) -> Result<(), EngineError> {
+        for mount in mounts(at.instance).into_keys() {
+            let MountPlace::Dir(path) = &mount.at else { continue };
+            // Only below folders that are ours; others are the user's own.
+            if mount.beside.as_ref().is_some_and(|b| path.starts_with(b.as_str())) {
+                self.make_place(at.home, at.instance, &mount.at)?;
+                self.make_place(at.home, at.instance, &base_of(&mount.at))?;
             }
         }
         Ok(())
@@ -363,6 +383,7 @@ impl ComposeData {
         }
         for (beside, suffix) in folders {
             let hands = self.hands(home)?;
+            self.made.lock().unwrap_or_else(PoisonError::into_inner).remove(&format!("{beside}/{suffix}"));
             match hands.scratch_open(&beside, &suffix) {
                 Ok(Some(dir)) => hands.scratch_remove(&dir, &crate::store::Progress::none())?,
                 Ok(None) | Err(HandsError::Docker(DockerError::NoSuch { .. })) => {}

@@ -92,7 +92,9 @@ pub fn check(id: &str, kind: CheckKind, environment: &str, took_ms: u64, verdict
         | CheckKind::Integrity
         | CheckKind::Invariant
         | CheckKind::Command
-        | CheckKind::Isolation => Vec::new(),
+        | CheckKind::Isolation
+        | CheckKind::Api
+        | CheckKind::Performance => Vec::new(),
     };
     let measured = match kind {
         CheckKind::Health => BTreeMap::from([("healthy after".to_owned(), "3.1 s".to_owned())]),

@@ -1,0 +1,116 @@
+//! Checks that look at the old and the new version at the same time: APIs and performance.
+
+use super::Target;
+use crate::check::{api, performance};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+use switchback_core::check::{CheckKind, CheckResult, Verdict};
+use switchback_core::config::{ApiCheck, PerformanceCheck};
+use switchback_core::ids::ServiceName;
+use switchback_core::workflow::{Endpoint, Redactor, Scope, Template};
+
+/// Runs them, the old version first in `sides`.
+pub fn compare(
+    apis: &[ApiCheck],
+    times: &[PerformanceCheck],
+    sides: (&Target<'_>, &Target<'_>),
+    say: &dyn Fn(&str),
+    cancelled: &dyn Fn() -> bool,
+    results: &mut Vec<CheckResult>,
+) {
+    let (old, new) = sides;
+    let exercised = exercised(results, &new.environment);
+    for check in apis {
+        say(&format!("API of {}, old and new", check.service));
+        let result = prepared(sides, &check.service, &check.headers).map(|p| {
+            let sides = api::Sides {
+                old: &p.old,
+                new: &p.new,
+                headers: p.headers,
+                redactor: p.redactor,
+                environment: new.environment.clone(),
+                exercised: exercised.clone(),
+                cancelled,
+            };
+            api::run(check, &sides)
+        });
+        results.push(
+            result.unwrap_or_else(|why| {
+                inconclusive(format!("api/{}", check.service), CheckKind::Api, new, why)
+            }),
+        );
+    }
+    for check in times {
+        say(&format!("performance {}, old and new in turn", check.name));
+        let usage = |of_new: bool| {
+            let target = if of_new { new } else { old };
+            let all = target.world.runtime.usage(&target.placement).ok()?;
+            all.get(&check.service).copied()
+        };
+        let result = prepared(sides, &check.service, &check.headers).map(|p| {
+            let sides = performance::Sides {
+                old: &p.old,
+                new: &p.new,
+                headers: p.headers,
+                redactor: p.redactor,
+                environment: new.environment.clone(),
+                usage: &usage,
+                requests: times.len(),
+                run_dir: new.run_dir.to_owned(),
+                cancelled,
+                say,
+            };
+            performance::run(check, &sides)
+        });
+        results.push(result.unwrap_or_else(|why| {
+            inconclusive(format!("performance/{}", check.name), CheckKind::Performance, new, why)
+        }));
+    }
+}
+
+fn inconclusive(id: String, kind: CheckKind, target: &Target<'_>, why: String) -> CheckResult {
+    super::blank(id, kind, target, Verdict::Inconclusive { why }, Instant::now())
+}
+
+struct Prepared {
+    old: Endpoint,
+    new: Endpoint,
+    headers: Vec<(String, String)>,
+    redactor: Redactor,
+}
+
+fn prepared(
+    (old, new): (&Target<'_>, &Target<'_>),
+    service: &ServiceName,
+    headers: &BTreeMap<String, String>,
+) -> Result<Prepared, String> {
+    let endpoint = |target: &Target<'_>| {
+        let found = target.world.runtime.endpoints(&target.placement).remove(service);
+        found.ok_or_else(|| format!("{} has no service {service}", target.environment))
+    };
+    let (old_endpoint, new_endpoint) = (endpoint(old)?, endpoint(new)?);
+    let known =
+        |name: &str| std::env::var(name).ok().or_else(|| new.world.runtime.variable(&new.placement, name));
+    let mut secrets = old.world.runtime.secrets(&old.placement);
+    secrets.extend(new.world.runtime.secrets(&new.placement));
+    let scope = Scope { run_id: new.run, endpoints: &BTreeMap::new(), env: &known, vars: BTreeMap::new() };
+    let mut filled = Vec::new();
+    for (name, text) in headers {
+        let value = Template::parse(text)
+            .and_then(|t| t.render(&scope).map_err(|e| e.to_string()))
+            .map_err(|e| format!("the header {name}: {e}"))?;
+        if value != *text {
+            secrets.push(value.clone());
+        }
+        filled.push((name.clone(), value));
+    }
+    let redactor = Redactor::from_values(secrets);
+    Ok(Prepared { old: old_endpoint, new: new_endpoint, headers: filled, redactor })
+}
+
+/// The requests that workflows made, from what their steps saw: `POST /api/notes -> 201`.
+fn exercised(results: &[CheckResult], environment: &str) -> BTreeSet<String> {
+    let workflows = results.iter().filter(|c| c.kind == CheckKind::Workflow && c.environment == environment);
+    let steps = workflows.flat_map(|c| &c.steps);
+    steps.filter_map(|s| s.seen.split_once(" -> ").map(|(request, _)| request.to_owned())).collect()
+}

@@ -9,7 +9,7 @@
 use std::hint::black_box;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -58,7 +58,7 @@ fn server(steps: u64) -> Endpoint {
 }
 
 /// Uses the processors for moments, as neighbours do.
-fn disturb(stop: Arc<AtomicBool>) {
+fn disturb(stop: &Arc<AtomicBool>) {
     for seed in 1..=2 {
         let stop = stop.clone();
         thread::spawn(move || {
@@ -74,7 +74,7 @@ fn disturb(stop: Arc<AtomicBool>) {
     }
 }
 
-fn paired(old: &Endpoint, new: &Endpoint, seed: u64, folder: &PathBuf) -> CheckResult {
+fn paired(old: &Endpoint, new: &Endpoint, seed: u64, folder: &Path) -> CheckResult {
     let check: PerformanceCheck = serde_json::from_value(serde_json::json!({
         "name": format!("run-{seed}"), "service": "app", "path": "/", "floor": "0s", "limit": "60s"
     }))
@@ -89,7 +89,7 @@ fn paired(old: &Endpoint, new: &Endpoint, seed: u64, folder: &PathBuf) -> CheckR
             environment: "candidate".to_owned(),
             usage: &|_| None,
             requests: 1,
-            run_dir: folder.clone(),
+            run_dir: folder.to_owned(),
             cancelled: &|| false,
             say: &|_| {},
         },
@@ -144,7 +144,7 @@ fn main() {
     let folder = std::env::temp_dir().join(format!("switchback-bench-performance-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let stop = Arc::new(AtomicBool::new(false));
-    disturb(stop.clone());
+    disturb(&stop);
     let done = AtomicU64::new(0);
     println!(
         "| {runs} comparisons each | slower | not slower | cannot be said | pairs (median) |\n|---|---|---|---|---|"

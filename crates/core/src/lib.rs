@@ -20,6 +20,7 @@ pub mod next;
 pub mod notify;
 pub mod performance;
 pub mod plan;
+pub mod prove;
 pub mod release;
 pub mod report;
 pub mod times;

@@ -10,7 +10,7 @@ use crate::error::{EngineError, io};
 use crate::home::{Home, create_dir};
 use crate::runtime::Placement;
 use crate::world::World;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -20,7 +20,7 @@ use switchback_core::config::{
 };
 use switchback_core::ids::{RunId, ServiceName, StoreName};
 use switchback_core::plan::CheckPhase;
-use switchback_core::workflow::{Redactor, Workflow, WorkflowError};
+use switchback_core::workflow::{Endpoint, Redactor, Workflow, WorkflowError};
 
 /// An instance under observation.
 pub struct Target<'a> {
@@ -36,9 +36,16 @@ pub struct Target<'a> {
     pub run_dir: &'a Path,
     /// A folder for private copies.
     pub scratch: &'a Path,
+    /// Where its services are asked, if not at their own ports: through proxies that put faults in.
+    pub through: Option<BTreeMap<ServiceName, Endpoint>>,
 }
 
 impl Target<'_> {
+    /// Where checks ask its services.
+    pub fn endpoints(&self) -> BTreeMap<ServiceName, Endpoint> {
+        self.through.clone().unwrap_or_else(|| self.world.runtime.endpoints(&self.placement))
+    }
+
     fn sql(
         &self,
         store: &StoreName,
@@ -154,6 +161,32 @@ impl Suite {
         })
     }
 
+    /// The same, with checks of performance only, or with all but those.
+    #[must_use]
+    pub fn of_performance(mut self, only: bool) -> Self {
+        if only {
+            self.workflows.clear();
+            self.invariants.clear();
+            self.commands.clear();
+            self.api.clear();
+        } else {
+            self.performance.clear();
+        }
+        self
+    }
+
+    /// Which kinds of check there are.
+    pub fn kinds(&self) -> BTreeSet<CheckKind> {
+        let all = [
+            (CheckKind::Workflow, self.workflows.is_empty()),
+            (CheckKind::Invariant, self.invariants.is_empty()),
+            (CheckKind::Command, self.commands.is_empty()),
+            (CheckKind::Api, self.api.is_empty()),
+            (CheckKind::Performance, self.performance.is_empty()),
+        ];
+        all.into_iter().filter(|(_, none)| !none).map(|(kind, _)| kind).collect()
+    }
+
     /// Runs every check that belongs to the phase, each on all targets before the next one.
     pub fn run(
         &self,
@@ -166,7 +199,7 @@ impl Suite {
         let mut results = Vec::new();
         let environment = phase == CheckPhase::Environment;
         if (phase == CheckPhase::Staging || environment)
-            && let Some(target) = targets.first()
+            && let Some(target) = targets.first().filter(|t| t.through.is_none())
         {
             say(&format!("attacking the isolation of {} from inside", target.environment));
             results.extend(isolation(target));
@@ -284,7 +317,7 @@ fn run_workflow(
     };
     let context = WorkflowContext {
         environment: target.environment.clone(),
-        endpoints: target.world.runtime.endpoints(&target.placement),
+        endpoints: target.endpoints(),
         run_id: format!("{}-{}", target.run, target.environment.replace(' ', "-")),
         env: &known,
         redactor: Redactor::from_values(target.world.runtime.secrets(&target.placement)),
@@ -347,7 +380,7 @@ fn run_command(
         &wanted,
         &CommandContext {
             environment: target.environment.clone(),
-            endpoints: target.world.runtime.endpoints(&target.placement),
+            endpoints: target.endpoints(),
             run_id: target.run.to_owned(),
             base_dir: folder.to_owned(),
             redactor: Redactor::from_values(target.world.runtime.secrets(&target.placement)),

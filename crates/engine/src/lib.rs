@@ -22,6 +22,7 @@ pub mod lock;
 pub mod mask_key;
 pub mod notify;
 pub mod ops;
+pub mod prove;
 pub mod runtime;
 pub mod scratch;
 pub mod session;

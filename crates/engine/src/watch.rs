@@ -336,6 +336,7 @@ fn look(
         run: run.as_str(),
         run_dir: &run_dir,
         scratch: &run_dir,
+        through: None,
     };
     let results = suite.run(&[target], CheckPhase::Production, &|_| {}, &|| false)?;
     let mut doubt = None;

@@ -85,7 +85,7 @@ fn prepared(
     headers: &BTreeMap<String, String>,
 ) -> Result<Prepared, String> {
     let endpoint = |target: &Target<'_>| {
-        let found = target.world.runtime.endpoints(&target.placement).remove(service);
+        let found = target.endpoints().remove(service);
         found.ok_or_else(|| format!("{} has no service {service}", target.environment))
     };
     let (old_endpoint, new_endpoint) = (endpoint(old)?, endpoint(new)?);

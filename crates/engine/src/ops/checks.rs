@@ -30,6 +30,7 @@ pub fn check(context: &Context<'_>, keys: &[String], phase: CheckPhase) -> Resul
             run: context.plan.run.as_str(),
             run_dir: &run_dir,
             scratch: &scratch,
+            through: None,
         })
         .collect();
     let cancelled = || context.cancel.requested();

@@ -54,7 +54,7 @@ pub fn diff(context: &Context<'_>, before: &str, after: &str) -> Result<Output, 
         let mut failures = Vec::new();
         if data.exists(&is, name)? {
             let found = working(context, "comparing", |w| data.diff(&was, &is, CloneMode::Live, name, w))?;
-            failures.extend(judge(name, place.kind, &found, &context.config.checks.expected_changes));
+            failures.extend(losses(name, place.kind, &found, &context.config.checks.expected_changes));
             let sound = working(context, "checking", |w| data.integrity(&was, name, CloneMode::Cold, w))?;
             let problems = working(context, "checking", |w| data.integrity(&is, name, CloneMode::Live, w))?;
             let mut before = Vec::new();
@@ -179,7 +179,7 @@ pub fn describe(part: &PartDiff) -> String {
 }
 
 /// What in a difference is a loss that nobody declared.
-fn judge(store: &StoreName, kind: StoreKind, diff: &StoreDiff, expected: &[String]) -> Vec<Failure> {
+pub fn losses(store: &StoreName, kind: StoreKind, diff: &StoreDiff, expected: &[String]) -> Vec<Failure> {
     let allowed = |part: &str| {
         let mut names = vec![part];
         // Tables of Postgres are named `database.schema.table`; a person may leave out what is clear.

@@ -6,6 +6,7 @@
 mod checks;
 mod data;
 mod judge;
+
 mod mask;
 mod pointer;
 mod preflight;
@@ -13,7 +14,7 @@ mod services;
 mod staging;
 mod versions;
 
-pub use judge::is_bookkeeping;
+pub use judge::{is_bookkeeping, losses};
 pub use versions::edit_versions;
 
 use crate::engine::{Cancel, Notice, Observer};

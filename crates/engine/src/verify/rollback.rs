@@ -198,6 +198,7 @@ fn use_it(
         run: run.as_str(),
         run_dir: &run_dir,
         scratch: &scratch,
+        through: None,
     };
     let cancelled = || lab.request.cancel.requested();
     Ok(suite.run(&[target], CheckPhase::Staging, &|_| {}, &cancelled)?)

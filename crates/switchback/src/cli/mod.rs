@@ -7,6 +7,7 @@ mod history;
 mod init;
 mod notify;
 mod output;
+mod prove;
 mod report;
 pub mod run;
 mod staging;
@@ -150,6 +151,11 @@ pub enum Command {
         after_help = "Examples:\n  switchback verify\n  switchback verify --list\n  switchback verify --output reports/upgrade-infrastructure"
     )]
     Verify(verify::VerifyArgs),
+    /// Make known-bad upgrades on clones, and show which checks catch them
+    #[command(
+        after_help = "Examples:\n  switchback prove\n  switchback prove --mutant M01 --mutant M20\n  switchback prove --controls 50 --output reports"
+    )]
+    Prove(prove::ProveArgs),
     /// Print the JSON Schema of switchback.yaml
     #[command(
         after_help = "Examples:\n  switchback schema > switchback.schema.json\n  switchback schema workflow"
@@ -210,6 +216,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Notify(args) => notify::notify(&global, &args),
         Command::Gc(args) => gc::gc(&global, &args),
         Command::Verify(args) => verify::verify(&global, &args),
+        Command::Prove(args) => prove::prove(&global, &args),
         Command::Schema { of } => {
             let schema = if of == "workflow" {
                 switchback_core::workflow::schema()

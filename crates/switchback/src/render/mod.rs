@@ -8,6 +8,7 @@ mod facts;
 mod html;
 mod junit;
 mod markdown;
+pub mod prove;
 mod terminal;
 mod words;
 

@@ -1,0 +1,340 @@
+//! Proof that the checks of a stack can fail: known-bad upgrades are made on purpose, and have to be caught.
+//!
+//! Two staging environments of the same release, old and new. Faults are put into what goes to and from the new one by a proxy; the
+//! services themselves are not changed. Both sides have a proxy, so that it makes no difference by itself.
+
+mod data;
+mod environments;
+mod fault;
+mod proxy;
+
+pub use environments::{Request, on_stack};
+
+use crate::checks::{Suite, Target};
+use crate::engine::now_ms;
+use crate::error::EngineError;
+use crate::exec::elapsed_ms;
+use crate::home::Home;
+use crate::runtime::Placement;
+use crate::world::World;
+use fault::{Fault, Kind};
+use proxy::{Proxy, Seen};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use switchback_core::check::{CheckKind, CheckResult, Verdict};
+use switchback_core::config::Config;
+use switchback_core::ids::{RunId, ServiceName};
+use switchback_core::plan::CheckPhase;
+use switchback_core::prove::{Injection, Mutant, Outcome, Proved, Row, SCHEMA, TABLE};
+use switchback_core::release::{Instance, Release};
+use switchback_core::workflow::Endpoint;
+
+/// The longest a mutant adds to every answer at least: more than what does not count for a check of performance.
+const SLOWER: Duration = Duration::from_millis(6);
+const TAIL: Duration = Duration::from_millis(400);
+
+/// What to prove it on.
+pub struct Ground<'a> {
+    /// The stack.
+    pub home: &'a Home,
+    /// Its configuration.
+    pub config: &'a Config,
+    /// What it runs on.
+    pub world: &'a World,
+    /// The old version's environment, running.
+    pub old: &'a Instance,
+    /// The new version's environment, running.
+    pub new: &'a Instance,
+    /// Its untouched copy of the data.
+    pub pristine: Option<&'a Instance>,
+    /// The run with which the checks are kept.
+    pub run: &'a RunId,
+    /// Only these mutants; all, if none is named.
+    pub only: BTreeSet<String>,
+    /// Repetitions of the controls.
+    pub controls: usize,
+    /// Gives both environments their untouched data again.
+    pub reset: &'a dyn Fn() -> Result<(), EngineError>,
+    /// Told what is being done.
+    pub say: &'a dyn Fn(&str),
+    /// Asked between mutants; `true` ends it.
+    pub cancelled: &'a dyn Fn() -> bool,
+}
+
+/// One run of the checks through proxies.
+struct Tried {
+    results: Vec<CheckResult>,
+    landed: usize,
+    seen: BTreeSet<Seen>,
+}
+
+/// Tries the table. `None` if it was interrupted.
+pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
+    let mut proved = Proved {
+        schema: SCHEMA.to_owned(),
+        stack: ground.config.stack.to_string(),
+        at_ms: now_ms(),
+        controls: ground.controls,
+        rows: Vec::new(),
+    };
+    let kinds = Suite::load(ground.home, ground.run, ground.config)?.kinds();
+    let mut traffic = BTreeSet::new();
+    let mut dirty = false;
+    for mutant in TABLE {
+        let wanted = ground.only.is_empty() || ground.only.contains(mutant.id);
+        // The first control tells what there is to put faults into.
+        if !(wanted || mutant.id == "C0") {
+            continue;
+        }
+        if (ground.cancelled)() {
+            return Ok(None);
+        }
+        let began = Instant::now();
+        if std::mem::take(&mut dirty) {
+            (ground.say)("resetting the environments");
+            (ground.reset)()?;
+        }
+        (ground.say)(&format!("{} {}", mutant.id, mutant.name));
+        let mut row = Row {
+            id: mutant.id.to_owned(),
+            name: mutant.name.to_owned(),
+            expects: mutant.expects.iter().map(|k| k.as_str().to_owned()).collect(),
+            outcome: Outcome::Passed,
+            also: Vec::new(),
+            landed: 0,
+            took_ms: 0,
+        };
+        match mutant.injection {
+            Injection::Elsewhere(why) => row.outcome = Outcome::Elsewhere { why: why.to_owned() },
+            Injection::Data => data::try_one(ground, mutant, &mut row)?,
+            Injection::Proxy if mutant.expects.is_empty() => {
+                control(ground, mutant, &mut row, &mut traffic)?;
+            }
+            Injection::Proxy => dirty = mutated(ground, mutant, &mut row, &traffic, &kinds)?,
+        }
+        row.took_ms = elapsed_ms(began);
+        proved.rows.push(row);
+    }
+    if (ground.cancelled)() {
+        return Ok(None);
+    }
+    Ok(Some(proved))
+}
+
+fn failed(result: &CheckResult) -> Option<String> {
+    match &result.verdict {
+        Verdict::Fail { reasons } => Some(reasons.first().map_or_else(
+            || "it failed".to_owned(),
+            |r| match (&r.expected, &r.got) {
+                (Some(expected), Some(got)) => {
+                    format!("{}: {} (expected {expected}, got {got})", r.at, r.what)
+                }
+                _ => format!("{}: {}", r.at, r.what),
+            },
+        )),
+        _ => None,
+    }
+}
+
+/// A control: nothing may fail, and nothing may be inconclusive.
+fn control(
+    ground: &Ground<'_>,
+    mutant: &Mutant,
+    row: &mut Row,
+    traffic: &mut BTreeSet<Seen>,
+) -> Result<(), EngineError> {
+    let kind = if mutant.id == "C0" { Kind::Nothing } else { Kind::Harmless };
+    for _ in 0..ground.controls.max(1) {
+        if (ground.cancelled)() {
+            return Ok(());
+        }
+        let tried = run(ground, kind.clone(), None)?;
+        row.landed += tried.landed;
+        traffic.extend(tried.seen);
+        for result in &tried.results {
+            let why = match &result.verdict {
+                Verdict::Pass | Verdict::Waived { .. } => continue,
+                Verdict::Fail { .. } => failed(result).unwrap_or_default(),
+                Verdict::Inconclusive { why } | Verdict::NotRun { why } => why.clone(),
+            };
+            row.also.push(format!("{} in {}", result.id, result.environment));
+            row.outcome = Outcome::Alarmed { why: format!("{}: {why}", result.id) };
+        }
+    }
+    Ok(())
+}
+
+/// A fault that fits what the checks ask; or why there is none.
+fn fitting(mutant: &Mutant, traffic: &BTreeSet<Seen>, health: &str) -> Result<Kind, &'static str> {
+    let first = |wanted: &dyn Fn(&Seen) -> bool| traffic.iter().find(|s| wanted(s)).map(|s| s.path.clone());
+    let any = |wanted: &dyn Fn(&Seen) -> bool| traffic.iter().any(wanted);
+    let fine = |s: &Seen| (200..300).contains(&s.status);
+    let writes = |s: &Seen| !matches!(s.method.as_str(), "GET" | "HEAD" | "OPTIONS");
+    if traffic.is_empty() {
+        return Err("no check asks anything of the services");
+    }
+    Ok(match mutant.id {
+        "M01" => Kind::WriteFails(first(&|s| writes(s) && fine(s)).ok_or("no check writes anything")?),
+        "M02" => Kind::ErrorInContent(
+            first(&|s| fine(s) && s.json && s.path != health).ok_or("no check gets JSON")?,
+        ),
+        "M03" => Kind::Slower(SLOWER),
+        "M04" => Kind::SlowTail(TAIL),
+        "M09" if any(&|s| s.sent && fine(s)) => Kind::NotKept,
+        "M09" => return Err("no check sends JSON with several properties"),
+        "M10" | "M11" | "M21" | "M22" if !any(&|s| s.method == "GET" && s.json && fine(s)) => {
+            return Err("no check reads JSON");
+        }
+        "M10" => Kind::NumbersOff,
+        "M11" => Kind::TimesOff,
+        "M14" => Kind::NobodyThere,
+        "M18" if any(&|s| s.upload) => Kind::UploadsRefused,
+        "M18" => return Err("no check uploads a file"),
+        "M19" | "M20" if !any(&|s| s.login && fine(s)) => return Err("no check logs in"),
+        "M19" => Kind::LoginRefused,
+        "M20" if any(&|s| !s.login && matches!(s.status, 401 | 403)) => Kind::Open,
+        "M20" => return Err("no check tries to get in without a login"),
+        "M21" => Kind::Renamed,
+        "M22" => Kind::NumbersAsText,
+        "M23" if any(&|s| s.method == "GET" && s.query) => Kind::ParameterAsked,
+        "M23" => return Err("no check reads something with a query"),
+        "M29" => Kind::Dead(health.to_owned()),
+        _ => return Err("this version does not make it"),
+    })
+}
+
+fn mutated(
+    ground: &Ground<'_>,
+    mutant: &Mutant,
+    row: &mut Row,
+    traffic: &BTreeSet<Seen>,
+    kinds: &BTreeSet<CheckKind>,
+) -> Result<bool, EngineError> {
+    let advice = mutant.advice.to_owned();
+    let only_times = mutant.expects == [CheckKind::Performance];
+    let health = ground.config.services.values().find_map(|s| s.health.http.clone()).unwrap_or_default();
+    let kind = match fitting(mutant, traffic, &health) {
+        _ if only_times && !kinds.contains(&CheckKind::Performance) => {
+            let why = "there is no check of performance".to_owned();
+            row.outcome = Outcome::NotApplicable { why, advice };
+            return Ok(false);
+        }
+        Ok(kind) => kind,
+        Err(why) => {
+            row.outcome = Outcome::NotApplicable { why: why.to_owned(), advice };
+            return Ok(false);
+        }
+    };
+    let nobody = kind == Kind::NobodyThere;
+    let tried = run(ground, kind, Some(only_times))?;
+    row.landed = tried.landed;
+    if tried.landed == 0 && !nobody {
+        row.outcome = Outcome::Unviable { why: "the fault never landed".to_owned() };
+        return Ok(true);
+    }
+    judge(mutant, &tried.results, &ground.new.environment, row);
+    // A workflow that broke off has left what it would have removed, or never wrote what the other side has.
+    Ok(!only_times)
+}
+
+/// What the checks said of a mutant.
+fn judge(mutant: &Mutant, results: &[CheckResult], environment: &str, row: &mut Row) {
+    // What fails on the old side as well says nothing about the new one.
+    let old: BTreeSet<&str> = results
+        .iter()
+        .filter(|r| r.environment != environment && failed(r).is_some())
+        .map(|r| r.id.as_str())
+        .collect();
+    let on_new: Vec<(&CheckResult, String)> = results
+        .iter()
+        .filter(|r| r.environment == environment && !old.contains(r.id.as_str()))
+        .filter_map(|r| failed(r).map(|why| (r, why)))
+        .collect();
+    let mut expected = on_new.iter().filter(|(r, _)| mutant.expects.contains(&r.kind));
+    row.outcome = match expected.next() {
+        Some((result, why)) => {
+            row.also = on_new.iter().map(|(r, _)| r.id.clone()).filter(|id| *id != result.id).collect();
+            Outcome::Caught { by: result.id.clone(), why: why.clone() }
+        }
+        None => Outcome::Survived {
+            instead: on_new.iter().map(|(r, _)| r.id.clone()).collect(),
+            advice: mutant.advice.to_owned(),
+        },
+    };
+}
+
+/// Runs the checks with a proxy before each port of each service, on both sides; the fault is on the new one.
+fn run(ground: &Ground<'_>, kind: Kind, times: Option<bool>) -> Result<Tried, EngineError> {
+    let suite = Suite::load(ground.home, ground.run, ground.config)?;
+    let suite = match times {
+        None => suite,
+        Some(only) => suite.of_performance(only),
+    };
+    let releases = (ground.home.release(&ground.old.release)?, ground.home.release(&ground.new.release)?);
+    let nobody = kind == Kind::NobodyThere;
+    let (none, fault) = (Arc::new(Fault::new(Kind::Nothing)), Arc::new(Fault::new(kind)));
+    let (old, old_proxies) = through(ground, ground.old, &releases.0, &none)?;
+    let (mut new, new_proxies) = through(ground, ground.new, &releases.1, &fault)?;
+    if nobody {
+        // Another port: nobody listens at 9 (discard), and nobody may without being root.
+        for endpoint in new.values_mut() {
+            endpoint.default_port = 9;
+            endpoint.ports.values_mut().for_each(|p| *p = 9);
+        }
+    }
+    let run_dir = ground.home.run_dir(ground.run);
+    let environment = |instance: &Instance| instance.environment.clone();
+    let target = |instance, release, through| Target {
+        world: ground.world,
+        placement: Placement { home: ground.home, config: ground.config, instance, release },
+        environment: environment(instance),
+        run: ground.run.as_str(),
+        run_dir: &run_dir,
+        scratch: &run_dir,
+        through: Some(through),
+    };
+    let targets = [target(ground.old, &releases.0, old), target(ground.new, &releases.1, new)];
+    let results = suite.run(&targets, CheckPhase::Staging, &|_| {}, ground.cancelled)?;
+    let mut seen = BTreeSet::new();
+    for proxy in old_proxies.iter().chain(&new_proxies) {
+        seen.extend(proxy.seen());
+    }
+    Ok(Tried { results, landed: fault.landed(), seen })
+}
+
+type Through = (BTreeMap<ServiceName, Endpoint>, Vec<Proxy>);
+
+fn through(
+    ground: &Ground<'_>,
+    instance: &Instance,
+    release: &Release,
+    fault: &Arc<Fault>,
+) -> Result<Through, EngineError> {
+    let at = Placement { home: ground.home, config: ground.config, instance, release };
+    let mut proxies = Vec::new();
+    let mut endpoints = ground.world.runtime.endpoints(&at);
+    let mut known: BTreeMap<(String, u16), u16> = BTreeMap::new();
+    let mut proxied = |host: &str, port: u16| -> Result<u16, EngineError> {
+        if let Some(own) = known.get(&(host.to_owned(), port)) {
+            return Ok(*own);
+        }
+        let proxy = Proxy::start(format!("{host}:{port}"), fault.clone())
+            .map_err(crate::error::io("start a proxy for", Path::new(host)))?;
+        let own = proxy.port;
+        known.insert((host.to_owned(), port), own);
+        proxies.push(proxy);
+        Ok(own)
+    };
+    for endpoint in endpoints.values_mut() {
+        let host = endpoint.host.clone();
+        for port in endpoint.ports.values_mut().chain([&mut endpoint.default_port]) {
+            if *port > 0 {
+                *port = proxied(&host, *port)?;
+            }
+        }
+        endpoint.host = "127.0.0.1".to_owned();
+    }
+    Ok((endpoints, proxies))
+}

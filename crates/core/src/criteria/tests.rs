@@ -50,9 +50,9 @@ fn without_evidence_nothing_passes_and_every_row_says_what_is_missing() {
         assert_eq!(row.missing.len(), row.criterion.needs.len(), "{}", row.criterion.id);
         assert!(row.missing.iter().all(|m| !m.why.is_empty()));
     }
-    let api = matrix.rows.iter().find(|r| r.criterion.id == "validation.api").expect("there");
+    let page = matrix.rows.iter().find(|r| r.criterion.id == "validation.experience").expect("there");
     assert!(
-        matches!(&api.verdict, Verdict::NotRun { why } if why == "api.compatibility: no evidence producer in this version")
+        matches!(&page.verdict, Verdict::NotRun { why } if why == "browser.journeys: no evidence producer in this version")
     );
 }
 

@@ -10,7 +10,7 @@ use crate::runtime::Usage;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::thread::sleep;
+use std::thread;
 use std::time::{Duration, Instant};
 use switchback_core::check::{Artefact, CheckKind, CheckResult, CheckStep, Failure, Verdict};
 use switchback_core::config::PerformanceCheck;
@@ -27,6 +27,8 @@ const LOAD: f64 = 0.3;
 const PERIOD: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(2));
 /// Limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// Stands for a request that was not made: it is too late.
+const LATE: u32 = u32::MAX;
 /// Pairs between two looks at what the services use.
 const CHUNK: usize = 60;
 /// Processor time of all chunks that can be told from the kernel's ticks.
@@ -70,6 +72,30 @@ struct Meter<'a> {
     errors: [usize; 2],
     expected: [u16; 2],
     chunks: Vec<[Option<Usage>; 2]>,
+}
+
+/// Asks one side.
+struct Asker<'a> {
+    client: &'a HttpClient,
+    request: HttpRequest,
+    class: u16,
+    until: Instant,
+}
+
+impl Asker<'_> {
+    /// One request at its time: how long it took from then, and whether the answer was of another class of status.
+    fn ask(&self, planned: Instant) -> (u32, bool) {
+        if Instant::now() > self.until {
+            return (LATE, false);
+        }
+        thread::sleep(planned.saturating_duration_since(Instant::now()));
+        let class = match self.client.send(&self.request) {
+            Ok(response) => response.status / 100,
+            Err(_) => 0,
+        };
+        let us = Instant::now().saturating_duration_since(planned).as_micros();
+        (u32::try_from(us).unwrap_or(LATE - 1).min(LATE - 1), class != self.class)
+    }
 }
 
 /// Compares the times of a request in the old and the new version.
@@ -195,35 +221,41 @@ impl Meter<'_> {
         until: Instant,
         random: &mut Random,
     ) -> Result<(), String> {
-        let mut at = Instant::now() + period;
         while self.pairs.len() < count && Instant::now() < until {
-            if self.pairs.len().is_multiple_of(CHUNK) {
-                let usage = self.sides.usage;
-                self.chunks.push([usage(false), usage(true)]);
-                (self.sides.say)(&format!("performance {}: {} pairs", self.check.name, self.pairs.len()));
-                if (self.sides.cancelled)() {
-                    return Err("interrupted".to_owned());
+            let usage = self.sides.usage;
+            self.chunks.push([usage(false), usage(true)]);
+            (self.sides.say)(&format!("performance {}: {} pairs", self.check.name, self.pairs.len()));
+            if (self.sides.cancelled)() {
+                return Err("interrupted".to_owned());
+            }
+            // Looking took time, which is nobody's delay: the schedule begins now.
+            let begin = Instant::now() + period;
+            let plan: Vec<[Instant; 2]> = (0..CHUNK as u32)
+                .map(|n| {
+                    let (at, half) = (begin + period * n, period / 2);
+                    if random.below(2) == 0 { [at, at + half] } else { [at + half, at] }
+                })
+                .collect();
+            // Each side has a thread of its own: where one stalls, the other is not asked later for it.
+            let asker = |side: usize| Asker {
+                client: &self.clients[side],
+                request: self.request(side),
+                class: self.expected[side] / 100,
+                until,
+            };
+            let (old, new) = (asker(0), asker(1));
+            let (old, new) = thread::scope(|scope| {
+                let old = scope.spawn(|| plan.iter().map(|at| old.ask(at[0])).collect::<Vec<_>>());
+                let new: Vec<_> = plan.iter().map(|at| new.ask(at[1])).collect();
+                (old.join().unwrap_or_default(), new)
+            });
+            for ((old_us, old_wrong), (new_us, new_wrong)) in old.into_iter().zip(new) {
+                if old_us == LATE || new_us == LATE {
+                    continue;
                 }
-                // Looking took time: that is no one's delay.
-                at = Instant::now() + period;
-            }
-            let mut took = [0; 2];
-            for (place, side) in order(random).into_iter().enumerate() {
-                let planned = at + if place == 0 { Duration::ZERO } else { period / 2 };
-                sleep(planned.saturating_duration_since(Instant::now()));
-                let class = match self.clients[side].send(&self.request(side)) {
-                    Ok(response) => response.status / 100,
-                    Err(_) => 0,
-                };
-                self.errors[side] += usize::from(class != self.expected[side] / 100);
-                let us = Instant::now().saturating_duration_since(planned).as_micros();
-                took[side] = u32::try_from(us).unwrap_or(u32::MAX);
-            }
-            self.pairs.push(Pair { old_us: took[0], new_us: took[1] });
-            at += period;
-            // After a stall of seconds the schedule begins anew; the stall itself was counted.
-            if Instant::now() > at + PERIOD.1 {
-                at = Instant::now() + period;
+                self.errors[0] += usize::from(old_wrong);
+                self.errors[1] += usize::from(new_wrong);
+                self.pairs.push(Pair { old_us, new_us });
             }
         }
         let usage = self.sides.usage;

@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A server that answers after so many microseconds, on connections that stay open. Every n-th answer is an error.
 fn server(us: u64, every: u64) -> Endpoint {
+    with_tail(us, every, 0)
+}
+
+fn with_tail(us: u64, every: u64, tail: u64) -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let count = Arc::new(AtomicU64::new(0));
@@ -19,8 +23,10 @@ fn server(us: u64, every: u64) -> Endpoint {
                 let mut line = String::new();
                 while reader.read_line(&mut line).is_ok_and(|n| n > 0) {
                     if line == "\r\n" {
-                        sleep(Duration::from_micros(us));
+                        // Every twelfth is a slow one, where that is asked for.
                         let n = count.fetch_add(1, Ordering::Relaxed) + 1;
+                        let late = if tail > 0 && n.is_multiple_of(12) { tail } else { 0 };
+                        thread::sleep(Duration::from_micros(us + late));
                         let status = if every > 0 && n.is_multiple_of(every) && n > 150 { 500 } else { 200 };
                         let _ = writer.write_all(
                             format!("HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nok").as_bytes(),
@@ -74,6 +80,13 @@ fn a_server_that_is_half_as_slow_again_fails_and_its_values_are_kept() {
         fs::read_to_string(folder.path().join("performance/notes____x.svg")).expect("kept").contains("<svg")
     );
     assert_eq!(result.artefacts.len(), 2);
+}
+
+#[test]
+fn a_stall_of_the_new_side_is_not_charged_to_the_old_one() {
+    let (result, _folder) = compared(&check("30s"), &server(500, 0), &with_tail(500, 0, 100_000), &|_| None);
+    let Verdict::Fail { reasons } = &result.verdict else { panic!("{result:?}") };
+    assert!(reasons.iter().any(|r| r.what.contains("95th")), "{reasons:?}");
 }
 
 #[test]

@@ -259,10 +259,22 @@ fn judge(mutant: &Mutant, results: &[CheckResult], environment: &str, row: &mut 
             Outcome::Caught { by: result.id.clone(), why: why.clone() }
         }
         None => Outcome::Survived {
-            instead: on_new.iter().map(|(r, _)| r.id.clone()).collect(),
+            instead: on_new
+                .iter()
+                .map(|(r, _)| r.id.clone())
+                .chain(undecided(results, environment))
+                .collect(),
             advice: mutant.advice.to_owned(),
         },
     };
+}
+
+/// Checks of the new side that said nothing, and why: not the same as that they saw nothing.
+fn undecided<'a>(results: &'a [CheckResult], environment: &'a str) -> impl Iterator<Item = String> + 'a {
+    results.iter().filter(move |r| r.environment == environment).filter_map(|r| match &r.verdict {
+        Verdict::Inconclusive { why } => Some(format!("{} (inconclusive: {why})", r.id)),
+        _ => None,
+    })
 }
 
 /// Runs the checks with a proxy before each port of each service, on both sides; the fault is on the new one.

@@ -6,11 +6,13 @@ use super::proof::{Proof, Stop};
 use crate::check::junit;
 use crate::checks::workflow_files;
 use crate::error::{EngineError, io};
+use crate::prove;
 use std::collections::BTreeSet;
 use std::fs;
 use switchback_core::check::{CheckKind, CheckResult, Verdict};
 use switchback_core::duration::human_ms;
-use switchback_core::journal::Outcome;
+use switchback_core::journal::Outcome as Ended;
+use switchback_core::prove::Outcome;
 use switchback_core::workflow::{ReferenceKind, Workflow};
 
 /// Proves the phase.
@@ -22,7 +24,12 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     for proof in own_checks(&ran) {
         lab.add(proof);
     }
+    for proof in compared(&ran) {
+        lab.add(proof);
+    }
     let proof = mutants::prove(lab)?;
+    lab.add(proof);
+    let proof = table(lab)?;
     lab.add(proof);
     let proof = reports(lab)?;
     lab.add(proof);
@@ -121,6 +128,108 @@ fn own_checks(ran: &Ran) -> Vec<Proof> {
     proofs
 }
 
+/// The checks that look at both versions at once.
+fn compared(ran: &Ran) -> Vec<Proof> {
+    let of = |kind| of_kind(ran, kind).filter(|c| c.environment == "candidate");
+    let mut api = Proof::new(
+        "api.compatibility",
+        "what the new version answers, and what its document says, breaks no client of the old one",
+    )
+    .of_run(&ran.plan.run);
+    let mut surface =
+        Proof::new("coverage.surface", "every operation that a service declares is exercised by a check")
+            .of_run(&ran.plan.run);
+    let mut declared = false;
+    for check in of(CheckKind::Api) {
+        demand_pass(&mut api, check);
+        for (name, value) in &check.measured {
+            api.measure(format!("{}, {name}", check.id), value);
+        }
+        let number = |name: &str| check.measured.get(name).and_then(|v| v.parse::<usize>().ok());
+        if let (Some(all), Some(reached)) = (number("operations declared"), number("of these exercised")) {
+            declared = true;
+            surface.measure(check.id.clone(), format!("{reached} of {all} operations exercised"));
+            surface.demand(
+                reached >= all,
+                &check.id,
+                format!("{} are not exercised", all.saturating_sub(reached)),
+            );
+        }
+    }
+    if of(CheckKind::Api).next().is_none() {
+        api.not_run("no API is compared; `checks.api` names them");
+    }
+    if !declared {
+        surface.not_run("no service has an OpenAPI document that `checks.api` names");
+    }
+    let mut times = Proof::new(
+        "performance.paired",
+        "no request that is measured got slower than tolerated, measured in alternating pairs",
+    )
+    .of_run(&ran.plan.run);
+    for check in of(CheckKind::Performance) {
+        demand_pass(&mut times, check);
+        for (name, value) in &check.measured {
+            times.measure(format!("{}, {name}", check.id), value);
+        }
+    }
+    if of(CheckKind::Performance).next().is_none() {
+        times.not_run("nothing is measured; `checks.performance` names requests");
+    }
+    vec![api, surface, times]
+}
+
+/// The whole table of mutants, on the sandbox's own checks.
+fn table(lab: &Lab<'_>) -> Result<Proof, Stop> {
+    let mut proof = Proof::new(
+        "mutants.table",
+        "every mutant of the table is caught by the expected check, and the controls pass",
+    );
+    let mut session = lab.session()?;
+    let config = lab.sandbox()?.desired.clone();
+    let request = prove::Request {
+        only: BTreeSet::new(),
+        controls: 1,
+        cancel: lab.request.cancel,
+        observe: lab.request.observe,
+        say: &|text| lab.say(text),
+    };
+    let home = lab.sandbox()?.home.clone();
+    let Some(proved) = prove::on_stack(&home, &config, &mut session, &request)? else {
+        return Err(Stop::Interrupted);
+    };
+    let mut untried = Vec::new();
+    for row in &proved.rows {
+        let at = format!("{} {}", row.id, row.name);
+        match &row.outcome {
+            Outcome::Caught { by, .. } => {
+                proof.measure(at.clone(), format!("caught by {by}")).demand(true, at, "");
+            }
+            Outcome::Passed => {
+                proof.measure(at.clone(), "passes").demand(true, at, "");
+            }
+            Outcome::Survived { advice, .. } => {
+                proof.measure(at.clone(), "survived").demand(
+                    false,
+                    at,
+                    format!("no expected check failed; {advice}"),
+                );
+            }
+            Outcome::Alarmed { why } => {
+                proof.measure(at.clone(), "false alarm").demand(false, at, why);
+            }
+            Outcome::Unviable { why } | Outcome::NotApplicable { why, .. } | Outcome::Elsewhere { why } => {
+                proof.measure(at, why);
+                untried.push(row.id.as_str());
+            }
+        }
+    }
+    if !untried.is_empty() {
+        proof.not_run(format!("{} of the table were not tried: {}", untried.len(), untried.join(", ")));
+    }
+    Ok(proof)
+}
+
 fn reports(lab: &Lab<'_>) -> Result<Proof, Stop> {
     let mut proof = Proof::new(
         "reports.written",
@@ -150,7 +259,7 @@ fn reports(lab: &Lab<'_>) -> Result<Proof, Stop> {
             }
             Ok(cases) => {
                 let failed = cases.iter().any(|c| matches!(c.outcome, junit::Outcome::Failed(_)));
-                let refused = matches!(ran.state.ended, Some(Outcome::Refused { .. }));
+                let refused = matches!(ran.state.ended, Some(Ended::Refused { .. }));
                 proof.demand(!cases.is_empty(), format!("{at}, junit.xml"), "it has no case");
                 let what = "it does not say whether the run was refused";
                 proof.demand(failed || !refused, format!("{at}, junit.xml"), what);

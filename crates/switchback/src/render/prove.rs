@@ -26,7 +26,7 @@ fn words(row: &Row) -> String {
         Outcome::Caught { by, why } => format!("caught by {by}: {}", short(why)),
         Outcome::Survived { instead, advice } if instead.is_empty() => format!("SURVIVED; {advice}"),
         Outcome::Survived { instead, advice } => {
-            format!("SURVIVED: only {} failed, which is not what has to; {advice}", instead.join(", "))
+            format!("SURVIVED: only {}; {advice}", short(&instead.join(", ")))
         }
         Outcome::Passed => "passes, as it has to".to_owned(),
         Outcome::Alarmed { why } => format!("FALSE ALARM: {}", short(why)),

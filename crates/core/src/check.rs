@@ -24,6 +24,8 @@ pub enum CheckKind {
     Api,
     /// Times and processor use of the new version against the old one's.
     Performance,
+    /// What a person does in a browser.
+    Journey,
 }
 
 impl CheckKind {
@@ -38,6 +40,7 @@ impl CheckKind {
             Self::Isolation => "isolation",
             Self::Api => "api",
             Self::Performance => "performance",
+            Self::Journey => "journey",
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod egress;
 pub mod environment;
 pub mod ids;
 pub mod journal;
+pub mod journey;
 pub mod next;
 pub mod notify;
 pub mod performance;

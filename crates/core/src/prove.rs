@@ -32,7 +32,7 @@ pub struct Mutant {
     pub advice: &'static str,
 }
 
-use CheckKind::{Api, Integrity, Performance, Workflow};
+use CheckKind::{Api, Integrity, Journey, Performance, Workflow};
 use Injection::{Data, Elsewhere, Proxy};
 
 /// The controls and the mutants.
@@ -222,16 +222,16 @@ pub const TABLE: &[Mutant] = &[
     Mutant {
         id: "M25",
         name: "an exception in the page's script",
-        expects: &[],
-        injection: Elsewhere("there are no checks in a browser yet"),
-        advice: "",
+        expects: &[Journey],
+        injection: Proxy,
+        advice: "name a journey under checks.journeys",
     },
     Mutant {
         id: "M26",
         name: "a style sheet is missing",
-        expects: &[],
-        injection: Elsewhere("there are no checks in a browser yet"),
-        advice: "",
+        expects: &[Journey],
+        injection: Proxy,
+        advice: "name a journey under checks.journeys",
     },
     Mutant {
         id: "M27",

@@ -19,6 +19,7 @@ use switchback_core::config::{
     ApiCheck, CommandCheck, CommandLine, Config, ConfigError, Invariant, PerformanceCheck,
 };
 use switchback_core::ids::{RunId, ServiceName, StoreName};
+use switchback_core::journey::Journey;
 use switchback_core::plan::CheckPhase;
 use switchback_core::workflow::{Endpoint, Redactor, Workflow, WorkflowError};
 
@@ -59,6 +60,7 @@ impl Target<'_> {
 /// The checks of a stack as they were when the run was planned.
 pub struct Suite {
     workflows: Vec<(String, Workflow)>,
+    journeys: Vec<(String, Journey)>,
     invariants: Vec<Invariant>,
     commands: Vec<CommandCheck>,
     api: Vec<ApiCheck>,
@@ -73,8 +75,13 @@ fn kept_dir(home: &Home, run: &RunId) -> PathBuf {
 
 /// The workflow files that the configuration names, in order of name.
 pub fn workflow_files(home: &Home, config: &Config) -> Result<Vec<PathBuf>, EngineError> {
+    named_files(home, "checks.workflows", &config.checks.workflows)
+}
+
+/// The files that a list of paths and patterns names, in order of name.
+fn named_files(home: &Home, key: &str, patterns: &[String]) -> Result<Vec<PathBuf>, EngineError> {
     let mut files = Vec::new();
-    for pattern in &config.checks.workflows {
+    for pattern in patterns {
         let before = files.len();
         let (folder, name) = pattern.rsplit_once('/').unwrap_or((".", pattern));
         let folder = home.root().join(folder);
@@ -96,8 +103,8 @@ pub fn workflow_files(home: &Home, config: &Config) -> Result<Vec<PathBuf>, Engi
         }
         if files.len() == before || files.iter().any(|f| !f.is_file()) {
             return Err(EngineError::refused(
-                format!("checks.workflows: {pattern:?} matches no file"),
-                "remove the pattern, or write the workflow; `switchback init` writes a first one",
+                format!("{key}: {pattern:?} matches no file"),
+                "remove the pattern, or write the file; `switchback init` writes a first workflow",
             ));
         }
     }
@@ -125,7 +132,39 @@ pub fn keep(home: &Home, run: &RunId, config: &Config) -> Result<(), EngineError
         }
         fs::copy(&file, dir.join(name)).map_err(io("copy", &file))?;
     }
+    let journeys = named_files(home, "checks.journeys", &config.checks.journeys)?;
+    for file in journeys {
+        load_journey(&file)?;
+        let folder = dir.join(JOURNEYS);
+        create_dir(&folder)?;
+        fs::copy(&file, folder.join(file.file_name().unwrap_or_default())).map_err(io("copy", &file))?;
+    }
     Ok(())
+}
+
+/// Where kept journeys lie among kept workflows.
+const JOURNEYS: &str = "journeys";
+
+fn load_journey(file: &Path) -> Result<(String, Journey), EngineError> {
+    let text = fs::read_to_string(file).map_err(io("read", file))?;
+    let shown = file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let id = file.file_stem().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let mut journey = Journey::parse(&shown, &text).map_err(located)?;
+    if journey.name.is_empty() {
+        journey.name.clone_from(&id);
+    }
+    Ok((id, journey))
+}
+
+/// Files of a folder, in order of name; none where there is no folder.
+fn files_in(dir: &Path) -> Result<Vec<PathBuf>, EngineError> {
+    let mut files: Vec<PathBuf> = match fs::read_dir(dir) {
+        Ok(entries) => entries.flatten().map(|e| e.path()).filter(|p| p.is_file()).collect(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(io("list", dir)(e)),
+    };
+    files.sort();
+    Ok(files)
 }
 
 fn located(error: WorkflowError) -> EngineError {
@@ -145,14 +184,10 @@ impl Suite {
     /// Loads what `keep` kept.
     pub fn load(home: &Home, run: &RunId, config: &Config) -> Result<Self, EngineError> {
         let dir = kept_dir(home, run);
-        let mut files: Vec<PathBuf> = match fs::read_dir(&dir) {
-            Ok(entries) => entries.flatten().map(|e| e.path()).collect(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(io("list", &dir)(e)),
-        };
-        files.sort();
+        let (files, journeys) = (files_in(&dir)?, files_in(&dir.join(JOURNEYS))?);
         Ok(Self {
             workflows: files.iter().map(|f| load(f)).collect::<Result<_, _>>()?,
+            journeys: journeys.iter().map(|f| load_journey(f)).collect::<Result<_, _>>()?,
             invariants: config.checks.invariants.clone(),
             commands: config.checks.commands.clone(),
             api: config.checks.api.clone(),
@@ -166,6 +201,7 @@ impl Suite {
     pub fn of_performance(mut self, only: bool) -> Self {
         if only {
             self.workflows.clear();
+            self.journeys.clear();
             self.invariants.clear();
             self.commands.clear();
             self.api.clear();
@@ -183,6 +219,7 @@ impl Suite {
             (CheckKind::Command, self.commands.is_empty()),
             (CheckKind::Api, self.api.is_empty()),
             (CheckKind::Performance, self.performance.is_empty()),
+            (CheckKind::Journey, self.journeys.is_empty()),
         ];
         all.into_iter().filter(|(_, none)| !none).map(|(kind, _)| kind).collect()
     }
@@ -235,6 +272,8 @@ impl Suite {
             && let [old, new] = targets
         {
             compared::compare(&self.api, &self.performance, (old, new), say, cancelled, &mut results);
+            // Last: what a person leaves behind would be a difference between the two.
+            compared::walk(&self.journeys, (old, new), say, cancelled, &mut results);
         }
         Ok(results)
     }

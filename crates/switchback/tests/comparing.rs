@@ -52,3 +52,61 @@ fn lost_rows_are_seen_in_answers_and_a_leaking_pool_while_times_are_measured() {
     let performance = check(&stack.report(), "performance/notes").clone();
     assert_eq!(performance["verdict"], "fail", "{performance}");
 }
+
+const JOURNEY: &str = "\
+name: a person adds a note
+headers: { Authorization: 'Bearer {{env.ASSISTANT_TOKEN}}' }
+steps:
+  - open: '{{app.url}}/'
+  - expect: { text: Assistant, role: main }
+  - fill: { css: '#title', value: 'seen in a browser {{run.id}}' }
+  - click: { text: Add }
+  - expect: { text: 'seen in a browser {{run.id}}' }
+  - screenshot: added
+";
+
+/// The example with a journey in a real Chromium.
+fn with_journey(releases: &[ReleaseKind]) -> Stack {
+    let stack = Stack::new(releases);
+    fs::create_dir(stack.root.join("journeys")).expect("creates");
+    fs::write(stack.root.join("journeys/add.yaml"), JOURNEY).expect("writes");
+    stack.configure("checks:\n", "checks:\n  journeys: [journeys/*.yaml]\n");
+    stack.run(&["up"]).expect(0);
+    stack
+}
+
+#[test]
+fn a_page_that_is_broken_is_refused_by_its_journey_and_by_nothing_else() {
+    let stack = with_journey(&[ReleaseKind::V2, ReleaseKind::BrokenPage]);
+    stack.run(&["rehearse", "app=2.0.0"]).expect(0);
+    let report = stack.report();
+    let journeys: Vec<&Value> =
+        report["checks"].as_array().expect("checks").iter().filter(|c| c["id"] == "journey/add").collect();
+    assert_eq!(journeys.len(), 2);
+    for journey in journeys {
+        assert_eq!(journey["verdict"], "pass", "{journey}");
+        let picture = journey["artefacts"][0]["path"].as_str().expect("a picture");
+        let run = report["run"].as_str().expect("a run");
+        assert!(stack.state().join("runs").join(run).join(picture).exists(), "{picture}");
+    }
+    assert!(!report.to_string().contains(common::TOKEN), "the token is in the report");
+    stack.run(&["rehearse", "app=2.5.2"]).expect(3);
+    let report = stack.report();
+    let failed: Vec<&str> = report["checks"]
+        .as_array()
+        .expect("checks")
+        .iter()
+        .filter(|c| c["verdict"] == "fail")
+        .filter_map(|c| c["id"].as_str())
+        .collect();
+    assert_eq!(failed, ["journey/add"], "{report}");
+}
+
+#[test]
+fn mutants_of_pages_are_caught_by_a_journey() {
+    let stack = with_journey(&[ReleaseKind::V1]);
+    let proved = stack.run(&["prove", "--json", "--mutant", "M25", "--mutant", "M26"]).expect(0).json();
+    for row in proved["rows"].as_array().expect("rows").iter().filter(|r| r["id"] != "C0") {
+        assert_eq!(row["by"], "journey/add", "{row}");
+    }
+}

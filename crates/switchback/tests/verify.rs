@@ -347,5 +347,7 @@ fn the_catalogue_is_listed_without_a_stack() {
     let done = Command::new(BIN).args(["verify", "--list", "-C"]).arg(dir.path()).output().expect("runs");
     assert!(done.status.success());
     let text = String::from_utf8_lossy(&done.stdout);
-    assert!(text.contains("validation.experience") && text.contains("needs browser.journeys (no producer yet)"));
+    assert!(
+        text.contains("integration.analytics") && text.contains("needs analytics.trends (no producer yet)")
+    );
 }

@@ -4,6 +4,7 @@
 //! or a command prints is hostile: bounded in size and time, redacted, never trusted.
 
 pub mod api;
+pub mod browser;
 pub mod command;
 pub mod http;
 pub mod junit;

@@ -1,12 +1,13 @@
 //! Checks that look at the old and the new version at the same time: APIs and performance.
 
 use super::Target;
-use crate::check::{api, performance};
+use crate::check::{api, browser, performance};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 use switchback_core::check::{CheckKind, CheckResult, Verdict};
 use switchback_core::config::{ApiCheck, PerformanceCheck};
 use switchback_core::ids::ServiceName;
+use switchback_core::journey::Journey;
 use switchback_core::workflow::{Endpoint, Redactor, Scope, Template};
 
 /// Runs them, the old version first in `sides`.
@@ -65,6 +66,43 @@ pub fn compare(
         results.push(result.unwrap_or_else(|why| {
             inconclusive(format!("performance/{}", check.name), CheckKind::Performance, new, why)
         }));
+    }
+}
+
+/// Walks journeys in a browser, on the old side and then on the new one.
+pub fn walk(
+    journeys: &[(String, Journey)],
+    (old, new): (&Target<'_>, &Target<'_>),
+    say: &dyn Fn(&str),
+    cancelled: &dyn Fn() -> bool,
+    results: &mut Vec<CheckResult>,
+) {
+    for (id, journey) in journeys {
+        say(&format!("journey {id} in a browser, old and new"));
+        let (old_ends, new_ends) = (old.endpoints(), new.endpoints());
+        let known = |target: &Target<'_>, name: &str| {
+            std::env::var(name).ok().or_else(|| target.world.runtime.variable(&target.placement, name))
+        };
+        let (of_old, of_new) = (|name: &str| known(old, name), |name: &str| known(new, name));
+        let ids = [old, new].map(|t| format!("{}-{}", t.run, t.environment.replace(' ', "-")));
+        let side = |target: &Target<'_>| {
+            let redactor = Redactor::from_values(target.world.runtime.secrets(&target.placement));
+            (target.environment.clone(), redactor)
+        };
+        let ((old_name, old_redactor), (new_name, new_redactor)) = (side(old), side(new));
+        let sides = [
+            browser::Side {
+                environment: old_name,
+                scope: Scope { run_id: &ids[0], endpoints: &old_ends, env: &of_old, vars: BTreeMap::new() },
+                redactor: old_redactor,
+            },
+            browser::Side {
+                environment: new_name,
+                scope: Scope { run_id: &ids[1], endpoints: &new_ends, env: &of_new, vars: BTreeMap::new() },
+                redactor: new_redactor,
+            },
+        ];
+        results.extend(browser::run(id, journey, &sides, new.run_dir, cancelled));
     }
 }
 

@@ -62,6 +62,11 @@ impl Answered {
         Self { status, headers, body: body.as_bytes().to_vec() }
     }
 
+    /// Whether its media type says so.
+    pub fn is(&self, word: &str) -> bool {
+        header(&self.headers, "content-type").is_some_and(|t| t.contains(word))
+    }
+
     /// The content, where it is JSON.
     pub fn json(&self) -> Option<Value> {
         header(&self.headers, "content-type").filter(|t| t.contains("json"))?;
@@ -106,6 +111,10 @@ pub enum Kind {
     ParameterAsked,
     /// 503, except to the health check.
     Dead(String),
+    /// A script of every page throws.
+    ScriptThrows,
+    /// Style sheets are not there.
+    StyleGone,
 }
 
 /// A fault, and how often it landed.
@@ -236,6 +245,14 @@ impl Fault {
                 }
                 an_hour_later(text).map(Value::from)
             }),
+            Kind::ScriptThrows if answered.is("html") => {
+                answered.body.extend_from_slice(b"<script>throw new Error('known-bad upgrade M25')</script>");
+                self.land();
+            }
+            Kind::StyleGone if answered.is("css") => {
+                *answered = Answered { status: 404, ..Answered::with(404, "{\"error\":\"not found\"}") };
+                self.land();
+            }
             Kind::Renamed if asked.method == "GET" => {
                 if let Some(mut body) = answered.json()
                     && rename(&mut body)

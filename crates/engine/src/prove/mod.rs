@@ -111,6 +111,7 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
             Injection::Data => data::try_one(ground, mutant, &mut row)?,
             Injection::Proxy if mutant.expects.is_empty() => {
                 control(ground, mutant, &mut row, &mut traffic)?;
+                dirty = kinds.contains(&CheckKind::Journey);
             }
             Injection::Proxy => dirty = mutated(ground, mutant, &mut row, &traffic, &kinds)?,
         }
@@ -145,12 +146,16 @@ fn control(
     row: &mut Row,
     traffic: &mut BTreeSet<Seen>,
 ) -> Result<(), EngineError> {
+    let journeys = !ground.config.checks.journeys.is_empty();
     let kind = if mutant.id == "C0" { Kind::Nothing } else { Kind::Harmless };
-    for _ in 0..ground.controls.max(1) {
+    for repetition in 0..ground.controls.max(1) {
         if (ground.cancelled)() {
             return Ok(());
         }
         let tried = run(ground, kind.clone(), None)?;
+        if repetition + 1 < ground.controls && journeys {
+            (ground.reset)()?;
+        }
         row.landed += tried.landed;
         traffic.extend(tried.seen);
         for result in &tried.results {
@@ -200,6 +205,10 @@ fn fitting(mutant: &Mutant, traffic: &BTreeSet<Seen>, health: &str) -> Result<Ki
         "M22" => Kind::NumbersAsText,
         "M23" if any(&|s| s.method == "GET" && s.query) => Kind::ParameterAsked,
         "M23" => return Err("no check reads something with a query"),
+        "M25" if any(&|s| s.page) => Kind::ScriptThrows,
+        "M25" => return Err("no check opens a page"),
+        "M26" if any(&|s| s.style) => Kind::StyleGone,
+        "M26" => return Err("no page has a style sheet"),
         "M29" => Kind::Dead(health.to_owned()),
         _ => return Err("this version does not make it"),
     })
@@ -216,6 +225,11 @@ fn mutated(
     let only_times = mutant.expects == [CheckKind::Performance];
     let health = ground.config.services.values().find_map(|s| s.health.http.clone()).unwrap_or_default();
     let kind = match fitting(mutant, traffic, &health) {
+        _ if mutant.expects == [CheckKind::Journey] && !kinds.contains(&CheckKind::Journey) => {
+            let why = "there is no journey in a browser".to_owned();
+            row.outcome = Outcome::NotApplicable { why, advice };
+            return Ok(false);
+        }
         _ if only_times && !kinds.contains(&CheckKind::Performance) => {
             let why = "there is no check of performance".to_owned();
             row.outcome = Outcome::NotApplicable { why, advice };

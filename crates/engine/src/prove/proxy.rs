@@ -36,6 +36,10 @@ pub struct Seen {
     pub json: bool,
     /// Whether it sent JSON with more than one property.
     pub sent: bool,
+    /// Whether a page came back.
+    pub page: bool,
+    /// Whether a style sheet came back.
+    pub style: bool,
 }
 
 /// A proxy that runs until it is dropped.
@@ -123,6 +127,8 @@ impl Serving {
             login: asked.login().is_some(),
             upload: asked.uploads(),
             json: answered.json().is_some(),
+            page: answered.is("html"),
+            style: answered.is("css"),
             sent: asked.writes() && sent.is_ok_and(|b| b.len() > 1),
         };
         if let Ok(mut list) = self.seen.lock()

@@ -176,7 +176,18 @@ fn compared(ran: &Ran) -> Vec<Proof> {
     if of(CheckKind::Performance).next().is_none() {
         times.not_run("nothing is measured; `checks.performance` names requests");
     }
-    vec![api, surface, times]
+    let mut journeys = Proof::new(
+        "browser.journeys",
+        "a person can do the same in a real browser with the old and the new version, and the new one's pages have no new errors",
+    )
+    .of_run(&ran.plan.run);
+    for check in of_kind(ran, CheckKind::Journey) {
+        demand_pass(&mut journeys, check);
+    }
+    if of_kind(ran, CheckKind::Journey).next().is_none() {
+        journeys.not_run("no journey was walked; `checks.journeys` names them");
+    }
+    vec![api, surface, times, journeys]
 }
 
 /// The whole table of mutants, on the sandbox's own checks.

@@ -94,7 +94,8 @@ pub fn check(id: &str, kind: CheckKind, environment: &str, took_ms: u64, verdict
         | CheckKind::Command
         | CheckKind::Isolation
         | CheckKind::Api
-        | CheckKind::Performance => Vec::new(),
+        | CheckKind::Performance
+        | CheckKind::Journey => Vec::new(),
     };
     let measured = match kind {
         CheckKind::Health => BTreeMap::from([("healthy after".to_owned(), "3.1 s".to_owned())]),

@@ -8,6 +8,8 @@ mod bounds;
 mod conform;
 mod document;
 mod operations;
+#[cfg(test)]
+mod random_tests;
 pub mod replay;
 mod schema;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! turns events into state, verdicts, reports, criteria. It must never touch the file system, the
 //! network, processes, the clock or randomness; `switchback-engine` passes those results in.
 
+pub mod analytics;
 pub mod anonymise;
 pub mod api;
 pub mod check;

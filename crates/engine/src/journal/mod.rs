@@ -275,6 +275,21 @@ impl Journal {
         Ok(records)
     }
 
+    /// The number and chain value of the last event: who keeps it elsewhere can tell later whether the past was rewritten.
+    pub fn tip(&self) -> Result<(i64, String), EngineError> {
+        self.at_one_moment(|| self.head())
+    }
+
+    /// The number of the event with this chain value, or one that begins so; `None` if there is none.
+    pub fn find_chain(&self, value: &str) -> Result<Option<i64>, EngineError> {
+        let found = self.connection.query_row(
+            "SELECT seq FROM events WHERE substr(chain, 1, length(?1)) = ?1 ORDER BY seq LIMIT 1",
+            params![value],
+            |r| r.get(0),
+        );
+        found.optional().map_err(|e| self.wrap(e))
+    }
+
     /// The plan and state of a run.
     pub fn load(&self, run: &RunId) -> Result<(Plan, RunState, Vec<Record>), EngineError> {
         let records = self.run(run)?;

@@ -168,3 +168,77 @@ proptest! {
         }
     }
 }
+
+/// One of the ways to change the past with SQL: a value, an event gone, two in another order, one repeated, one in between.
+fn tamper(raw: &Connection, n: usize, events: usize) -> usize {
+    let at = (n * 7919) % events + 1;
+    let other = at % events + 1;
+    let run = |sql: String| raw.execute(&sql, []).expect("changes");
+    match n % 8 {
+        0 => run(format!("UPDATE events SET json = replace(json, 'x', 'y') WHERE seq = {at}")),
+        1 => run(format!("UPDATE events SET at_ms = at_ms + {} WHERE seq = {at}", n + 1)),
+        2 => run(format!("UPDATE events SET run = run || 'z' WHERE seq = {at}")),
+        3 => run(format!("UPDATE events SET kind = 'ended' WHERE seq = {at}")),
+        4 => run(format!("DELETE FROM events WHERE seq = {at}")),
+        5 => {
+            run(format!("UPDATE events SET seq = -1 WHERE seq = {at}"));
+            run(format!("UPDATE events SET seq = {at} WHERE seq = {other}"));
+            run(format!("UPDATE events SET seq = {other} WHERE seq = -1"))
+        }
+        6 => run(format!(
+            "INSERT INTO events SELECT {}, run, at_ms, kind, json, chain FROM events WHERE seq = {at}",
+            events + 1
+        )),
+        _ => run(format!("UPDATE events SET chain = substr(chain, 2) || '0' WHERE seq = {at}")),
+    }
+}
+
+#[test]
+fn a_thousand_changes_of_the_past_are_all_found() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let events = 40;
+    let (path, _) = filled(dir.path(), events);
+    let head = std::fs::read_dir(dir.path()).expect("lists").flatten().map(|e| e.path()).collect::<Vec<_>>();
+    let originals: Vec<(PathBuf, Vec<u8>)> =
+        head.iter().map(|p| (p.clone(), std::fs::read(p).expect("reads"))).collect();
+    let (mut tried, mut found) = (0, 0);
+    for n in 0..1100 {
+        for (file, bytes) in &originals {
+            std::fs::write(file, bytes).expect("writes");
+        }
+        let raw = Connection::open(&path).expect("opens");
+        let before = everything(&raw);
+        tamper(&raw, n, events);
+        if everything(&raw) == before {
+            continue; // an event without an x in it
+        }
+        drop(raw);
+        tried += 1;
+        let read = Journal::open_read(&path).and_then(|j| j.map(|j| j.all()).transpose());
+        found += usize::from(matches!(read, Err(EngineError::Damaged { .. })));
+    }
+    assert!(tried >= 1000, "{tried}");
+    assert_eq!(found, tried);
+}
+
+fn everything(raw: &Connection) -> Vec<String> {
+    let mut statement = raw
+        .prepare("SELECT seq || run || at_ms || kind || json || chain FROM events ORDER BY seq")
+        .expect("asks");
+    let rows = statement.query_map([], |r| r.get(0)).expect("asks");
+    rows.map(|r| r.expect("a row")).collect()
+}
+
+#[test]
+fn a_noted_chain_value_is_found_again_and_another_journal_has_it_not() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (path, _) = filled(dir.path(), 3);
+    let mut journal = Journal::open(&path).expect("opens");
+    let (seq, noted) = journal.tip().expect("reads");
+    journal.append(&"R9".into(), 9, &Event::Interrupted).expect("appends");
+    assert_eq!(journal.find_chain(&noted).expect("asks"), Some(seq));
+    assert_eq!(journal.find_chain(&noted[..12]).expect("asks"), Some(seq));
+    let (other, _) = filled(tempfile::tempdir().expect("tempdir").keep().as_path(), 4);
+    let other = Journal::open_read(&other).expect("opens").expect("exists");
+    assert_eq!(other.find_chain(&journal.tip().expect("reads").1).expect("asks"), None);
+}

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and the exit codes.
 
+mod audit;
 mod doctor;
 mod error;
 mod gc;
@@ -122,8 +123,13 @@ pub enum Command {
     #[command(after_help = "Example:\n  switchback status --json")]
     Status,
     /// List the runs
-    #[command(after_help = "Example:\n  switchback history --limit 5")]
+    #[command(
+        after_help = "Examples:\n  switchback history --limit 5\n  switchback history --stats --since 90d"
+    )]
     History(history::HistoryArgs),
+    /// The audit trail: whether the journal is as it was written
+    #[command(subcommand, after_help = "Example:\n  switchback audit verify")]
+    Audit(audit::AuditCommand),
     /// Show the report of a run
     #[command(
         after_help = "Examples:\n  switchback report                     # the last run, as text\n  switchback report --format html --output report.html\n  switchback report 01J... --format junit"
@@ -210,6 +216,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Resume(args) => upgrade::resume(&global, &args),
         Command::Status => status::status(&global),
         Command::History(args) => history::history(&global, &args),
+        Command::Audit(command) => audit::audit(&global, &command),
         Command::Report(args) => report::report(&global, &args),
         Command::Watch => upgrade::watch(&global),
         Command::Staging(command) => staging::staging(&global, command),

@@ -1,0 +1,94 @@
+//! The audit trail: whether the journal is as it was written.
+
+use super::run::journal;
+use super::{Exit, Global, Output, Trouble};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use switchback_engine::home::Home;
+
+/// What to do with the audit trail.
+#[derive(Debug, Clone, Subcommand)]
+pub enum AuditCommand {
+    /// Confirm that no event of the journal was changed, removed or reordered
+    #[command(
+        after_help = "Examples:\n  switchback audit verify\n  switchback audit verify --head 3fa9c1d2e4b5"
+    )]
+    Verify(VerifyArgs),
+}
+
+/// Options of audit verify.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// A chain value that was noted earlier, elsewhere: the journal must still contain it
+    #[arg(long, value_name = "HASH")]
+    pub head: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    events: usize,
+    runs: usize,
+    first_at_ms: Option<i64>,
+    last_at_ms: Option<i64>,
+    head: String,
+    /// Number of the event whose chain value was given.
+    known_at: Option<i64>,
+}
+
+/// The shortest beginning of a chain value that is taken: 48 bits.
+const SHORTEST: usize = 12;
+
+/// Checks the audit trail.
+pub fn audit(global: &Global, command: &AuditCommand) -> Result<Exit, Trouble> {
+    let AuditCommand::Verify(args) = command;
+    let home = Home::open(&global.directory)?;
+    let out = Output::new(global.json);
+    let Some(journal) = journal(&home)? else {
+        return Err(Trouble::refused("there is no journal yet", "`switchback up` begins one"));
+    };
+    if let Some(given) = &args.head
+        && (given.len() < SHORTEST || !given.bytes().all(|c| c.is_ascii_hexdigit()))
+    {
+        return Err(Trouble::usage(
+            format!("{given:?} is no chain value"),
+            format!("at least {SHORTEST} hexadecimal digits, as `switchback audit verify` prints them"),
+        ));
+    }
+    // Reading confirms every link.
+    let records = journal.all()?;
+    let (_, head) = journal.tip()?;
+    let known_at = match &args.head {
+        None => None,
+        Some(given) => Some(journal.find_chain(&given.to_lowercase())?.ok_or_else(|| {
+            Trouble::refused(
+                format!("no event of the journal has the chain value {given}"),
+                "the journal was replaced or rewritten since that value was noted, or the value is another stack's",
+            )
+        })?),
+    };
+    let runs: std::collections::BTreeSet<&str> = records.iter().map(|r| r.run.as_str()).collect();
+    let answer = Answer {
+        events: records.len(),
+        runs: runs.len(),
+        first_at_ms: records.first().map(|r| r.at_ms),
+        last_at_ms: records.last().map(|r| r.at_ms),
+        head,
+        known_at,
+    };
+    if out.is_json() {
+        out.json(&answer)?;
+        return Ok(Exit::Done);
+    }
+    out.line(&format!(
+        "{} events of {} runs, and none was changed, removed or reordered.",
+        answer.events, answer.runs
+    ))?;
+    if let Some(at) = answer.known_at {
+        out.line(&format!("Event {at} has the chain value that was noted."))?;
+    }
+    out.line(&format!(
+        "Chain value of the last event: {}\nNote it elsewhere; `--head` finds out later whether the past was rewritten.",
+        answer.head
+    ))?;
+    Ok(Exit::Done)
+}

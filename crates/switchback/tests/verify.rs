@@ -196,6 +196,7 @@ fn a_good_upgrade_proves_what_can_be_proved_and_production_is_not_touched() {
         "rollback.failure",
         "integration.automation",
         "integration.reporting",
+        "integration.analytics",
         "integration.validated",
         "integration.no-loss",
     ] {
@@ -348,6 +349,6 @@ fn the_catalogue_is_listed_without_a_stack() {
     assert!(done.status.success());
     let text = String::from_utf8_lossy(&done.stdout);
     assert!(
-        text.contains("integration.analytics") && text.contains("needs analytics.trends (no producer yet)")
+        text.contains("integration.backup") && text.contains("needs backup.verified (no producer yet)")
     );
 }

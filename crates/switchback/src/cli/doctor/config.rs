@@ -30,7 +30,18 @@ type Known<'a> = (&'a BTreeSet<ServiceName>, &'a BTreeSet<String>);
 /// Looks at what is the same for every runtime.
 pub fn checks(home: &Home, config: &Config, known: Option<Known<'_>>, findings: &mut Findings) {
     workflows(home, config, known, findings);
+    browser(config, findings);
     trial(config, findings);
+}
+
+fn browser(config: &Config, findings: &mut Findings) {
+    if config.checks.journeys.is_empty() {
+        return;
+    }
+    match switchback_engine::check::browser::find() {
+        Ok(path) => findings.ok("browser", format!("journeys are walked with {}", path.display())),
+        Err(why) => findings.warning("browser", why, "install Chromium; until then journeys are inconclusive"),
+    }
 }
 
 fn stores(home: &Home, config: &Config, findings: &mut Findings) {

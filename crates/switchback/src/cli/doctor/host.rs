@@ -3,9 +3,10 @@
 use super::Findings;
 use std::fs;
 use std::path::{Path, PathBuf};
-use switchback_core::config::Config;
+use switchback_core::config::{Config, ProcessIsolation};
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::release::StorePlace;
+use switchback_engine::runtime::process::cell;
 use switchback_engine::detect::host;
 use switchback_engine::engine::now_ms;
 use switchback_engine::gather::{configured_stores, free_bytes};
@@ -27,6 +28,25 @@ pub fn look(root: &Path, findings: &mut Findings) {
 /// What a stack of local processes needs: room where its data and clones lie.
 pub fn processes(root: &Path, home: Option<&Home>, config: Option<&Config>, findings: &mut Findings) {
     disk(root, &place(root), home, config, findings);
+    isolation(config, findings);
+}
+
+/// Whether services of staging can be kept apart.
+fn isolation(config: Option<&Config>, findings: &mut Findings) {
+    let wanted = config.map_or(ProcessIsolation::Auto, |c| c.staging.isolation);
+    match (wanted, cell::impossible()) {
+        (ProcessIsolation::Off, _) => findings.warning(
+            "isolation",
+            "services of staging share this host's network and files (staging.isolation is `off`)",
+            "remove it, so that they cannot reach production or mail anybody",
+        ),
+        (_, None) => findings.ok("isolation", "services of staging can have a network of their own"),
+        (_, Some(why)) => findings.warning(
+            "isolation",
+            format!("services of staging share this host's network and files: {why}"),
+            "allow unprivileged user namespaces, or run as root; until then `staging.env` should switch off what acts outside",
+        ),
+    }
 }
 
 /// The state folder, or where it will be made.

@@ -24,8 +24,8 @@ pub use curl::curl_command;
 pub use expect::evaluate;
 pub use matcher::{JsonType, Matcher};
 pub use model::{
-    BodyExpect, Expect, FilePart, OnProduction, Part, Request, Retry, SqlStep, StatusMatch, Step, StepKind,
-    Workflow,
+    BodyExpect, Expect, FilePart, McpStep, OnProduction, Part, Request, Retry, SqlStep, StatusMatch, Step,
+    StepKind, Workflow,
 };
 pub use parse::{WorkflowError, file_stem};
 pub use redact::{Redactor, is_secret_name};

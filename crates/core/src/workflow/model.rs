@@ -68,6 +68,9 @@ pub struct Step {
     /// A query on a store.
     #[serde(default)]
     pub sql: Option<SqlStep>,
+    /// A call of a tool of an MCP server.
+    #[serde(default)]
+    pub mcp: Option<McpStep>,
     /// A pause.
     #[serde(default)]
     pub wait: Option<Span>,
@@ -89,6 +92,8 @@ pub enum StepKind<'a> {
     Request(&'a Request),
     /// Asks a store.
     Sql(&'a SqlStep),
+    /// Calls a tool of an MCP server.
+    Mcp(&'a McpStep),
     /// Pauses.
     Wait(Span),
 }
@@ -292,6 +297,25 @@ pub struct SqlStep {
     pub expect: Option<Matcher>,
 }
 
+/// A call of a tool of an MCP server (Model Context Protocol, streamable HTTP); `expect` looks at the tool's result.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct McpStep {
+    /// The server's endpoint, such as `{{tools.url}}/mcp`.
+    pub url: Template,
+    /// Extra headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Template>,
+    /// The tool.
+    pub tool: Template,
+    /// Its arguments.
+    #[serde(default)]
+    pub arguments: Option<Value>,
+    /// Limit for the whole conversation.
+    #[serde(default = "default_request_timeout")]
+    pub timeout: Span,
+}
+
 /// Repetition until the expectations hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -322,10 +346,11 @@ impl Request {
 impl Step {
     /// What it does; `None` only before validation.
     pub fn kind(&self) -> Option<StepKind<'_>> {
-        match (&self.request, &self.sql, self.wait) {
-            (Some(request), None, None) => Some(StepKind::Request(request)),
-            (None, Some(sql), None) => Some(StepKind::Sql(sql)),
-            (None, None, Some(wait)) => Some(StepKind::Wait(wait)),
+        match (&self.request, &self.sql, &self.mcp, self.wait) {
+            (Some(request), None, None, None) => Some(StepKind::Request(request)),
+            (None, Some(sql), None, None) => Some(StepKind::Sql(sql)),
+            (None, None, Some(mcp), None) => Some(StepKind::Mcp(mcp)),
+            (None, None, None, Some(wait)) => Some(StepKind::Wait(wait)),
             _ => None,
         }
     }
@@ -340,7 +365,8 @@ impl Step {
                 sql.sql.literal_start().trim_start().to_ascii_lowercase().starts_with("select")
             }
             Some(StepKind::Wait(_)) => true,
-            None => false,
+            // What a tool does is not known.
+            Some(StepKind::Mcp(_)) | None => false,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::capture::Capture;
 use super::expect::header_pattern;
 use super::locate::{Map, Seg};
 use super::matcher::Matcher;
-use super::model::{Part, Request, SqlStep, Step, StepKind, Workflow};
+use super::model::{McpStep, Part, Request, SqlStep, Step, StepKind, Workflow};
 use super::parse::suggest;
 use super::template::{Piece, Ref, Template, is_variable_name};
 use regex::Regex;
@@ -119,7 +119,7 @@ impl Check<'_> {
 
     fn step(&mut self, step: &Step, label: &str) -> Outcome {
         let Some(kind) = step.kind() else {
-            return self.fail("a step has exactly one of `request`, `sql` and `wait`", None);
+            return self.fail("a step has exactly one of `request`, `sql`, `mcp` and `wait`", None);
         };
         if let Some(retry) = step.retry {
             self.at("retry", |c| match retry.times {
@@ -127,7 +127,7 @@ impl Check<'_> {
                 n => c.fail(format!("{n} tries; between 1 and 1000 are possible"), None),
             })?;
         }
-        if !matches!(kind, StepKind::Request(_)) {
+        if !matches!(kind, StepKind::Request(_) | StepKind::Mcp(_)) {
             if step.expect != super::Expect::default() {
                 return self.at("expect", |c| {
                     c.fail("only a request has `expect` here", Some("a query has it inside `sql`".into()))
@@ -140,6 +140,7 @@ impl Check<'_> {
         match kind {
             StepKind::Request(request) => self.at("request", |c| c.request(request))?,
             StepKind::Sql(sql) => self.at("sql", |c| c.sql(sql))?,
+            StepKind::Mcp(mcp) => self.at("mcp", |c| c.mcp(mcp))?,
             StepKind::Wait(_) => {}
         }
         self.at("expect", |c| c.expect(&step.expect))?;
@@ -193,6 +194,27 @@ impl Check<'_> {
             self.at("multipart", |c| c.multipart(parts))?;
         }
         Ok(())
+    }
+
+    fn mcp(&mut self, step: &McpStep) -> Outcome {
+        if step.timeout.0.is_zero() {
+            return self.at("timeout", |c| c.fail("must be longer than zero", None));
+        }
+        self.at("url", |c| c.template(&step.url))?;
+        self.at("headers", |c| c.headers(&step.headers))?;
+        self.at("tool", |c| {
+            if step.tool.pieces.is_empty() {
+                return c.fail("the tool has no name", None);
+            }
+            c.template(&step.tool)
+        })?;
+        match &step.arguments {
+            None => Ok(()),
+            Some(Value::Object(_)) => {
+                self.at("arguments", |c| c.value(step.arguments.as_ref().unwrap_or(&Value::Null)))
+            }
+            Some(_) => self.at("arguments", |c| c.fail("arguments are a map", None)),
+        }
     }
 
     fn multipart(&mut self, parts: &BTreeMap<String, Part>) -> Outcome {

@@ -8,6 +8,7 @@ pub mod browser;
 pub mod command;
 pub mod http;
 pub mod junit;
+mod mcp;
 mod multipart;
 pub mod performance;
 pub mod sql;

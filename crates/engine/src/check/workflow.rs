@@ -1,7 +1,7 @@
 //! Runs a workflow against an environment.
 
 use super::http::{HttpClient, HttpRequest, Limits, Redirects};
-use super::multipart;
+use super::{mcp, multipart};
 use crate::exec::elapsed_ms;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use switchback_core::duration::human_ms;
 use switchback_core::ids::{ServiceName, StoreName};
 pub use switchback_core::workflow::Endpoint;
 use switchback_core::workflow::{
-    PreparedBody, PreparedRequest, Redactor, ReferenceKind, RenderError, Request, Response, Scope, SqlStep,
-    Step, StepKind, Workflow, capture, curl_command, evaluate, is_secret_name, prepare, prepare_sql,
+    McpStep, PreparedBody, PreparedRequest, Redactor, ReferenceKind, RenderError, Request, Response, Scope,
+    SqlStep, Step, StepKind, Workflow, capture, curl_command, evaluate, is_secret_name, prepare, prepare_sql,
 };
 
 /// The name of the environment that only harmless workflows may touch.
@@ -191,6 +191,7 @@ impl Run<'_> {
             let seen = match step.kind() {
                 Some(StepKind::Request(request)) => self.request(step, request, label)?,
                 Some(StepKind::Sql(sql)) => self.sql(sql, label)?,
+                Some(StepKind::Mcp(call)) => self.mcp(step, call, label)?,
                 Some(StepKind::Wait(pause)) => {
                     self.pause(pause.0);
                     self.check_time(label, workflow)?;
@@ -287,6 +288,36 @@ impl Run<'_> {
             body,
             redirects: if prepared.follow_redirects { Redirects::Follow } else { Redirects::Return },
             timeout: prepared.timeout.0.min(left),
+        })
+    }
+
+    /// Calls a tool; its result is looked at as an answer in JSON.
+    fn mcp(&mut self, step: &Step, call: &McpStep, label: &str) -> Result<Seen, Stop> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let headers = call
+            .headers
+            .iter()
+            .map(|(name, value)| Ok((name.clone(), value.render(&self.scope)?)))
+            .collect::<Result<Vec<_>, RenderError>>()?;
+        let wanted = mcp::Call {
+            url: call.url.render(&self.scope)?,
+            headers,
+            tool: call.tool.render(&self.scope)?,
+            arguments: call.arguments.as_ref().map(|a| self.scope.render_value(a)).transpose()?,
+            timeout: call.timeout.0.min(left),
+        };
+        self.requests += 1;
+        let what = format!("{} {}", path_of(&wanted.url), wanted.tool);
+        Ok(match mcp::call(&self.client, &wanted) {
+            Ok(response) => {
+                let failures = evaluate(&step.expect, &response, &self.scope, &self.redactor, label)?;
+                Seen { line: format!("{what} -> a result"), failures, response: Some(response) }
+            }
+            Err(why) => {
+                let failure =
+                    Failure { at: label.to_owned(), what: self.redactor.show(&why), ..Failure::default() };
+                Seen { line: format!("{what} -> {why}"), failures: vec![failure], response: None }
+            }
         })
     }
 

@@ -73,7 +73,11 @@ fn trends(lab: &Lab<'_>) -> Result<Proof, Stop> {
         .measure("downtime of promotions, median", human_ms(found.downtime.median_ms));
     proof.demand(found.rehearsed == rehearsed && rehearsed > 0, "rehearsals", "they are counted otherwise");
     proof.demand(found.refused == refused, "refusals", "they are counted otherwise");
-    proof.demand(found.promoted > 0 && found.restore.count > 0, "promotions and rollbacks", "none is counted");
+    proof.demand(
+        found.promoted > 0 && found.restore.count > 0,
+        "promotions and rollbacks",
+        "none is counted",
+    );
     Ok(proof)
 }
 

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use switchback_core::config::{Config, ProcessIsolation};
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::release::StorePlace;
-use switchback_engine::runtime::process::cell;
 use switchback_engine::detect::host;
 use switchback_engine::engine::now_ms;
 use switchback_engine::gather::{configured_stores, free_bytes};
 use switchback_engine::home::{Home, STATE_DIR};
+use switchback_engine::runtime::process::cell;
 use switchback_engine::store;
 
 /// Room that is left free besides the clones, as in the preflight of every run.

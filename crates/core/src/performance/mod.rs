@@ -129,6 +129,9 @@ pub fn judge(pairs: &[Pair], margins: &Margins, look: usize, seed: u64) -> Judge
     let (old, new) = (column(false), column(true));
     let p50_ms = (median(&old), median(&new));
     let p95_ms = (quantile(&old, 0.95), quantile(&new, 0.95));
+    let noisy = (control.low > 0.0 || control.high < 0.0) && control.middle.abs() > margins.p50 / 2.0;
+    // Where the old version differs from itself, a difference has to be larger than twice that to be one.
+    let drift = if noisy { 2.0 * control.middle.abs() } else { 0.0 };
     let floor = f64::from(margins.floor_us) / 1000.0;
     let enough = pairs.len() >= FEWEST;
     let finding = |interval: &Interval, margin: f64, (old, new): (f64, f64)| {
@@ -137,13 +140,12 @@ pub fn judge(pairs: &[Pair], margins: &Margins, look: usize, seed: u64) -> Judge
             Finding::Open
         } else if interval.high < limit || (floor > 0.0 && new - old < floor) {
             Finding::Fine
-        } else if interval.low > limit && new - old >= floor {
+        } else if interval.low > limit + drift && new - old >= floor {
             Finding::Slower
         } else {
             Finding::Open
         }
     };
-    let noisy = (control.low > 0.0 || control.high < 0.0) && control.middle.abs() > margins.p50 / 2.0;
     Judgement {
         pairs: pairs.len(),
         p50: Judged { ratio: p50.exp(), finding: finding(&p50, margins.p50, p50_ms) },

@@ -87,7 +87,11 @@ fn a_host_that_changes_between_requests_is_called_noisy() {
             Pair { old_us: us, new_us: us }
         })
         .collect();
-    assert!(judge(&all, &MARGINS, 0, 1).noisy);
+    let judgement = judge(&all, &MARGINS, 0, 1);
+    assert!(judgement.noisy && !judgement.slower());
+    // What is ten times as slow is slower on any host.
+    let slow: Vec<Pair> = all.iter().map(|p| Pair { new_us: p.new_us * 10, ..*p }).collect();
+    assert!(judge(&slow, &MARGINS, 0, 1).slower());
     assert!(!judge(&pairs(600, 1, 1.0, 0.0), &MARGINS, 0, 1).noisy);
 }
 

@@ -387,7 +387,7 @@ impl Meter<'_> {
                 format!("{:.1} MiB in {} requests", new / 1_048_576.0, self.pairs.len()),
             );
         }
-        if judgement.slower() && !judgement.noisy {
+        if judgement.slower() {
             for (name, judged, margin, (old, new)) in [
                 ("median", &judgement.p50, self.check.p50, judgement.p50_ms),
                 ("95th percentile", &judgement.p95, self.check.p95, judgement.p95_ms),

@@ -27,9 +27,11 @@ fn every_mutant_is_caught_by_its_check_and_the_controls_pass() {
     stack.run(&["up"]).expect(0);
     let before = stack.processes();
     let data = stack.rows(1);
-    let ran = stack.run(&["prove", "--json", "--controls", "3", "--output", "out"]);
-    let ran = ran.expect(0);
-    let proved = ran.json();
+    let out = stack.root.join("out");
+    let out = out.to_str().expect("text");
+    let proved = stack.run(&["prove", "--json", "--controls", "3", "--output", out]).expect(0).json();
+    let page = fs::read_to_string(stack.root.join("out/prove.md")).expect("written");
+    assert!(page.contains("| ✓ M01 |"), "{page}");
     for id in TRIED.iter().chain(&["M23", "M29"]) {
         assert_eq!(row(&proved, id)["outcome"], "caught", "{}", row(&proved, id));
         assert!(row(&proved, id)["landed"].as_u64().is_some_and(|n| n > 0 || *id == "M14"), "{id}");

@@ -41,7 +41,7 @@ fn browser(config: &Config, findings: &mut Findings) {
     match switchback_engine::check::browser::find() {
         Ok(path) => findings.ok("browser", format!("journeys are walked with {}", path.display())),
         Err(why) => {
-            findings.warning("browser", why, "install Chromium; until then journeys are inconclusive")
+            findings.warning("browser", why, "install Chromium; until then journeys are inconclusive");
         }
     }
 }

@@ -13,7 +13,7 @@ fn report(
         "schema": "switchback.report/1", "tool": "t", "host": "h", "run": "R", "procedure": procedure, "stack": "s",
         "change": change, "from": {}, "to": {}, "from_generation": 1, "to_generation": 2, "reason": null,
         "started_at_ms": 1000, "ended_at_ms": 2000, "conclusion": conclusion, "headline": "", "reasons": [],
-        "production": "", "next": [], "times": { "total_ms": 5, "downtime_ms": 100, "rollback_ms": rollback_ms },
+        "production": "", "next": [], "times": { "total_ms": 5, "downtime_ms": 100, "rollback_ms": rollback_ms, "rollback_downtime_ms": null, "budget_ms": 9, "writers_waited_ms": null, "migrations_ms": {} },
         "steps": [], "checks": checks, "diffs": {}, "fingerprints": [], "copies": [], "read_back": [],
         "code_only": null, "certificate": null, "exports": {}, "trial": null, "artefacts": []
     });

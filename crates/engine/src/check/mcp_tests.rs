@@ -87,7 +87,7 @@ fn a_tool_is_called_in_a_session_of_its_own_whatever_the_answer_comes_as() {
         let said = said.lock().expect("a lock");
         let methods: Vec<&str> =
             said.iter().map(|(m, _, asked)| asked["method"].as_str().unwrap_or(m)).collect();
-        assert_eq!(methods, ["initialize", "notifications/initialized", "tools/call", "DELETE"]);
+        assert_eq!(methods, ["initialize", "notifications/initialized", "tools/call", "delete"]);
         for (_, head, _) in &said[1..] {
             for header in
                 ["mcp-session-id: s1", "mcp-protocol-version: 2025-03-26", "authorization: bearer t"]

@@ -92,7 +92,19 @@ fn an_environment_of_a_compose_stack_lives_beside_production_and_is_brought_up_t
     // A rehearsal and a promotion go on beside it; `gc` leaves it alone.
     stack.run(&["rehearse", "bank=2"]).expect(0);
     stack.run(&["gc", "--yes"]).expect(0);
-    assert_eq!(environment(&stack)["now"]["well"], true);
+    let found = environment(&stack);
+    assert_eq!(found["now"]["well"], true);
+    assert_eq!(audit(&found)["ok"], true, "it can still be reached");
+    // Nor does another environment stand in its way, and its own health check is not all that is asked.
+    stack.run(&["staging", "up", "other"]).expect(0);
+    assert_eq!(audit(&environment(&stack))["ok"], true, "it can still be reached");
+    let gateway = format!("{project}.gateway");
+    docker(&["stop", &gateway]).expect(0);
+    let cut = stack.run(&["staging", "status", "--json"]).json();
+    assert_eq!(cut["now"]["well"], false, "{cut}");
+    stack.run(&["staging", "up"]).expect(0);
+    assert_eq!(audit(&environment(&stack))["ok"], true);
+    stack.run(&["staging", "down", "other", "--yes"]).expect(0);
     let diff = stack.run(&["staging", "diff"]).expect(0).stdout;
     assert!(diff.contains("gateway"), "{diff}");
     stack.run(&["staging", "down", "--yes"]).expect(0);

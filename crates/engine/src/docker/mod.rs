@@ -47,6 +47,8 @@ pub const STACK_LABEL: &str = "dev.switchback.stack";
 pub const SCRATCH_LABEL: &str = "dev.switchback.scratch";
 /// The label of helper images.
 pub const HELPER_LABEL: &str = "dev.switchback.helper";
+/// Its value on the gateway of a staging environment, which lives as long as the environment.
+pub const GATEWAY: &str = "gateway";
 
 /// The version of the API that is spoken where the engine still knows it: that of engine 20.10, so that answers
 /// look the same up to engine 28. Newer engines that dropped it are spoken to in their oldest version.

@@ -92,11 +92,6 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
             return Ok(None);
         }
         let began = Instant::now();
-        if std::mem::take(&mut dirty) {
-            (ground.say)("resetting the environments");
-            (ground.reset)()?;
-        }
-        (ground.say)(&format!("{} {}", mutant.id, mutant.name));
         let mut row = Row {
             id: mutant.id.to_owned(),
             name: mutant.name.to_owned(),
@@ -106,14 +101,44 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
             landed: 0,
             took_ms: 0,
         };
+        let say = || (ground.say)(&format!("{} {}", mutant.id, mutant.name));
+        let clean = |dirty: &mut bool| -> Result<(), EngineError> {
+            if std::mem::take(dirty) {
+                (ground.say)("resetting the environments");
+                (ground.reset)()?;
+            }
+            say();
+            Ok(())
+        };
         match mutant.injection {
             Injection::Elsewhere(why) => row.outcome = Outcome::Elsewhere { why: why.to_owned() },
-            Injection::Data => data::try_one(ground, mutant, &mut row)?,
+            Injection::Data => {
+                say();
+                data::try_one(ground, mutant, &mut row)?;
+            }
             Injection::Proxy if mutant.expects.is_empty() => {
+                clean(&mut dirty)?;
                 control(ground, mutant, &mut row, &mut traffic)?;
                 dirty = kinds.contains(&CheckKind::Journey);
             }
-            Injection::Proxy => dirty = mutated(ground, mutant, &mut row, &traffic, &kinds)?,
+            Injection::Proxy => match applicable(ground, mutant, &traffic, &kinds) {
+                Err(why) => {
+                    let advice = mutant.advice.to_owned();
+                    row.outcome = Outcome::NotApplicable { why: why.to_owned(), advice };
+                }
+                // What was left behind does not change how long an answer takes.
+                Ok(kind) if only_times(mutant) => {
+                    say();
+                    mutated(ground, mutant, kind, &mut row)?;
+                }
+                Ok(kind) => {
+                    clean(&mut dirty)?;
+                    mutated(ground, mutant, kind, &mut row)?;
+                    // A workflow that broke off has left what it would have removed, or never wrote what the other
+                    // side has.
+                    dirty = true;
+                }
+            },
         }
         row.took_ms = elapsed_ms(began);
         proved.rows.push(row);
@@ -214,43 +239,38 @@ fn fitting(mutant: &Mutant, traffic: &BTreeSet<Seen>, health: &str) -> Result<Ki
     })
 }
 
-fn mutated(
+/// Whether only performance can show it.
+fn only_times(mutant: &Mutant) -> bool {
+    mutant.expects == [CheckKind::Performance]
+}
+
+/// The fault to put in; or why this stack's checks leave nothing to try.
+fn applicable(
     ground: &Ground<'_>,
     mutant: &Mutant,
-    row: &mut Row,
     traffic: &BTreeSet<Seen>,
     kinds: &BTreeSet<CheckKind>,
-) -> Result<bool, EngineError> {
-    let advice = mutant.advice.to_owned();
-    let only_times = mutant.expects == [CheckKind::Performance];
+) -> Result<Kind, &'static str> {
+    if mutant.expects == [CheckKind::Journey] && !kinds.contains(&CheckKind::Journey) {
+        return Err("there is no journey in a browser");
+    }
+    if only_times(mutant) && !kinds.contains(&CheckKind::Performance) {
+        return Err("there is no check of performance");
+    }
     let health = ground.config.services.values().find_map(|s| s.health.http.clone()).unwrap_or_default();
-    let kind = match fitting(mutant, traffic, &health) {
-        _ if mutant.expects == [CheckKind::Journey] && !kinds.contains(&CheckKind::Journey) => {
-            let why = "there is no journey in a browser".to_owned();
-            row.outcome = Outcome::NotApplicable { why, advice };
-            return Ok(false);
-        }
-        _ if only_times && !kinds.contains(&CheckKind::Performance) => {
-            let why = "there is no check of performance".to_owned();
-            row.outcome = Outcome::NotApplicable { why, advice };
-            return Ok(false);
-        }
-        Ok(kind) => kind,
-        Err(why) => {
-            row.outcome = Outcome::NotApplicable { why: why.to_owned(), advice };
-            return Ok(false);
-        }
-    };
+    fitting(mutant, traffic, &health)
+}
+
+fn mutated(ground: &Ground<'_>, mutant: &Mutant, kind: Kind, row: &mut Row) -> Result<(), EngineError> {
     let nobody = kind == Kind::NobodyThere;
-    let tried = run(ground, kind, Some(only_times))?;
+    let tried = run(ground, kind, Some(only_times(mutant)))?;
     row.landed = tried.landed;
     if tried.landed == 0 && !nobody {
         row.outcome = Outcome::Unviable { why: "the fault never landed".to_owned() };
-        return Ok(true);
+    } else {
+        judge(mutant, &tried.results, &ground.new.environment, row);
     }
-    judge(mutant, &tried.results, &ground.new.environment, row);
-    // A workflow that broke off has left what it would have removed, or never wrote what the other side has.
-    Ok(!only_times)
+    Ok(())
 }
 
 /// What the checks said of a mutant.

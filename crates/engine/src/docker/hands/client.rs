@@ -3,8 +3,8 @@
 //! Owns the helper's container. It must never mount a place writable that the operation only reads.
 
 use super::super::{
-    BoundMount, Docker, DockerError, HELPER_LABEL, NetworkMode, RunSpec, STACK_LABEL, ScratchVolume, helper,
-    name,
+    BoundMount, Docker, DockerError, GATEWAY, HELPER_LABEL, NetworkMode, RunSpec, STACK_LABEL, ScratchVolume,
+    helper, name,
 };
 use super::lines::Lines;
 use super::serve::STORE_VERB;
@@ -163,7 +163,8 @@ impl Mounts {
 /// Removes the containers that were made to work on a stack's data (helpers, throwaway servers, migrations), at work
 /// or not, and the networks of migrations. Only for the holder of the stack's lock. Returns how many there were.
 pub fn remove_leftovers(docker: &Docker, stack: &str) -> std::result::Result<usize, DockerError> {
-    let left = docker.containers(&[(STACK_LABEL, stack), (HELPER_LABEL, "")])?;
+    let mut left = docker.containers(&[(STACK_LABEL, stack), (HELPER_LABEL, "")])?;
+    left.retain(|c| c.labels.get(HELPER_LABEL).is_none_or(|kind| kind != GATEWAY));
     for container in &left {
         docker.remove_with_scratch(&container.id)?;
     }

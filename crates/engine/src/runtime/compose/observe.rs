@@ -5,6 +5,7 @@
 use super::ComposeRuntime;
 use super::containers::{has_done, is_one_off, jobs, of_project, project};
 use super::health::reached;
+use super::isolation;
 use crate::docker::{Container, Docker};
 use crate::error::EngineError;
 use crate::runtime::{Observed, Placement, Usage};
@@ -19,14 +20,18 @@ pub fn observe(
 ) -> Result<BTreeMap<ServiceName, Observed>, EngineError> {
     let all = of_project(&runtime.docker, project(at.instance)?)?;
     let jobs = jobs(at)?;
+    let leads = isolation::leads(&runtime.docker, at)?;
     let mut found = BTreeMap::new();
     for (name, service) in &at.release.services {
         let own: Vec<&Container> =
             all.iter().filter(|(s, c)| s == name.as_str() && !is_one_off(c)).map(|(_, c)| c).collect();
-        found.insert(
-            name.clone(),
-            describe(runtime, at, (name, &service.definition), &own, jobs.contains(name)),
-        );
+        let mut seen = describe(runtime, at, (name, &service.definition), &own, jobs.contains(name));
+        // Its own health check asks inside the container, and does not see that nobody else gets there.
+        if !leads && seen.running && !seen.endpoints.is_empty() {
+            seen.well = false;
+            seen.state.push_str(", NOT REACHED (its gateway is down)");
+        }
+        found.insert(name.clone(), seen);
     }
     Ok(found)
 }

@@ -2,7 +2,7 @@
 
 use super::{labels, networks};
 use crate::docker::helper::{self, this_program};
-use crate::docker::{Container, Docker, HELPER_LABEL, Joined, NetworkSpec, RunSpec};
+use crate::docker::{Container, Docker, GATEWAY, HELPER_LABEL, Joined, NetworkSpec, RunSpec};
 use crate::error::EngineError;
 use crate::gateway::{GATEWAY_VERB, GatewayConfig, Ingress, read_back, variables};
 use crate::runtime::compose::containers;
@@ -58,7 +58,7 @@ pub fn ensure(docker: &Docker, at: &Placement<'_>, stage: &Stage<'_>) -> Result<
     let mut labels = labels(at)?;
     outside(docker, at, &name, !config.rules.allow.is_empty())?;
     labels.insert(DIGEST_LABEL.to_owned(), digest);
-    labels.insert(HELPER_LABEL.to_owned(), "gateway".to_owned());
+    labels.insert(HELPER_LABEL.to_owned(), GATEWAY.to_owned());
     // The first one is where its ports are published.
     let mut joined = vec![Joined { network: name.clone(), address: None }];
     joined.extend(
@@ -137,6 +137,12 @@ fn ingress(at: &Placement<'_>) -> Result<Vec<Ingress>, EngineError> {
 
 fn find(docker: &Docker, at: &Placement<'_>) -> Result<Option<Container>, EngineError> {
     Ok(docker.inspect(&name(at)?)?)
+}
+
+/// Whether a service can be reached from outside: its gateway runs, or it needs none.
+pub fn leads(docker: &Docker, at: &Placement<'_>) -> Result<bool, EngineError> {
+    let needed = at.instance.ports.values().flat_map(|p| p.values()).any(|listen| *listen > 0);
+    Ok(at.instance.is_production() || !needed || find(docker, at)?.is_some_and(|c| c.state.running))
 }
 
 /// Stops the gateway; what it recorded can still be collected.

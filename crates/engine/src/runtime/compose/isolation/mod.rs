@@ -11,7 +11,7 @@ mod secrets;
 
 pub use crate::runtime::rules::{authority_file, check};
 pub use attack::attack;
-pub use gateway::{collect, ensure, stop};
+pub use gateway::{collect, ensure, leads, stop};
 pub use networks::{known, prepare};
 pub use secrets::replacements;
 

@@ -71,6 +71,9 @@ pub struct Environment {
 pub struct Synced {
     /// When production's data was cut; UTC, milliseconds since 1970.
     pub at_ms: i64,
+    /// The backup that it came from, if it did not come from production itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
     /// Bytes of the data.
     pub bytes: u64,
     /// Bytes that had to be written.

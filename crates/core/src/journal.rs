@@ -3,6 +3,7 @@
 //! The journal is the truth. Whatever the engine must know after a crash is in these events.
 
 use crate::anonymise::MaskedStore;
+use crate::backup::Archived;
 use crate::check::{Artefact, CheckResult};
 use crate::data::{CopyStats, ExportStats, Fingerprint, StoreDiff};
 use crate::egress::Egress;
@@ -168,6 +169,9 @@ pub struct Output {
     /// Writes exported.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub exports: BTreeMap<StoreName, ExportStats>,
+    /// What was written into the repository of backups, or brought back from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Archived>,
     /// Files kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artefacts: Vec<Artefact>,

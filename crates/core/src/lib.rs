@@ -7,6 +7,7 @@
 pub mod analytics;
 pub mod anonymise;
 pub mod api;
+pub mod backup;
 pub mod check;
 pub mod compose;
 pub mod config;

@@ -17,7 +17,7 @@ use switchback_core::config::Config;
 use switchback_core::duration::human_bytes;
 use switchback_core::environment::{self, Environment, Synced};
 use switchback_core::ids::{GenerationId, RunId};
-use switchback_core::plan::{StagingFacts, stores_in};
+use switchback_core::plan::{FetchFacts, StagingFacts, stores_in};
 use switchback_core::release::{FORMAT, Instance};
 
 /// The record's file name.
@@ -109,18 +109,21 @@ pub fn new_facts(
     world: &World,
     name: &str,
     target: &Target,
+    backup: Option<&FetchFacts>,
     stage: &Stage<'_>,
 ) -> Result<StagingFacts, EngineError> {
     let (_, production) = gather::production(home, config, world)?;
+    // What the data is of: what it is migrated from.
+    let was = backup.map_or(&production, |b| &b.was);
     let (release, versions, like) = if target.versions.is_empty() {
-        (production.release.clone(), production.versions.clone(), production.ports.clone())
+        (was.release.clone(), was.versions.clone(), was.ports.clone())
     } else {
         let made = world.runtime.release(home, config, &target.versions, stage)?;
         let ports = world.runtime.ports(home, &made)?;
         let versions = made.1.versions();
         (made.0, versions, ports)
     };
-    let migrate = gather::migrations(&home.release(&release)?, &production.versions);
+    let migrate = gather::migrations(&home.release(&release)?, &was.versions);
     let mut free = gather::free_ports(like.values().map(BTreeMap::len).sum())?.into_iter();
     let run = gather::new_run();
     let dir = environment::dir(name);
@@ -164,7 +167,9 @@ pub fn new_facts(
         whole: true,
         data: Synced::default(),
     };
-    facts(home, config, world, run, production, environment, migrate, true)
+    let mut facts = facts(home, config, world, run, production, environment, migrate, true)?;
+    facts.snapshot = backup.map(|b| b.snapshot.clone());
+    Ok(facts)
 }
 
 /// Lower case, as Compose wants it; the run's end differs most between runs.
@@ -213,6 +218,7 @@ fn facts(
         production_runs: !world.runtime.running(home, &production)?.is_empty(),
         production,
         migrate,
+        snapshot: None,
         need_bytes,
         rules: config.staging.anonymise.clone(),
         budget_ms: config.rollback.budget.as_millis(),

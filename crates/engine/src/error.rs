@@ -208,7 +208,7 @@ impl EngineError {
             | Self::UnknownRun { .. } => ErrorKind::Usage,
             Self::Refused { .. } => ErrorKind::Refused,
             Self::Step(e) => e.kind,
-            Self::Store(StoreError::Damaged { .. }) => ErrorKind::Refused,
+            Self::Store(StoreError::Damaged { .. } | StoreError::Repository { .. }) => ErrorKind::Refused,
             Self::Io { .. } | Self::Docker(_) | Self::Away { .. } | Self::Store(_) | Self::Journal { .. } => {
                 ErrorKind::Host
             }

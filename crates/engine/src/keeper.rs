@@ -1,6 +1,6 @@
-//! The keeper: looks after staging environments while there are any.
+//! The keeper: looks after staging environments while there are any, and makes backups by the clock.
 //!
-//! Owns the health history of environments, their end when their time is over, and their scheduled syncs. It must never
+//! Owns the health history of environments, their end when their time is over, and what is scheduled. It must never
 //! touch production, and never wait for the stack's lock: what is due now is due at the next look, too.
 
 use crate::engine::{Cancel, RunEnd, now_ms};
@@ -46,7 +46,7 @@ pub fn holder(home: &Home) -> Option<String> {
 
 /// Starts a detached keeper if there are environments and none keeps them.
 pub fn spawn(home: &Home) -> Result<(), EngineError> {
-    if holder(home).is_some() || environments::list(home)?.is_empty() {
+    if holder(home).is_some() || !wanted(home)? {
         return Ok(());
     }
     let path = home.state().join("keeper.log");
@@ -71,6 +71,14 @@ pub fn spawn(home: &Home) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// Whether there is anything to keep: an environment, or backups by the clock.
+fn wanted(home: &Home) -> Result<bool, EngineError> {
+    // A file that is being edited is read at the next look.
+    let scheduled = |c: Config| c.backup.is_some_and(|b| b.every.is_some() || b.drill.is_some());
+    Ok(!environments::list(home)?.is_empty()
+        || home.pointer()?.is_some() && home.config().is_ok_and(scheduled))
+}
+
 /// Keeps until there are no environments. Returns at once if another keeper keeps.
 pub fn keep(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), EngineError> {
     let _ = rustix::process::setsid();
@@ -80,7 +88,7 @@ pub fn keep(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), Engi
         Err(e) => return Err(e),
     };
     loop {
-        if cancel.requested() || environments::list(home)?.is_empty() {
+        if cancel.requested() || !wanted(home)? {
             return Ok(());
         }
         // What cannot be seen now (the engine is away, a file is being edited) is looked at again.
@@ -108,6 +116,7 @@ pub fn look_with(
     cancel: &Cancel,
     say: &dyn Fn(&str),
 ) -> Result<(), EngineError> {
+    crate::backup::due::run_due(home, config, cancel, &|_| {}, say)?;
     let world = World::open(config)?;
     for known in environments::list(home)? {
         if known.expired(now_ms()) {

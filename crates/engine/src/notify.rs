@@ -38,7 +38,7 @@ pub fn receivers(home: &Home, config: &Config) -> Vec<(String, Result<Receiver, 
 }
 
 /// Reads `env:NAME` and `file:PATH`: an address holds secrets, and a configuration is often shared.
-fn resolve(home: &Home, text: &str) -> Result<String, String> {
+pub(crate) fn resolve(home: &Home, text: &str) -> Result<String, String> {
     if let Some(name) = text.strip_prefix("env:") {
         return std::env::var(name)
             .map_err(|_| format!("the variable {name} is not set where Switchback was started"));

@@ -57,7 +57,7 @@ impl<'h> Session<'h> {
     pub fn require_settled_for_rollback(&self) -> Result<(), EngineError> {
         for run in self.journal.unfinished()? {
             let procedure = self.journal.load(&run)?.0.procedure;
-            if procedure != plan::Procedure::Rehearse && !procedure.is_staging() {
+            if !procedure.is_aside() {
                 return self.require_settled();
             }
         }
@@ -257,7 +257,7 @@ impl<'h> Session<'h> {
 /// Has a watchdog take over if this process is killed while production is being switched.
 fn guard(home: &Home, plan: &Plan) -> Result<(), EngineError> {
     match plan.procedure {
-        plan::Procedure::Promote => watch::ensure(home).map(drop),
+        plan::Procedure::Promote | plan::Procedure::Restore => watch::ensure(home).map(drop),
         // A rollback does not wait for its guard.
         plan::Procedure::Rollback if watch::holder(home).is_none() => watch::spawn(home),
         _ => Ok(()),

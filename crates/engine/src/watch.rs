@@ -24,7 +24,7 @@ use switchback_core::config::Config;
 use switchback_core::ids::RunId;
 use switchback_core::journal::{Event, Outcome, RunState};
 use switchback_core::notify::Severity;
-use switchback_core::plan::{CheckPhase, OnFailure, Plan, Procedure};
+use switchback_core::plan::{CheckPhase, OnFailure, Plan};
 use switchback_core::release::describe_change;
 
 /// The hidden command that becomes the watchdog.
@@ -179,8 +179,7 @@ const TAKE_OVER_EVERY: Duration = Duration::from_millis(500);
 fn guarded(journal: &Journal) -> Result<Option<RunId>, EngineError> {
     for run in journal.unfinished()? {
         let (plan, state, _) = journal.load(&run)?;
-        let switches = matches!(plan.procedure, Procedure::Promote | Procedure::Rollback);
-        if switches && !state.interrupted {
+        if plan.procedure.switches() && !state.interrupted {
             return Ok(Some(run));
         }
     }

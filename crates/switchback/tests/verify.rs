@@ -197,6 +197,8 @@ fn a_good_upgrade_proves_what_can_be_proved_and_production_is_not_touched() {
         "integration.automation",
         "integration.reporting",
         "integration.analytics",
+        "integration.backup",
+        "integration.recovery",
         "integration.validated",
         "integration.no-loss",
     ] {
@@ -210,7 +212,6 @@ fn a_good_upgrade_proves_what_can_be_proved_and_production_is_not_touched() {
         "validation.integration",
         "database.performance",
         "integration.full",
-        "integration.recovery",
         "documentation.accurate",
     ] {
         assert_eq!(rows[id], "not_run", "{id}");
@@ -348,5 +349,5 @@ fn the_catalogue_is_listed_without_a_stack() {
     let done = Command::new(BIN).args(["verify", "--list", "-C"]).arg(dir.path()).output().expect("runs");
     assert!(done.status.success());
     let text = String::from_utf8_lossy(&done.stdout);
-    assert!(text.contains("integration.backup") && text.contains("needs backup.verified (no producer yet)"));
+    assert!(text.contains("documentation.accurate") && text.contains("needs docs.examples-executed (no producer yet)"));
 }

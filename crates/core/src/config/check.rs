@@ -31,6 +31,7 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
     }
     super::egress::check(config, &checker)?;
     super::comparing::check(config, &checker)?;
+    super::backup::check(config, &checker)?;
     for (index, invariant) in config.checks.invariants.iter().enumerate() {
         if !config.stores.contains_key(&invariant.store) {
             let hint =

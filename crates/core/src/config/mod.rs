@@ -2,6 +2,7 @@
 //!
 //! Owns what the file may say. Reading the file from disk and looking at the host is the engine's.
 
+mod backup;
 mod check;
 mod check_compose;
 mod comparing;
@@ -10,6 +11,7 @@ mod located;
 mod service;
 pub mod template;
 
+pub use backup::Backup;
 pub use comparing::{ApiCheck, PerformanceCheck};
 pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matches};
 pub use located::{ConfigError, line_of, suggest};
@@ -57,6 +59,9 @@ pub struct Config {
     /// What `gc` keeps.
     #[serde(default)]
     pub retention: Retention,
+    /// Backups of the whole stack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
     /// Log files of services.
     #[serde(default)]
     pub logs: Logs,

@@ -50,9 +50,9 @@ fn without_evidence_nothing_passes_and_every_row_says_what_is_missing() {
         assert_eq!(row.missing.len(), row.criterion.needs.len(), "{}", row.criterion.id);
         assert!(row.missing.iter().all(|m| !m.why.is_empty()));
     }
-    let page = matrix.rows.iter().find(|r| r.criterion.id == "integration.backup").expect("there");
+    let page = matrix.rows.iter().find(|r| r.criterion.id == "documentation.accurate").expect("there");
     assert!(
-        matches!(&page.verdict, Verdict::NotRun { why } if why == "backup.verified: no evidence producer in this version")
+        matches!(&page.verdict, Verdict::NotRun { why } if why == "docs.examples-executed: no evidence producer in this version")
     );
 }
 

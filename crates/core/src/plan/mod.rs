@@ -3,12 +3,14 @@
 //! A plan names every path, port and generation, so that execution makes no choices and undo never
 //! needs what `do` returned.
 
+mod backup;
 mod promote;
 mod rehearse;
 mod rollback;
 mod single;
 mod staging;
 
+pub use backup::{ArchiveFacts, FetchFacts, Ports, backup, drill, restore};
 pub use promote::{PromoteFacts, promote};
 pub use rehearse::{RehearseFacts, rehearse};
 pub use rollback::{RollbackFacts, rollback};
@@ -47,6 +49,12 @@ pub enum Procedure {
     StagingStop,
     /// Remove a staging environment.
     StagingDown,
+    /// Write a snapshot of production into the repository of backups.
+    Backup,
+    /// Bring a snapshot back into a sandbox, to see whether it can be.
+    Drill,
+    /// Bring a snapshot back as production's next generation.
+    Restore,
 }
 
 impl Procedure {
@@ -63,7 +71,20 @@ impl Procedure {
             Self::StagingReset => "staging reset",
             Self::StagingStop => "staging stop",
             Self::StagingDown => "staging down",
+            Self::Backup => "backup",
+            Self::Drill => "drill",
+            Self::Restore => "restore",
         }
+    }
+
+    /// Whether it only reads production, and is no business of a rollback.
+    pub fn is_aside(self) -> bool {
+        self.is_staging() || matches!(self, Self::Rehearse | Self::Backup | Self::Drill)
+    }
+
+    /// Whether it stops production in between.
+    pub fn switches(self) -> bool {
+        matches!(self, Self::Promote | Self::Rollback | Self::Restore)
     }
 
     /// Whether it concerns a staging environment that a person keeps, and never production.
@@ -87,6 +108,9 @@ impl Procedure {
             Self::StagingReset => "reset of the environment",
             Self::StagingStop => "stop of the environment",
             Self::StagingDown => "removal of the environment",
+            Self::Backup => "backup",
+            Self::Drill => "drill",
+            Self::Restore => "restore",
         }
     }
 }
@@ -351,6 +375,22 @@ pub enum Op {
     Export {
         /// The abandoned generation.
         abandoned: String,
+    },
+    /// Writes a clone of production's data, its configuration and the record of its release into the repository of backups.
+    Archive {
+        /// The clone; nothing runs on it.
+        instance: String,
+        /// Production, which it is a clone of.
+        source: String,
+    },
+    /// Removes backups that no rule keeps.
+    Retain,
+    /// Brings the data of a snapshot into an instance, and compares it with what was read when the snapshot was made.
+    Fetch {
+        /// The instance; its stores do not exist yet.
+        instance: String,
+        /// The snapshot's whole id.
+        snapshot: String,
     },
     /// Issues the certificate if everything passed.
     Certify {

@@ -24,6 +24,8 @@ pub struct StagingFacts {
     pub environment: Environment,
     /// Services with a migration command whose version is not production's, in order.
     pub migrate: Vec<ServiceName>,
+    /// The backup that the data comes from, instead of production: the snapshot's whole id.
+    pub snapshot: Option<String>,
     /// Bytes that the clones need.
     pub need_bytes: u64,
     /// The rules by which columns are masked.
@@ -88,7 +90,16 @@ impl StagingFacts {
         // The untouched copy is the snapshot itself.
         let first = pristine.clone().unwrap_or_else(|| key.clone());
         let snapshot = copy(self.production.key(), first.clone(), self.mode());
-        steps.add("snapshot", title, Group::Prepare, snapshot).on_failure(then);
+        match &self.snapshot {
+            Some(id) => {
+                let fetch = Op::Fetch { instance: first.clone(), snapshot: id.clone() };
+                let title = "Bring the backup back, and compare it with its fingerprints";
+                steps.add("snapshot", title, Group::Prepare, fetch).on_failure(then);
+            }
+            None => {
+                steps.add("snapshot", title, Group::Prepare, snapshot).on_failure(then);
+            }
+        }
         if !self.rules.is_empty() {
             // Before it is copied on: no second copy has what is masked.
             let title = "Mask personal data in the copy";
@@ -97,7 +108,15 @@ impl StagingFacts {
                     "mask",
                     title,
                     Group::Prepare,
-                    Op::Mask { instance: first, source: self.production.key(), mode: self.mode() },
+                    // A backup is no instance that a copy could be refreshed from: it is brought back again by a new run.
+                    Op::Mask {
+                        source: self
+                            .snapshot
+                            .as_ref()
+                            .map_or_else(|| self.production.key(), |_| first.clone()),
+                        instance: first,
+                        mode: self.mode(),
+                    },
                 )
                 .on_failure(then);
         }

@@ -336,6 +336,7 @@ fn environment_facts(pristine: bool) -> StagingFacts {
             data: Default::default(),
         },
         migrate: vec![service("app")],
+        snapshot: None,
         need_bytes: 0,
         rules: [("db.users.email".to_owned(), crate::anonymise::Mask::Email)].into(),
         budget_ms: 300_000,

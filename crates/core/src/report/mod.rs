@@ -13,7 +13,7 @@ use crate::ids::{RunId, ServiceName, StackName, StoreName};
 use crate::journal::{Record, RunState, StepError};
 use crate::plan::{Group, Op, Plan, Procedure};
 use crate::release::{Certificate, describe_change};
-use project::{artefacts, code_only, conclude, egress, exports, measure, step_report, trial};
+use project::{artefacts, backup, code_only, conclude, egress, exports, measure, step_report, trial};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use words::{advice, headline, production};
@@ -82,6 +82,9 @@ pub struct Report {
     pub certificate: Option<Certificate>,
     /// Writes exported from an abandoned generation.
     pub exports: BTreeMap<StoreName, ExportStats>,
+    /// What was written into the repository of backups, or brought back from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<crate::backup::Archived>,
     /// Probes of the trial that were recorded, and how it ended.
     pub trial: Option<TrialReport>,
     /// Files kept with the run.
@@ -302,6 +305,7 @@ impl Report {
             code_only: code_only(plan, &state),
             certificate: outputs().find_map(|(_, o)| o.certificate.clone()),
             exports: exports(records),
+            backup: backup(records),
             trial: trial(records, &state),
             artefacts: artefacts(records),
             egress: egress(records),

@@ -53,7 +53,9 @@ pub(super) fn measure(plan: &Plan, state: &RunState, records: &[Record], started
             times::downtime(records, "stop-new", "start-old"),
             None,
         ),
-        Procedure::Promote => (None, None, times::downtime(records, "stop-old", "start-new")),
+        Procedure::Promote | Procedure::Restore => {
+            (None, None, times::downtime(records, "stop-old", "start-new"))
+        }
         _ => (None, None, None),
     };
     Times {
@@ -160,6 +162,13 @@ pub(super) fn code_only(plan: &Plan, state: &RunState) -> Option<CodeOnly> {
         } else {
             failed.join("; ")
         },
+    })
+}
+
+pub(super) fn backup(records: &[Record]) -> Option<crate::backup::Archived> {
+    records.iter().rev().find_map(|r| match &r.event {
+        Event::Finished { output, .. } => output.backup.clone(),
+        _ => None,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Advice, Conclusion, Report};
 use crate::check::{CheckKind, CheckResult, Verdict};
-use crate::duration::human_ms;
+use crate::duration::{human_bytes, human_ms};
 use crate::plan::{Plan, Procedure};
 
 pub(super) fn headline(report: &Report) -> String {
@@ -27,8 +27,35 @@ pub(super) fn headline(report: &Report) -> String {
             rollback.unwrap_or_else(|| "an unknown time".to_owned())
         ),
         (procedure, conclusion) if procedure.is_staging() => staging(report, conclusion),
+        (Procedure::Backup, Conclusion::Pass) => match &report.backup {
+            Some(done) => format!(
+                "a backup of {}: {}, of which {} were new",
+                report.stack,
+                human_bytes(done.snapshot.bytes),
+                human_bytes(done.snapshot.added)
+            ),
+            None => "the backup was made".to_owned(),
+        },
+        (Procedure::Drill, Conclusion::Pass) => format!(
+            "the backup can be restored: {passed} of {all} checks passed on it, after {}",
+            human_ms(report.times.total_ms)
+        ),
+        (Procedure::Drill, Conclusion::Inconclusive) => {
+            "it is not proved that the backup can be used".to_owned()
+        }
+        (Procedure::Restore, Conclusion::Pass) if report.from_generation.is_none() => {
+            "the stack was brought back from a backup".to_owned()
+        }
+        (Procedure::Restore, Conclusion::OnTrial) => "a backup is in production, on trial".to_owned(),
+        (Procedure::Restore, Conclusion::Pass) => "a backup is in production and passed its trial".to_owned(),
+        (Procedure::Restore, Conclusion::RolledBack) => {
+            "a backup failed in production, which was rolled back".to_owned()
+        }
         (Procedure::Up, Conclusion::Pass) => "production is up".to_owned(),
         (Procedure::Down, Conclusion::Pass) => "production is stopped".to_owned(),
+        (procedure @ (Procedure::Backup | Procedure::Drill | Procedure::Restore), Conclusion::Undone) => {
+            format!("the {} failed and was undone", procedure.noun())
+        }
         (procedure, Conclusion::Undone) if by_request(report) => {
             format!("the {} of {change} was undone, as asked for", procedure.noun())
         }
@@ -45,7 +72,7 @@ pub(super) fn production(plan: &Plan, report: &Report) -> String {
     let generation =
         |g: Option<u32>| g.map_or_else(|| "its generation".to_owned(), |g| format!("generation {g}"));
     match (plan.procedure, report.conclusion) {
-        (procedure, _) if procedure == Procedure::Rehearse || procedure.is_staging() => {
+        (procedure, _) if procedure.is_aside() => {
             format!("Production was not touched; it stays on {}.", generation(report.from_generation))
         }
         (_, Conclusion::Undone) => {
@@ -88,14 +115,17 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
                 Some(&with_versions(report, "rehearse")),
             )]
         }
-        (Procedure::Promote, Conclusion::OnTrial) => vec![
+        (Procedure::Promote | Procedure::Restore, Conclusion::OnTrial) => vec![
             say(
                 "The watchdog watches and rolls back by itself; this terminal is not needed.",
                 Some("switchback status"),
             ),
             say("To return now:", Some("switchback rollback")),
         ],
-        (Procedure::Promote, Conclusion::Pass) => {
+        (Procedure::Backup, Conclusion::Pass) => {
+            vec![say("See whether it can be restored.", Some("switchback drill restore"))]
+        }
+        (Procedure::Promote | Procedure::Restore, Conclusion::Pass) => {
             vec![say(
                 "Nothing. The previous generation is kept; a rollback stays possible.",
                 Some("switchback rollback"),

@@ -3,15 +3,19 @@
 mod refresh;
 
 use super::{Cost, Data, SAMPLES, Work, no_columns};
+use crate::backup::child;
+use crate::backup::vault::{Task, Vault};
 use crate::check::sql::sqlite_value;
 use crate::error::{EngineError, io};
 use crate::home::{Home, create_dir};
 use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
-use crate::store::{self, Source};
+use crate::store::{self, Progress, Source};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
+use switchback_core::backup::{self, Archived, Part};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StoreName;
@@ -293,6 +297,68 @@ impl Data for LocalData {
             return Err(format!("the store {store} is not a database"));
         }
         sqlite_value(Path::new(&place.path), sql, values)
+    }
+
+    fn parts(&self, at: &Placement<'_>) -> Result<BTreeMap<StoreName, String>, EngineError> {
+        let there = at.instance.stores.iter().filter(|(_, place)| Path::new(&place.path).exists());
+        let part = |(name, place): (&StoreName, &StorePlace)| {
+            let path = Path::new(&place.path);
+            let file = path.file_name().filter(|_| !path.is_dir()).map(|f| f.to_string_lossy().into_owned());
+            let folder = backup::part(name);
+            (name.clone(), file.map_or_else(|| folder.clone(), |file| format!("{folder}/{file}")))
+        };
+        Ok(there.map(part).collect())
+    }
+
+    fn archive(
+        &self,
+        at: &Placement<'_>,
+        vault: &Vault,
+        beside: Vec<Part>,
+        (stack, at_ms): (&str, i64),
+        work: &Work<'_>,
+    ) -> Result<Archived, EngineError> {
+        let mut parts = beside;
+        for (name, logical) in self.parts(at)? {
+            parts.push(Part::new(place(at, &name)?.0.path.clone(), logical));
+        }
+        let task = Task::Archive { parts, stack: stack.to_owned(), at_ms };
+        crate::backup::parsed(child::perform(vault, &task, work.progress)?)
+    }
+
+    fn fetch(
+        &self,
+        at: &Placement<'_>,
+        vault: &Vault,
+        (snapshot, said): (&str, &BTreeMap<StoreName, String>),
+        scratch: Option<&Scratch>,
+        work: &Work<'_>,
+    ) -> Result<u64, EngineError> {
+        let mut parts = Vec::new();
+        for (name, logical) in said {
+            let Ok((_, path)) = place(at, name) else { continue };
+            match scratch {
+                Some(scratch) => scratch.remove_part(path)?,
+                None if path.exists() => return Err(crate::backup::occupied(&path.to_string_lossy())),
+                None => {}
+            }
+            if let Some(parent) = path.parent() {
+                create_dir(parent)?;
+            }
+            parts.push(Part::new(path.to_string_lossy(), logical));
+        }
+        let task = Task::Restore { snapshot: snapshot.to_owned(), parts };
+        crate::backup::parsed(child::perform(vault, &task, work.progress)?)
+    }
+
+    fn vault(
+        &self,
+        _: &Home,
+        vault: &Vault,
+        task: &Task,
+        progress: &Progress<'_>,
+    ) -> Result<Value, EngineError> {
+        child::perform(vault, task, progress)
     }
 
     fn end_leftovers(&self, _: &Home) -> Result<(), EngineError> {

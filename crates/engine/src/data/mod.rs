@@ -9,6 +9,7 @@ mod local;
 pub use compose::{ComposeData, MountFacts, PostgresFacts};
 pub use local::LocalData;
 
+use crate::backup::vault::{Task, Vault};
 use crate::error::EngineError;
 use crate::home::Home;
 use crate::runtime::{Placement, Stage};
@@ -18,6 +19,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
+use switchback_core::backup::{Archived, Part};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
@@ -229,6 +231,42 @@ pub trait Data: Send + Sync {
 
     /// Removes the data of a scratch instance that lies outside its folder. The caller holds its [`Scratch`].
     fn discard(&self, home: &Home, instance: &Instance, scratch: &Scratch) -> Result<(), EngineError>;
+
+    /// What a backup takes of an instance's data: the path in the snapshot, by store. Several stores may lie at one place,
+    /// which has the name of the first.
+    fn parts(&self, at: &Placement<'_>) -> Result<BTreeMap<StoreName, String>, EngineError>;
+
+    /// Writes the data of an instance on which nothing runs into a repository, and what lies on this host beside it; for a
+    /// stack of this name, as of this moment (UTC, milliseconds since 1970).
+    fn archive(
+        &self,
+        at: &Placement<'_>,
+        vault: &Vault,
+        beside: Vec<Part>,
+        stamp: (&str, i64),
+        work: &Work<'_>,
+    ) -> Result<Archived, EngineError>;
+
+    /// Brings the data of a snapshot (its id, and what [`Data::parts`] said when it was made) into the places of an instance;
+    /// what an earlier attempt left there is removed, or, without a [`Scratch`], nothing may be there. Returns the number of
+    /// bytes.
+    fn fetch(
+        &self,
+        at: &Placement<'_>,
+        vault: &Vault,
+        snapshot: (&str, &BTreeMap<StoreName, String>),
+        scratch: Option<&Scratch>,
+        work: &Work<'_>,
+    ) -> Result<u64, EngineError>;
+
+    /// Work on a repository that concerns no data of an instance.
+    fn vault(
+        &self,
+        home: &Home,
+        vault: &Vault,
+        task: &Task,
+        progress: &Progress<'_>,
+    ) -> Result<Value, EngineError>;
 
     /// From now on an instance's data is production's: nothing may remove it as scratch.
     fn keep(&self, home: &Home, instance: &Instance) -> Result<(), EngineError>;

@@ -15,6 +15,13 @@ const MOST_NOTES: usize = 60;
 pub fn mask(context: &Context<'_>, key: &str, source: &str, mode: CloneMode) -> Result<Output, Failed> {
     let instance = context.instance(key)?;
     let mut output = Output::default();
+    if context.attempt > 1 && key == source {
+        return Err(EngineError::refused(
+            "masking was interrupted, and what is masked twice is no longer what refers to it",
+            "make the environment again",
+        )
+        .into());
+    }
     if context.attempt > 1 {
         // What an earlier attempt masked would be masked twice.
         output.notes = staging::refresh(context, source, key, mode)?.notes;

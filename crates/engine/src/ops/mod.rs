@@ -3,6 +3,7 @@
 //! Every operation is safe to run twice, and finds out from the world, not from memory, what is left to
 //! do. None makes a choice: paths, ports and generations come from the plan.
 
+mod backup;
 mod checks;
 mod data;
 mod judge;
@@ -141,6 +142,9 @@ pub fn perform(context: &Context<'_>) -> Result<Output, Failed> {
         Op::EditVersions { from, to } => versions::edit(context, from, to),
         Op::BeginTrial { .. } => pointer::begin_trial(context),
         Op::Export { abandoned } => data::export(context, abandoned),
+        Op::Archive { instance, source } => backup::archive(context, instance, source),
+        Op::Retain => backup::retain(context),
+        Op::Fetch { instance, snapshot } => backup::fetch(context, instance, snapshot),
         Op::Certify { from, to, valid_ms } => pointer::certify(context, from, to, *valid_ms),
     }
 }
@@ -171,6 +175,9 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         | Op::Dispose { .. }
         | Op::BeginTrial { .. }
         | Op::Export { .. }
+        | Op::Archive { .. }
+        | Op::Retain
+        | Op::Fetch { .. }
         | Op::Certify { .. } => {
             context.midway();
             Ok(Output::default())

@@ -26,7 +26,11 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
     output.notes.extend(context.world.runtime.preflight(&context.placement(instance, &release), wanted)?);
     let copies = matches!(
         context.plan.procedure,
-        Procedure::Rehearse | Procedure::Promote | Procedure::StagingUp | Procedure::StagingSync
+        Procedure::Rehearse
+            | Procedure::Promote
+            | Procedure::StagingUp
+            | Procedure::StagingSync
+            | Procedure::Backup
     );
     if copies
         && let Some(source) = context

@@ -36,7 +36,7 @@ pub fn prepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
         };
         context.home.save_generation(&generation)?;
     }
-    if context.plan.procedure == Procedure::Promote && instance.is_production() {
+    if context.plan.procedure.switches() && instance.is_production() {
         context.world.data.prepare(&at)?;
     }
     Ok(Output { notes, ..Output::default() })

@@ -107,6 +107,13 @@ fn synced(context: &Context<'_>, copies: &[StepId]) -> Synced {
     synced.at_ms = cut.unwrap_or(synced.at_ms);
     for (index, step) in copies.iter().enumerate() {
         let Some(output) = context.state.output(step) else { continue };
+        if let Some(back) = &output.backup {
+            synced.at_ms = back.snapshot.at_ms;
+            synced.snapshot = Some(back.snapshot.id.clone());
+            synced.bytes = back.snapshot.bytes;
+            synced.written += back.snapshot.bytes;
+            synced.took_ms += back.took_ms;
+        }
         synced.compared |= context.plan.step(step).is_some_and(|s| {
             matches!(s.op, switchback_core::plan::Op::Compare { .. }) && !output.fingerprints.is_empty()
         });

@@ -88,7 +88,8 @@ impl Work<'_, '_> {
     fn up(&self, name: &str) -> Result<Option<Environment>, EngineError> {
         (self.request.say)(&format!("making {name}"));
         let target = Target::default();
-        let facts = known::new_facts(self.home, self.config, self.world, name, &target, &Stage::quiet())?;
+        let facts =
+            known::new_facts(self.home, self.config, self.world, name, &target, None, &Stage::quiet())?;
         match self.carry_out(&plan::staging_up(&facts), self.request.cancel)? {
             RunEnd::Interrupted => Ok(None),
             RunEnd::Ended(_) => match known::find(self.home, name)? {

@@ -100,6 +100,14 @@ pub enum StoreError {
         /// What was done by then.
         done_bytes: u64,
     },
+    /// A repository of backups cannot be used as it was asked for.
+    #[error("{at}: {why}")]
+    Repository {
+        /// Where it lies, without a password.
+        at: String,
+        /// Why.
+        why: String,
+    },
     /// Something that cannot be cloned or compared faithfully.
     #[error("{}: {why}", path.display())]
     Unsupported {

@@ -43,8 +43,15 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     config.staging.anonymise.clone_from(&rules);
     let up = lab.carry_out(&config, |_| {
         let home = &lab.sandbox()?.home;
-        let facts =
-            environments::new_facts(home, &config, lab.world, NAME, &Target::default(), &Stage::quiet())?;
+        let facts = environments::new_facts(
+            home,
+            &config,
+            lab.world,
+            NAME,
+            &Target::default(),
+            None,
+            &Stage::quiet(),
+        )?;
         Ok(plan::staging_up(&facts))
     })?;
     let mut masked = Proof::new(

@@ -25,7 +25,8 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     ] {
         lab.add(proof);
     }
-    super::environment::prove(lab)
+    super::environment::prove(lab)?;
+    super::backups::prove(lab)
 }
 
 /// How a step of a run went.

@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and the exit codes.
 
 mod audit;
+mod backup;
 mod doctor;
 mod error;
 mod gc;
@@ -162,6 +163,19 @@ pub enum Command {
         after_help = "Examples:\n  switchback prove\n  switchback prove --mutant M01 --mutant M20\n  switchback prove --controls 50 --output reports"
     )]
     Prove(prove::ProveArgs),
+    /// Write a snapshot of the whole stack (data, configuration, record of the release) into the repository of backups
+    #[command(
+        after_help = "Examples:\n  switchback backup init\n  switchback backup\n  switchback backup list\n  switchback backup --if-due            # for a timer"
+    )]
+    Backup(backup::BackupArgs),
+    /// Bring a backup back: as production's next generation, or on a machine that has nothing of the stack
+    #[command(
+        after_help = "Examples:\n  switchback restore\n  switchback restore --snapshot 1f2e3d4c\n  switchback restore --from /mnt/backup --key-file key.txt --into /srv/pa"
+    )]
+    Restore(backup::RestoreArgs),
+    /// Try what one hopes never to need
+    #[command(subcommand, after_help = "Example:\n  switchback drill restore")]
+    Drill(backup::DrillCommand),
     /// Print the JSON Schema of switchback.yaml
     #[command(
         after_help = "Examples:\n  switchback schema > switchback.schema.json\n  switchback schema workflow"
@@ -224,6 +238,9 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Gc(args) => gc::gc(&global, &args),
         Command::Verify(args) => verify::verify(&global, &args),
         Command::Prove(args) => prove::prove(&global, &args),
+        Command::Backup(args) => backup::backup(&global, &args),
+        Command::Restore(args) => backup::restore(&global, &args),
+        Command::Drill(command) => backup::drill(&global, &command),
         Command::Schema { of } => {
             let schema = if of == "workflow" {
                 switchback_core::workflow::schema()

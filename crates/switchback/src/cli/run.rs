@@ -114,9 +114,8 @@ fn exit_of(plan: &Plan, outcome: &Outcome, report: &Report) -> Exit {
         (Procedure::Rollback, Exit::Done) if over => Exit::OverBudget,
         // A rollback that went back to the newer generation did not do what was asked for.
         (Procedure::Rollback | Procedure::Up | Procedure::Down, Exit::RolledBack) => Exit::Refused,
-        // A rehearsal has nothing in production to roll back.
-        (Procedure::Rehearse, Exit::RolledBack) => Exit::Refused,
-        (procedure, Exit::RolledBack) if procedure.is_staging() => Exit::Refused,
+        // It has nothing in production to roll back.
+        (procedure, Exit::RolledBack) if procedure.is_aside() => Exit::Refused,
         _ => exit,
     }
 }

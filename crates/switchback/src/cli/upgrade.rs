@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use switchback_core::config::{Config, suggest};
 use switchback_core::duration::human_ms;
 use switchback_core::ids::{GenerationId, ServiceName};
-use switchback_core::plan::{OnFailure, Plan};
-use switchback_core::release::describe_change;
+use switchback_core::plan::{OnFailure, Plan, Procedure};
+use switchback_core::release::{describe, describe_change};
 use switchback_engine::engine::{Cancel, Notice, RunEnd};
 use switchback_engine::gather::Target;
 use switchback_engine::home::Home;
@@ -163,6 +163,9 @@ pub fn session<'h>(global: &Global, home: &'h Home, what: &str) -> Result<Sessio
 
 /// What a plan is about, for people.
 fn change(plan: &Plan) -> String {
+    if matches!(plan.procedure, Procedure::Backup | Procedure::Drill) {
+        return describe(&plan.to);
+    }
     let environment = plan.instances.values().find(|i| !i.is_production()).map(|i| i.environment.as_str());
     match environment.filter(|_| plan.procedure.is_staging()) {
         Some(name) if plan.from == plan.to => name.to_owned(),
@@ -187,6 +190,18 @@ fn carry_out_as(
     drop(progress);
     let exit = conclude_as(global, home, plan, &end, last)?;
     Ok((exit, end))
+}
+
+/// Like [`carry_out`], where a trial follows.
+pub fn carry_out_end(
+    global: &Global,
+    home: &Home,
+    session: &mut Session<'_>,
+    plan: &Plan,
+    config: &Config,
+    detach: bool,
+) -> Result<(Exit, RunEnd), Trouble> {
+    carry_out_as(global, home, session, plan, config, if detach { Last::Yes } else { Last::IfNotDone })
 }
 
 pub fn carry_out(
@@ -422,6 +437,6 @@ pub fn confirm(global: &Global, question: &str) -> Result<bool, Trouble> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-fn declined() -> Trouble {
+pub fn declined() -> Trouble {
     Trouble { exit: Exit::Usage, message: "not confirmed; nothing was done".to_owned(), hint: None }
 }

@@ -96,7 +96,7 @@ fn rollback(report: &Report) -> Option<Fact> {
 fn downtime(report: &Report) -> Option<Fact> {
     let (ms, note) = match report.procedure {
         Procedure::Rehearse => (report.times.downtime_ms?, "predicted for the promotion"),
-        Procedure::Promote => (report.times.downtime_ms?, "measured on production"),
+        Procedure::Promote | Procedure::Restore => (report.times.downtime_ms?, "measured on production"),
         Procedure::Rollback => (report.times.rollback_downtime_ms?, "measured on production"),
         _ => return None,
     };

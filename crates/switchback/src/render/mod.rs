@@ -3,6 +3,7 @@
 //! Owns words, layout and escaping. Every fact comes from the report; nothing here reads a clock, a
 //! file or the terminal, and no text of the report reaches an output unescaped.
 
+pub mod backup;
 pub mod egress;
 mod facts;
 mod html;

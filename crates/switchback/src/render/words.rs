@@ -74,6 +74,9 @@ pub fn procedure(procedure: Procedure) -> &'static str {
         Procedure::StagingReset => "Reset of a staging environment",
         Procedure::StagingStop => "Stop of a staging environment",
         Procedure::StagingDown => "Removal of a staging environment",
+        Procedure::Backup => "Backup",
+        Procedure::Drill => "Drill",
+        Procedure::Restore => "Restore",
     }
 }
 

@@ -5,6 +5,7 @@
 //! data, and never write to a mount that is not scratch.
 
 mod ahead;
+mod archive;
 mod facts;
 mod masking;
 mod mounts;
@@ -18,6 +19,7 @@ mod throwaway;
 pub use facts::{MountFacts, PostgresFacts};
 
 use super::{Cost, Data, SAMPLES, Work, no_columns};
+use crate::backup::vault::{Task, Vault};
 use crate::docker::hands::{self, Hands};
 use crate::docker::helper::HelperImages;
 use crate::docker::{Docker, helper};
@@ -25,6 +27,7 @@ use crate::error::EngineError;
 use crate::home::Home;
 use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
+use crate::store::Progress;
 use crate::store::postgres::{self, Amcheck};
 use serde_json::Value;
 use server::Server;
@@ -32,6 +35,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
+use switchback_core::backup::{Archived, Part};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
@@ -373,6 +377,42 @@ impl Data for ComposeData {
 
     fn discard(&self, home: &Home, instance: &Instance, _: &Scratch) -> Result<(), EngineError> {
         self.remove_mounts(home, instance)
+    }
+
+    fn parts(&self, at: &Placement<'_>) -> Result<BTreeMap<StoreName, String>, EngineError> {
+        self.backup_parts(at)
+    }
+
+    fn archive(
+        &self,
+        at: &Placement<'_>,
+        vault: &Vault,
+        beside: Vec<Part>,
+        stamp: (&str, i64),
+        work: &Work<'_>,
+    ) -> Result<Archived, EngineError> {
+        self.archive_mounts(at, vault, beside, stamp, work)
+    }
+
+    fn fetch(
+        &self,
+        at: &Placement<'_>,
+        vault: &Vault,
+        snapshot: (&str, &BTreeMap<StoreName, String>),
+        scratch: Option<&Scratch>,
+        work: &Work<'_>,
+    ) -> Result<u64, EngineError> {
+        self.fetch_mounts(at, vault, snapshot, scratch.is_some(), work)
+    }
+
+    fn vault(
+        &self,
+        home: &Home,
+        vault: &Vault,
+        task: &Task,
+        progress: &Progress<'_>,
+    ) -> Result<Value, EngineError> {
+        self.on_repository(home, vault, task, &[], progress)
     }
 
     fn keep(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {

@@ -11,15 +11,15 @@ use std::io::{self, Write};
 const LONGEST_LINE: usize = 64 << 20;
 
 /// Takes a helper's lines apart, and what follows the answer.
-pub(super) struct Lines<'a, 'r, 'p> {
+pub(crate) struct Lines<'a, 'r, 'p> {
     line: Vec<u8>,
-    pub(super) answer: Option<std::result::Result<Value, StoreError>>,
+    pub(crate) answer: Option<std::result::Result<Value, StoreError>>,
     rest: Option<&'r mut dyn Write>,
     progress: &'a Progress<'p>,
 }
 
 impl<'a, 'r, 'p> Lines<'a, 'r, 'p> {
-    pub(super) fn new(rest: Option<&'r mut dyn Write>, progress: &'a Progress<'p>) -> Self {
+    pub(crate) fn new(rest: Option<&'r mut dyn Write>, progress: &'a Progress<'p>) -> Self {
         Self { line: Vec::new(), answer: None, rest, progress }
     }
 

@@ -13,10 +13,14 @@ mod mask;
 mod scratch;
 mod serve;
 mod talk;
+mod vault;
 mod wire;
 
 pub use client::{Hands, HandsError, Scratch, ScratchDir, remove_leftovers};
 pub use cut::{CutMode, CutPair, CutStats};
+pub(crate) use lines::Lines;
 pub use look::Survey;
 pub use serve::{STORE_VERB, serve};
+pub use vault::Placed;
+pub(crate) use vault::vault_request;
 pub use wire::Entry;

@@ -134,6 +134,7 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
         Request::Sql { path, query, values } => {
             sqlite_value(Path::new(&path), &query, &values).map_err(|why| refused(Path::new(&path), why))
         }
+        Request::Vault { vault, task } => crate::backup::vault::perform(&vault, &task, progress),
         Request::Mask { root, path, stack, rules, key } => {
             mask::mask((Path::new(&root), Path::new(&path), stack.as_deref()), &rules, &key, progress)
         }

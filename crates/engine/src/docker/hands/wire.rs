@@ -3,6 +3,7 @@
 //! Owns the form of both, and the way of a [`StoreError`] through it: kind and text arrive as they were. Both
 //! ends are the same build of the same program, so the form needs no version.
 
+use crate::backup::vault::{Task, Vault};
 use crate::store::{Access, Source, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,6 +157,11 @@ pub(super) enum Request {
         path: String,
         stack: String,
     },
+    /// Work on the repository of backups.
+    Vault {
+        vault: Vault,
+        task: Task,
+    },
     /// Takes the mark off.
     Unmark {
         path: String,
@@ -232,6 +238,7 @@ pub(super) enum Failure {
     DstExists { path: Vec<u8> },
     Nested { src: Vec<u8>, dst: Vec<u8> },
     Changed { path: Vec<u8> },
+    Repository { at: String, why: String },
     Unsupported { path: Vec<u8>, why: String },
     CannotShare { path: Vec<u8>, why: String },
     OverBudget { path: Vec<u8>, budget_ms: u64, done_bytes: u64 },
@@ -285,6 +292,7 @@ impl From<StoreError> for Failure {
             StoreError::DstExists { path } => Self::DstExists { path: bytes(&path) },
             StoreError::Nested { src, dst } => Self::Nested { src: bytes(&src), dst: bytes(&dst) },
             StoreError::Changed { path } => Self::Changed { path: bytes(&path) },
+            StoreError::Repository { at, why } => Self::Repository { at, why },
             StoreError::Unsupported { path, why } => Self::Unsupported { path: bytes(&path), why },
             StoreError::CannotShare { path, why } => Self::CannotShare { path: bytes(&path), why },
             StoreError::OverBudget { path, budget_ms, done_bytes } => {
@@ -315,6 +323,10 @@ impl From<Failure> for StoreError {
             Failure::DstExists { path } => Self::DstExists { path: outside(path) },
             Failure::Nested { src, dst } => Self::Nested { src: outside(src), dst: outside(dst) },
             Failure::Changed { path } => Self::Changed { path: outside(path) },
+            // In a helper a folder has another name.
+            Failure::Repository { at, why } => {
+                Self::Repository { at: at.strip_prefix(DIRS).map_or(at.clone(), str::to_owned), why }
+            }
             Failure::Unsupported { path, why } => Self::Unsupported { path: outside(path), why },
             Failure::CannotShare { path, why } => Self::CannotShare { path: outside(path), why },
             Failure::OverBudget { path, budget_ms, done_bytes } => {

@@ -33,7 +33,13 @@ pub fn preflight(
     }
     if matches!(
         wanted.procedure,
-        Procedure::Rehearse | Procedure::Promote | Procedure::StagingUp | Procedure::StagingSync
+        Procedure::Rehearse
+            | Procedure::Promote
+            | Procedure::StagingUp
+            | Procedure::StagingSync
+            | Procedure::Backup
+            | Procedure::Drill
+            | Procedure::Restore
     ) {
         permitted(runtime)?;
     }

@@ -180,8 +180,7 @@ fn stopped(journal: &Journal) -> Result<bool, EngineError> {
     for run in journal.runs(20)? {
         let (plan, state, _) = journal.load(&run)?;
         match plan.procedure {
-            Procedure::Rehearse => {}
-            procedure if procedure.is_staging() => {}
+            procedure if procedure.is_aside() => {}
             procedure => return Ok(procedure == Procedure::Down && state.ended.is_some()),
         }
     }

@@ -7,6 +7,7 @@ use serde_json::json;
 use switchback_core::config::Config;
 use switchback_core::environment::{self, DEFAULT_NAME, Environment};
 use switchback_core::plan::{self, Plan, StagingFacts};
+use switchback_engine::backup::facts::fetch_facts;
 use switchback_engine::engine::now_ms;
 use switchback_engine::environments;
 use switchback_engine::error::EngineError;
@@ -44,8 +45,12 @@ pub fn up(global: &Global, args: &UpArgs) -> Result<Exit, Trouble> {
         return again(global, &home, &config, &world, &mut session, known, args, &versions);
     }
     remove_half(&home, &world, &name)?;
+    let backup = match &args.from_backup {
+        Some(wanted) => Some(fetch_facts(&home, &config, &world, wanted)?.0),
+        None => None,
+    };
     let mut facts = planning(global, |stage: &Stage<'_>| {
-        environments::new_facts(&home, &config, &world, &name, &target, stage)
+        environments::new_facts(&home, &config, &world, &name, &target, backup.as_ref(), stage)
     })?;
     if let Some(keep) = args.keep {
         facts.environment.expires_at_ms = Some(after(keep.as_millis()));

@@ -187,9 +187,12 @@ fn print(out: &Output, told: &Told) -> Result<(), Trouble> {
     let e = &told.environment;
     out.line(&format!("{}  {}  {}", e.name, describe(&e.instance.versions), state(told)))?;
     let compared = if e.data.compared { ", equal to its snapshot" } else { "" };
+    let source = match &e.data.snapshot {
+        Some(id) => format!("the backup {}", id.get(..8).unwrap_or(id)),
+        None => format!("production's generation {}", e.from_generation),
+    };
     out.line(&format!(
-        "  data      of production's generation {}, {} old: {}{compared}",
-        e.from_generation,
+        "  data      of {source}, {} old: {}{compared}",
         ago(e.data.at_ms),
         human_bytes(e.data.bytes)
     ))?;

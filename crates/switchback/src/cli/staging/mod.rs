@@ -83,6 +83,9 @@ pub struct UpArgs {
     /// Name of the environment (default: staging), and versions that replace those of production
     #[arg(value_name = "NAME | SERVICE=VERSION")]
     pub words: Vec<String>,
+    /// With the data of a backup instead of production's: `latest`, or the beginning of an id
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "latest", require_equals = true, value_parser = super::backup::snapshot)]
+    pub from_backup: Option<String>,
     /// Remove it after this time (default: staging.keep)
     #[arg(long, value_name = "TIME")]
     pub keep: Option<Span>,

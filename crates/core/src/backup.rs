@@ -1,0 +1,205 @@
+//! Backups: what a snapshot holds, how long it is kept, and what a run reports about it.
+
+use crate::data::{Fingerprint, StoreKind};
+use crate::ids::{Digest, StackName, StoreName};
+use crate::release::{Instance, Release};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The name of the manifest's format.
+pub const SCHEMA: &str = "switchback.backup/1";
+/// The tag that every snapshot of this program carries.
+pub const TAG: &str = "switchback";
+/// Where the manifest lies in a snapshot.
+pub const MANIFEST: &str = "/switchback.json";
+/// Where the stack's folder lies in a snapshot.
+pub const STACK: &str = "/stack";
+/// Where the record of the release lies in a snapshot.
+pub const RELEASE: &str = "/release";
+/// Where the stores lie in a snapshot, each in a folder with its name.
+pub const STORES: &str = "/stores";
+
+/// What a snapshot holds, as it is written into it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The program that made it.
+    pub program: String,
+    /// The stack.
+    pub stack: StackName,
+    /// The moment that all stores were cut at; UTC, milliseconds since 1970.
+    pub at_ms: i64,
+    /// Where the stack's folder lay.
+    pub root: String,
+    /// Production as it was.
+    pub instance: Instance,
+    /// What ran.
+    pub release: Release,
+    /// Where the data lies in the snapshot, by store; several stores may lie at one place, which is named by the first.
+    pub parts: BTreeMap<StoreName, String>,
+    /// What the stores held.
+    pub fingerprints: BTreeMap<StoreName, Fingerprint>,
+}
+
+impl Manifest {
+    /// What speaks against using it with this program; `None` if nothing does.
+    pub fn refused(&self) -> Option<String> {
+        (self.schema != SCHEMA)
+            .then(|| format!("its manifest has the format {:?}; this program reads {SCHEMA:?}", self.schema))
+    }
+
+    /// The same, for a stack whose folder is another one: absolute paths below the old folder lead below the new one.
+    pub fn moved_to(&self, root: &str) -> Self {
+        let mut moved = self.clone();
+        let old = self.root.trim_end_matches('/');
+        let lead = |path: &mut String| {
+            if let Some(below) = path.strip_prefix(old).filter(|b| b.is_empty() || b.starts_with('/')) {
+                *path = format!("{}{below}", root.trim_end_matches('/'));
+            }
+        };
+        root.clone_into(&mut moved.root);
+        for place in moved.instance.stores.values_mut() {
+            lead(&mut place.path);
+            if let Some(mount) = &mut place.mount {
+                if let crate::release::MountPlace::Dir(path) = &mut mount.at {
+                    lead(path);
+                }
+                if let crate::release::MountSource::Bind(path) = &mut mount.source {
+                    lead(path);
+                }
+                if let Some(beside) = &mut mount.beside {
+                    lead(beside);
+                }
+            }
+        }
+        for service in moved.release.services.values_mut() {
+            if let Some(artefact) = &mut service.artefact {
+                lead(&mut artefact.path);
+            }
+        }
+        moved
+    }
+}
+
+/// Which snapshots stay; those that none of the rules keeps are removed. Counted per stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keep {
+    /// The newest so many.
+    pub last: u32,
+    /// The last one of each of so many days.
+    pub daily: u32,
+    /// The last one of each of so many weeks.
+    pub weekly: u32,
+    /// The last one of each of so many months.
+    pub monthly: u32,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { last: 3, daily: 7, weekly: 4, monthly: 12 }
+    }
+}
+
+/// A snapshot in a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The repository's id of it.
+    pub id: String,
+    /// The stack, which stands where other programs write the host.
+    pub stack: String,
+    /// The moment of its data; UTC, milliseconds since 1970.
+    pub at_ms: i64,
+    /// Bytes of what it holds.
+    pub bytes: u64,
+    /// Files.
+    pub files: u64,
+    /// Bytes that it added to the repository, compressed.
+    pub added: u64,
+}
+
+/// What a run wrote into a repository, or brought back from one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archived {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// How long writing or reading took, in milliseconds.
+    pub took_ms: u64,
+    /// What was left out, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+}
+
+/// Whether a word may name a snapshot: `latest`, or 6 to 64 hexadecimal digits.
+pub fn names_snapshot(text: &str) -> bool {
+    text == "latest"
+        || ((6..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+}
+
+/// The folder of a store in a snapshot.
+pub fn part(name: &StoreName) -> String {
+    format!("{STORES}/{name}")
+}
+
+/// Where data is read from for a snapshot, or written to from one: a path of this host or of a helper, and the path in the
+/// snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Outside.
+    pub real: String,
+    /// In the snapshot.
+    pub logical: String,
+    /// What below `real` is left out, as paths outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<String>,
+    /// Whether something may change or vanish while it is read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
+}
+
+impl Part {
+    /// One whose content does not change.
+    pub fn new(real: impl Into<String>, logical: impl Into<String>) -> Self {
+        Self { real: real.into(), logical: logical.into(), except: Vec::new(), live: false }
+    }
+}
+
+/// The kinds of data of the stores, for people: `postgres`.
+pub fn kind(kind: StoreKind) -> &'static str {
+    match kind {
+        StoreKind::Sqlite => "sqlite",
+        StoreKind::Files => "files",
+        StoreKind::Postgres => "postgres",
+    }
+}
+
+/// The digests of what a manifest says against what was found: names of stores that differ.
+pub fn differing(
+    said: &BTreeMap<StoreName, Fingerprint>,
+    found: &BTreeMap<StoreName, Fingerprint>,
+) -> Vec<String> {
+    let digest = |of: &BTreeMap<StoreName, Fingerprint>, name: &StoreName| -> Option<Digest> {
+        of.get(name).map(|f: &Fingerprint| f.digest.clone())
+    };
+    let mut names: Vec<&StoreName> = said.keys().chain(found.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().filter(|n| digest(said, n) != digest(found, n)).map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_snapshot;
+
+    #[test]
+    fn only_what_can_be_an_id_names_a_snapshot() {
+        for good in ["latest", "0a1b2c", &"f".repeat(64)] {
+            assert!(names_snapshot(good), "{good}");
+        }
+        for bad in ["", "newest", "../../x", "0a1b2", "0A1B2C", &"f".repeat(65), "--help"] {
+            assert!(!names_snapshot(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `backup`: where backups of the stack go, when, and how long they stay.
+
+use super::check::Checker;
+use super::{Config, ConfigError};
+use crate::backup::Keep;
+use crate::duration::Span;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Backups of the whole stack: data, configuration and the record of the release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// Where the repository (restic's format) lies: a folder, relative to the stack; `rest:URL` of a restic REST server;
+    /// `env:NAME` or `file:PATH`, which hold one of both.
+    pub repository: String,
+    /// The file with the key, relative to the stack; by default `.switchback/backup.key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
+    /// A backup is made this often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<Span>,
+    /// The newest backup is restored into a sandbox and checked this often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Span>,
+    /// Which backups stay.
+    #[serde(default)]
+    pub keep: Keep,
+}
+
+/// The shortest time between two scheduled runs.
+const SHORTEST: Span = Span::secs(60);
+
+pub(super) fn check(config: &Config, checker: &Checker<'_>) -> Result<(), ConfigError> {
+    let Some(backup) = &config.backup else { return Ok(()) };
+    let refuse = |key: &str, why: &str, hint: &str| {
+        Err(checker.error(&format!("backup.{key}"), format!("backup.{key} {why}"), Some(hint.into())))
+    };
+    let repository = backup.repository.as_str();
+    if repository.is_empty() {
+        return refuse("repository", "is empty", "name a folder, or rest:URL");
+    }
+    if let Some(url) = repository.strip_prefix("rest:") {
+        if !(url.starts_with("http://") || url.starts_with("https://")) {
+            return refuse("repository", "is no address of a REST server", "write rest:https://HOST/PATH");
+        }
+        if url.split('/').nth(2).is_some_and(|host| host.contains('@')) {
+            return refuse(
+                "repository",
+                "holds a password",
+                "put the whole address into a file or a variable, and write file:PATH or env:NAME",
+            );
+        }
+    } else if ["s3:", "sftp:", "b2:", "azure:", "gs:", "swift:", "rclone:"]
+        .iter()
+        .any(|p| repository.starts_with(p))
+    {
+        return refuse(
+            "repository",
+            "is of a kind that this version does not speak",
+            "run `rclone serve restic REMOTE:PATH` and name it: rest:http://127.0.0.1:8080/",
+        );
+    }
+    for (key, every) in [("every", backup.every), ("drill", backup.drill)] {
+        if every.is_some_and(|e| e < SHORTEST) {
+            return refuse(key, "is shorter than a minute", "write for example 24h");
+        }
+    }
+    let keep = backup.keep;
+    if [keep.last, keep.daily, keep.weekly, keep.monthly].iter().all(|n| *n == 0) {
+        return refuse("keep", "keeps nothing", "keep at least the last one");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+
+    #[test]
+    fn a_place_that_cannot_be_used_is_refused_with_a_way_out() {
+        let parse =
+            |backup: &str| Config::parse(&format!("stack: s\nruntime: compose\nbackup: {backup}\n"), "f");
+        for good in [
+            "{ repository: /srv/backup }",
+            "{ repository: 'rest:https://host/x', every: 24h, drill: 7d, keep: { last: 1, daily: 0 } }",
+            "{ repository: 'env:BACKUP', key_file: keys/backup }",
+        ] {
+            parse(good).expect(good);
+        }
+        for (bad, why) in [
+            ("{ repository: '' }", "is empty"),
+            ("{ repository: 'rest:host' }", "no address"),
+            ("{ repository: 'rest:http://me:secret@host/' }", "holds a password"),
+            ("{ repository: 's3:bucket' }", "does not speak"),
+            ("{ repository: x, every: 5s }", "shorter than a minute"),
+            ("{ repository: x, keep: { last: 0, daily: 0, weekly: 0, monthly: 0 } }", "keeps nothing"),
+            ("{ repository: x, keeep: {} }", "keeep"),
+        ] {
+            let error = parse(bad).expect_err(bad).to_string();
+            assert!(error.contains(why) && !error.contains("secret"), "{error}");
+        }
+    }
+}

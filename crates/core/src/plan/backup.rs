@@ -1,0 +1,205 @@
+//! The plans around backups: make one, try one, bring one back.
+
+use super::{CheckPhase, CloneMode, Group, OnFailure, Op, Plan, Procedure, Steps, stores_in};
+use crate::ids::{GenerationId, RunId, ServiceName, StackName};
+use crate::release::{FORMAT, Instance, PRODUCTION};
+use std::collections::BTreeMap;
+
+/// Ports by service and name.
+pub type Ports = BTreeMap<ServiceName, BTreeMap<String, u16>>;
+
+/// What the plan of a backup is made from.
+#[derive(Debug, Clone)]
+pub struct ArchiveFacts {
+    /// The new run.
+    pub run: RunId,
+    /// The stack.
+    pub stack: StackName,
+    /// UTC, milliseconds since 1970.
+    pub now_ms: i64,
+    /// Absolute path of the state folder.
+    pub state_dir: String,
+    /// Production as it is.
+    pub production: Instance,
+    /// Whether production is running.
+    pub production_runs: bool,
+    /// Free ports, named as production's: what is written for the clone names some, though nothing listens there.
+    pub ports: Ports,
+    /// Bytes that the clone needs.
+    pub need_bytes: u64,
+    /// Rollback budget; only recorded.
+    pub budget_ms: u64,
+}
+
+/// What the plan of a drill or a restore is made from.
+#[derive(Debug, Clone)]
+pub struct FetchFacts {
+    /// What is common with a backup.
+    pub common: ArchiveFacts,
+    /// The snapshot's whole id.
+    pub snapshot: String,
+    /// Production as it was then; its release is known here.
+    pub was: Instance,
+    /// Free ports for the instance: as many as production has, in their order.
+    pub ports: Ports,
+    /// The number of the next generation of production.
+    pub next: GenerationId,
+    /// What a rollback returns to now.
+    pub previous: Option<GenerationId>,
+    /// Length of the trial.
+    pub watch_ms: u64,
+}
+
+impl ArchiveFacts {
+    fn plan(&self, procedure: Procedure, all: &[&Instance], steps: Steps) -> Plan {
+        Plan {
+            format: FORMAT,
+            run: self.run.clone(),
+            procedure,
+            stack: self.stack.clone(),
+            made_at_ms: self.now_ms,
+            from: self.production.versions.clone(),
+            to: all.last().map_or_else(Default::default, |i| i.versions.clone()),
+            from_generation: Some(self.production.generation),
+            to_generation: None,
+            reason: None,
+            budget_ms: self.budget_ms,
+            instances: all.iter().map(|i| (i.key(), (*i).clone())).collect(),
+            steps: steps.0,
+        }
+    }
+
+    /// An instance in the run's own folder.
+    fn beside(&self, like: &Instance, environment: &str, ports: &Ports) -> Instance {
+        let dir = format!("staging/{}/{environment}/g1", self.run);
+        Instance {
+            environment: environment.to_owned(),
+            generation: GenerationId(1),
+            stores: stores_in(
+                &like.stores,
+                &format!("{}/{dir}", self.state_dir),
+                like.project.as_deref().unwrap_or(""),
+                &dir.replace('/', "."),
+            ),
+            dir,
+            ports: ports.clone(),
+            project: like.project.as_ref().map(|_| {
+                let run = self.run.as_str().to_lowercase();
+                format!("sb-{}-{environment}", run.get(run.len().saturating_sub(12)..).unwrap_or(&run))
+            }),
+            ..like.clone()
+        }
+    }
+}
+
+fn prepare(steps: &mut Steps, target: &Instance, need_bytes: u64) {
+    let key = target.key();
+    steps.add(
+        "preflight",
+        "Check disk space, artefacts and ports",
+        Group::Prepare,
+        Op::Preflight { target: key.clone(), need_bytes },
+    );
+    steps
+        .add("prepare", format!("Prepare {key}"), Group::Prepare, Op::Prepare { instance: key })
+        .reversible();
+}
+
+fn dispose(steps: &mut Steps, key: String) {
+    steps
+        .add("dispose", "Remove the copy", Group::After, Op::Dispose { instances: vec![key] })
+        .on_failure(OnFailure::Persist { attempts: 2 });
+}
+
+/// Writes a snapshot of production into the repository of backups.
+pub fn backup(facts: &ArchiveFacts) -> Plan {
+    let copy = facts.beside(&facts.production, "backup", &facts.ports);
+    let (source, key) = (facts.production.key(), copy.key());
+    let mut steps = Steps::new();
+    prepare(&mut steps, &copy, facts.need_bytes);
+    let mode = if facts.production_runs { CloneMode::Live } else { CloneMode::Cold };
+    let title = match mode {
+        CloneMode::Live => "Clone production's data while it runs",
+        CloneMode::Cold => "Clone production's data",
+    };
+    let clone = Op::Clone { from: source.clone(), to: key.clone(), mode };
+    steps.add("snapshot", title, Group::Prepare, clone);
+    let read = Op::Fingerprint { instance: key.clone(), mode: CloneMode::Cold, equal_to: None };
+    steps.add("fingerprint", "Take the fingerprints of the clone", Group::Prepare, read);
+    let archive = Op::Archive { instance: key.clone(), source };
+    steps.add("archive", "Write it into the repository", Group::Check, archive);
+    steps
+        .add("retain", "Remove backups that no rule keeps", Group::After, Op::Retain)
+        .on_failure(OnFailure::Continue);
+    dispose(&mut steps, key);
+    facts.plan(Procedure::Backup, &[&facts.production, &copy], steps)
+}
+
+/// Brings a snapshot back into a sandbox, starts it and runs the checks.
+pub fn drill(facts: &FetchFacts) -> Plan {
+    let common = &facts.common;
+    let sandbox = common.beside(&facts.was, "drill", &facts.ports);
+    let key = sandbox.key();
+    let mut steps = Steps::new();
+    prepare(&mut steps, &sandbox, common.need_bytes);
+    let fetch = Op::Fetch { instance: key.clone(), snapshot: facts.snapshot.clone() };
+    steps.add("fetch", "Bring the snapshot back, and compare it with its fingerprints", Group::Switch, fetch);
+    let start = Op::Start { instance: key.clone() };
+    steps
+        .add("start", "Start the services and wait until they are healthy", Group::Switch, start)
+        .reversible();
+    steps.add("read-back", "Read back what runs", Group::Check, Op::ReadBack { instance: key.clone() });
+    let check = Op::Check { instances: vec![key.clone()], phase: CheckPhase::AfterRollback };
+    steps.add("check", "Run the checks", Group::Check, check);
+    dispose(&mut steps, key);
+    common.plan(Procedure::Drill, &[&common.production, &sandbox], steps)
+}
+
+/// Brings a snapshot back as production's next generation; the present one stays what a rollback returns to.
+pub fn restore(facts: &FetchFacts) -> Plan {
+    let common = &facts.common;
+    let old = common.production.generation;
+    let dir = format!("generations/{}", facts.next);
+    let new = Instance {
+        environment: PRODUCTION.to_owned(),
+        generation: facts.next,
+        stores: stores_in(
+            &common.production.stores,
+            &format!("{}/{dir}", common.state_dir),
+            common.production.project.as_deref().unwrap_or(""),
+            &format!("g{}", facts.next),
+        ),
+        dir,
+        ports: common.production.ports.clone(),
+        project: common.production.project.clone(),
+        ..facts.was.clone()
+    };
+    let (old_key, key) = (common.production.key(), new.key());
+    let mut steps = Steps::new();
+    prepare(&mut steps, &new, common.need_bytes);
+    let fetch = Op::Fetch { instance: key.clone(), snapshot: facts.snapshot.clone() };
+    steps.add(
+        "fetch",
+        "Bring the snapshot back, and compare it with its fingerprints",
+        Group::Prepare,
+        fetch,
+    );
+    let stop = Op::Stop { instance: old_key.clone() };
+    steps.add("stop-old", format!("Stop generation {old}"), Group::Switch, stop).reversible();
+    let base = Op::Base { instance: key.clone(), source: key.clone() };
+    steps.add("base", "Keep a clone to recognise later writes by", Group::Switch, base);
+    let title = format!("Start generation {} and wait until it is healthy", facts.next);
+    steps.add("start-new", title, Group::Switch, Op::Start { instance: key.clone() }).reversible();
+    steps.add("read-back", "Read back what runs", Group::Check, Op::ReadBack { instance: key.clone() });
+    let check = Op::Check { instances: vec![key.clone()], phase: CheckPhase::Production };
+    steps.add("gate", "Run the checks that are safe on production", Group::Check, check);
+    let flip =
+        Op::Flip { from: Some(old), from_previous: facts.previous, to: facts.next, to_previous: Some(old) };
+    let title = format!("Point production at generation {}", facts.next);
+    steps.add("flip", title, Group::Check, flip).reversible();
+    let trial = Op::BeginTrial { instance: key, watch_ms: facts.watch_ms };
+    steps.add("begin-trial", "Begin the trial", Group::After, trial);
+    let mut plan = common.plan(Procedure::Restore, &[&common.production, &new], steps);
+    plan.to_generation = Some(facts.next);
+    plan
+}

@@ -1,0 +1,106 @@
+//! Backups and drills by the clock.
+
+use super::facts::{archive_facts, fetch_facts};
+use super::newest;
+use crate::engine::{Cancel, Observer, RunEnd, now_ms};
+use crate::error::EngineError;
+use crate::home::Home;
+use crate::notify;
+use crate::session::Session;
+use crate::world::World;
+use std::time::Duration;
+use switchback_core::config::Config;
+use switchback_core::journal::Outcome;
+use switchback_core::notify::Severity;
+use switchback_core::plan::{self, Plan, Procedure};
+
+/// After a failure it is tried again after this time, or the time between two runs, if that is shorter.
+const AGAIN_MS: i64 = 15 * 60 * 1000;
+
+/// What is due now: backups before drills.
+pub fn due(home: &Home, config: &Config) -> Result<Option<Procedure>, EngineError> {
+    let Some(backup) = &config.backup else { return Ok(None) };
+    for (procedure, every) in [(Procedure::Backup, backup.every), (Procedure::Drill, backup.drill)] {
+        let Some(every) = every.map(|e| i64::try_from(e.as_millis()).unwrap_or(i64::MAX)) else { continue };
+        let now = now_ms();
+        let last = newest(home, procedure)?.map(|(at, _)| at);
+        if last.is_some_and(|at| at.saturating_add(every) > now) {
+            continue;
+        }
+        if last_tried(home, procedure)?.is_some_and(|at| at.saturating_add(every.min(AGAIN_MS)) > now) {
+            continue;
+        }
+        if procedure == Procedure::Drill && newest(home, Procedure::Backup)?.is_none() {
+            continue;
+        }
+        return Ok(Some(procedure));
+    }
+    Ok(None)
+}
+
+fn last_tried(home: &Home, procedure: Procedure) -> Result<Option<i64>, EngineError> {
+    let path = home.state().join("journal.db");
+    let Some(journal) = crate::journal::Journal::open_read(&path)? else { return Ok(None) };
+    for run in journal.runs(200)? {
+        let (plan, ..) = journal.load(&run)?;
+        if plan.procedure == procedure {
+            return Ok(Some(plan.made_at_ms));
+        }
+    }
+    Ok(None)
+}
+
+/// The plan of a backup or of a drill of the newest one.
+pub fn planned(home: &Home, config: &Config, procedure: Procedure) -> Result<Plan, EngineError> {
+    let world = World::open(config)?;
+    Ok(match procedure {
+        Procedure::Drill => plan::drill(&fetch_facts(home, config, &world, "latest")?.0),
+        _ => plan::backup(&archive_facts(home, config, &world)?),
+    })
+}
+
+/// Does what is due, and tells if it failed. `None` if nothing is, or something else is being done to the stack.
+pub fn run_due(
+    home: &Home,
+    config: &Config,
+    cancel: &Cancel,
+    observe: Observer<'_>,
+    say: &dyn Fn(&str),
+) -> Result<Option<Outcome>, EngineError> {
+    let Some(procedure) = due(home, config)? else { return Ok(None) };
+    let why = format!("a {} is due", procedure.noun());
+    let mut session = match Session::open(home, &why, Duration::ZERO) {
+        Err(EngineError::Busy { .. }) => return Ok(None),
+        other => other?,
+    };
+    if session.require_settled().is_err() {
+        return Ok(None);
+    }
+    say(&why);
+    session.end_leftovers(config)?;
+    let (title, line) = match planned(home, config, procedure) {
+        Ok(plan) => match session.carry_out(&plan, config, cancel, observe)? {
+            RunEnd::Ended(Outcome::Done) => {
+                say(&format!("{why}: done"));
+                return Ok(Some(Outcome::Done));
+            }
+            RunEnd::Interrupted => return Ok(None),
+            RunEnd::Ended(outcome) => {
+                let line = format!("{outcome:?}; switchback report {}", plan.run);
+                tell(home, config, procedure, &line);
+                say(&format!("{why}: {line}"));
+                return Ok(Some(outcome));
+            }
+        },
+        Err(e) => (why, e.to_string()),
+    };
+    tell(home, config, procedure, &line);
+    say(&format!("{title}: {line}"));
+    Ok(None)
+}
+
+fn tell(home: &Home, config: &Config, procedure: Procedure, line: &str) {
+    let event = if procedure == Procedure::Drill { "drill_failed" } else { "backup_failed" };
+    let title = format!("the scheduled {} of {} FAILED", procedure.noun(), config.stack);
+    notify::tell(home, config, notify::message(config, Severity::Bad, event, title, &[line.to_owned()]));
+}

@@ -1,0 +1,218 @@
+//! Bringing a stack back on a machine that has nothing of it: from the repository and its key alone.
+
+use super::vault::{Location, Task, Vault, keep_key, key_file};
+use super::{child, choose, manifest, occupied, parsed, read_manifest};
+use crate::data::Work;
+use crate::engine::now_ms;
+use crate::error::{EngineError, io};
+use crate::gather;
+use crate::home::{CONFIG_FILE, Home, create_dir, write_json};
+use crate::runtime::{Placement, Stage};
+use crate::scratch::Scratch;
+use crate::session::Session;
+use crate::store::Progress;
+use crate::world::{self, World};
+use std::fs;
+use std::path::Path;
+use switchback_core::backup::{Manifest, Part, RELEASE, STACK, Snapshot, differing};
+use switchback_core::config::Config;
+use switchback_core::journal::{Event, Outcome};
+use switchback_core::plan::{self, CloneMode, Procedure};
+use switchback_core::release::{FORMAT, Generation, Instance, PRODUCTION, Pointer, Release};
+
+/// What is asked for.
+pub struct Request<'a> {
+    /// The repository and its key.
+    pub vault: &'a Vault,
+    /// `latest`, or the beginning of an id.
+    pub snapshot: &'a str,
+    /// The stack, where the repository has backups of several.
+    pub stack: Option<&'a str>,
+    /// The folder that the stack gets; empty, or not there.
+    pub into: &'a Path,
+    /// Told of the steps, asked whether to stop.
+    pub stage: Stage<'a>,
+    /// Told how far it is.
+    pub progress: &'a Progress<'a>,
+}
+
+/// What came back.
+pub struct Restored {
+    /// The stack.
+    pub home: Home,
+    /// Its configuration.
+    pub config: Config,
+    /// What it was brought back from.
+    pub snapshot: Snapshot,
+    /// What the snapshot held.
+    pub manifest: Manifest,
+    /// Bytes of data.
+    pub bytes: u64,
+}
+
+/// Brings it back; nothing is started.
+pub fn bare(request: &Request<'_>) -> Result<Restored, EngineError> {
+    let Request { vault, into, stage, progress, .. } = request;
+    if into.exists() && fs::read_dir(into).map_err(io("list", into))?.next().is_some() {
+        return Err(occupied(&format!("something in {}", into.display())));
+    }
+    if let Location::Folder(path) = &vault.location
+        && !Path::new(path).is_dir()
+    {
+        return Err(EngineError::refused(
+            format!("there is no repository at {path}"),
+            "mount the disk it lies on",
+        ));
+    }
+    (stage.say)("looking for the backup");
+    let all: Vec<Snapshot> = parsed(child::perform(vault, &Task::List, progress)?)?;
+    let snapshot = choose(all.clone(), &one_stack(&all, request.stack)?, request.snapshot)?;
+    let text: String = parsed(child::perform(vault, &read_manifest(&snapshot.id), progress)?)?;
+    create_dir(into)?;
+    let root = into.canonicalize().map_err(io("open", into))?;
+    let manifest = manifest(&text, &snapshot.id)?.moved_to(&root.to_string_lossy());
+    (stage.say)("bringing back the stack's folder");
+    let part = |real: &Path, logical: &str| vec![Part::new(real.to_string_lossy(), logical)];
+    let fetch = |parts: Vec<Part>| {
+        child::perform(vault, &Task::Restore { snapshot: snapshot.id.clone(), parts }, progress)
+    };
+    fetch(part(&root, STACK))?;
+    if !root.join(CONFIG_FILE).is_file() {
+        return Err(EngineError::refused(
+            format!("snapshot {} has no {CONFIG_FILE}", snapshot.id),
+            "its files can be restored with restic",
+        ));
+    }
+    let home = Home::open(&root)?;
+    home.create_state()?;
+    let id = manifest.release.id();
+    let dir = home.release_dir(&id);
+    create_dir(&dir)?;
+    fetch(part(&dir, RELEASE))?;
+    fs::remove_file(dir.join("release.json")).map_err(io("remove", &dir))?;
+    write_json(&dir.join("release.json"), &manifest.release)?;
+    let config = world::config(&home)?;
+    if let Some(backup) = &config.backup
+        && !key_file(&home, backup).exists()
+    {
+        keep_key(&key_file(&home, backup), &vault.key)?;
+        // Whoever restored from it has it elsewhere.
+        super::confirm_key(&home)?;
+    }
+    let world = World::open(&config)?;
+    let bytes = data(&home, &config, &world, request, &snapshot, &manifest)?;
+    Ok(Restored { home, config, snapshot, manifest, bytes })
+}
+
+fn one_stack(all: &[Snapshot], wanted: Option<&str>) -> Result<String, EngineError> {
+    if let Some(wanted) = wanted {
+        return Ok(wanted.to_owned());
+    }
+    let mut names: Vec<&str> = all.iter().map(|s| s.stack.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    match names.as_slice() {
+        [one] => Ok((*one).to_owned()),
+        [] => Err(EngineError::refused("the repository has no backup", "is it the right one?")),
+        several => Err(EngineError::refused(
+            format!("the repository has backups of several stacks: {}", several.join(", ")),
+            "name one: --stack NAME",
+        )),
+    }
+}
+
+/// The data and the generation.
+fn data(
+    home: &Home,
+    config: &Config,
+    world: &World,
+    request: &Request<'_>,
+    snapshot: &Snapshot,
+    manifest: &Manifest,
+) -> Result<u64, EngineError> {
+    let stage = &request.stage;
+    let mut instance = Instance {
+        environment: PRODUCTION.to_owned(),
+        release: manifest.release.id(),
+        ..manifest.instance.clone()
+    };
+    let release = release(home, config, world, &mut instance, &manifest.release, stage)?;
+    let at = Placement { home, config, instance: &instance, release: &release };
+    let scratch = Scratch::create(home, &instance.dir)?;
+    world.runtime.prepare(&at, &scratch, stage)?;
+    (stage.say)("bringing back the data");
+    let temp = home.state().join("runs/restore-tmp");
+    create_dir(&temp)?;
+    let work = Work { stage: *stage, progress: request.progress, temp: &temp };
+    let bytes = world.data.fetch(&at, request.vault, (&snapshot.id, &manifest.parts), None, &work)?;
+    (stage.say)("comparing it with what was read when the backup was made");
+    let mut found = std::collections::BTreeMap::new();
+    for name in manifest.fingerprints.keys() {
+        if world.data.exists(&at, name)? {
+            found.insert(name.clone(), world.data.fingerprint(&at, name, CloneMode::Cold, &work)?);
+        }
+    }
+    let _ = fs::remove_dir_all(&temp);
+    let differing = differing(&manifest.fingerprints, &found);
+    if !differing.is_empty() {
+        return Err(EngineError::refused(
+            format!("what came back is not what was backed up: {}", differing.join(", ")),
+            "look for damage with `restic check --read-data`; try an older snapshot (--snapshot)",
+        ));
+    }
+    // From here on it is production's.
+    world.data.keep(home, &instance)?;
+    scratch.keep()?;
+    let current = instance.generation;
+    let run = gather::new_run();
+    let mut plan = plan::up(
+        run.clone(),
+        config.stack.clone(),
+        now_ms(),
+        config.rollback.budget.as_millis(),
+        &instance,
+        false,
+    );
+    plan.procedure = Procedure::Restore;
+    plan.from_generation = None;
+    plan.reason = Some(format!("snapshot {} of {}", snapshot.id, request.vault.location.shown()));
+    plan.steps.clear();
+    // The journal begins with where everything came from.
+    let mut session = Session::open(home, "restore", std::time::Duration::ZERO)?;
+    session.keep(&run, config)?;
+    let planned = Event::Planned { plan: Box::new(plan) };
+    let ended = Event::Ended { outcome: Outcome::Done };
+    session.journal.append_all(&run, &[(now_ms(), &planned), (now_ms(), &ended)])?;
+    home.save_generation(&Generation {
+        format: FORMAT,
+        adopted: current.0 == 1,
+        created_by: run,
+        created_at_ms: now_ms(),
+        previous: None,
+        instance: instance.clone(),
+    })?;
+    home.set_pointer(Some(&Pointer { format: FORMAT, current, previous: None }))?;
+    world.runtime.activated(&at)?;
+    Ok(bytes)
+}
+
+/// What runs: as it was, if its images are here; else what the Compose files name is pulled or built again.
+fn release(
+    home: &Home,
+    config: &Config,
+    world: &World,
+    instance: &mut Instance,
+    was: &Release,
+    stage: &Stage<'_>,
+) -> Result<Release, EngineError> {
+    let at = Placement { home, config, instance, release: was };
+    let missing = world.runtime.missing(&at)?;
+    if missing.is_empty() {
+        return Ok(was.clone());
+    }
+    (stage.say)(&format!("{} not here; pulled or built again", missing.join(", ")));
+    let (id, made) = world.runtime.release(home, config, &was.versions(), stage)?;
+    instance.release = id;
+    instance.versions = made.versions();
+    Ok(made)
+}

@@ -1,0 +1,294 @@
+//! Carrying out a task on a repository.
+
+use super::location::{Location, Vault};
+use super::progress::Meter;
+use super::rest::Rest;
+use super::source::{Parts, Record};
+use super::{Retained, Task};
+use crate::exec::elapsed_ms;
+use crate::store::{self, Progress, StoreError};
+use rustic_backend::LocalBackend;
+use rustic_core::jiff::{Timestamp, Zoned, tz::TimeZone};
+use rustic_core::repofile::{Node, SnapshotFile};
+use rustic_core::{
+    BackupOptions, CheckOptions, ConfigOptions, Credentials, IndexedFullStatus, KeepOptions, KeyOptions,
+    LocalDestination, LsOptions, OpenStatus, PruneOptions, Repository, RepositoryBackends, RepositoryOptions,
+    RestoreOptions, RusticError, RusticResult, SnapshotOptions, WriteBackend,
+};
+use serde::Serialize;
+use serde_json::Value;
+use std::fs::{self, File};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use switchback_core::backup::{Archived, Keep, Part, Snapshot, TAG};
+
+/// How often progress is told.
+const TELL: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(20);
+/// What was left out is told up to so many lines.
+const MOST_LINES: usize = 20;
+
+/// Carries out a task; the answer is JSON.
+pub fn perform(vault: &Vault, task: &Task, progress: &Progress<'_>) -> store::Result<Value> {
+    let meter = Meter::default();
+    std::thread::scope(|scope| {
+        let work = scope.spawn(|| worked(vault, task, &meter));
+        let mut told = Instant::now();
+        while !work.is_finished() {
+            std::thread::sleep(LOOK);
+            if told.elapsed() >= TELL {
+                let (done, total) = meter.read();
+                (progress.report)(done, total);
+                told = Instant::now();
+            }
+            if (progress.cancel)() {
+                // This is a process of its own; the library knows no other way to stop.
+                std::process::exit(3);
+            }
+        }
+        work.join().unwrap_or_else(|_| Err(refused(vault, "the library that reads the repository broke off")))
+    })
+}
+
+fn refused(vault: &Vault, why: impl Into<String>) -> StoreError {
+    StoreError::Repository { at: vault.location.shown(), why: why.into() }
+}
+
+fn told(vault: &Vault, error: &RusticError) -> StoreError {
+    if error.is_incorrect_password() {
+        return refused(vault, "the key does not open it");
+    }
+    let text = error.display_log();
+    let text = text.strip_prefix("Error: ").unwrap_or(&text).to_owned();
+    if text.contains("No space left") {
+        return StoreError::NoSpace { path: PathBuf::from(vault.location.shown()), detail: text };
+    }
+    refused(vault, text)
+}
+
+fn worked(vault: &Vault, task: &Task, meter: &Meter) -> store::Result<Value> {
+    let fails = |e: Box<RusticError>| told(vault, &e);
+    match task {
+        Task::Init => {
+            let made = closed(vault, meter).and_then(|r| {
+                r.init(
+                    &Credentials::password(vault.key.reveal()),
+                    &KeyOptions::default(),
+                    &ConfigOptions::default(),
+                )
+            });
+            json(made.map_err(fails)?.config().id.to_hex().as_str())
+        }
+        Task::Archive { parts, stack, at_ms } => json(archive(vault, meter, parts, stack, *at_ms)?),
+        Task::List => {
+            let repository = open(vault, meter).map_err(fails)?;
+            let mut found: Vec<Snapshot> = ours(&repository).map_err(fails)?.iter().map(described).collect();
+            found.sort_by_key(|s| s.at_ms);
+            json(found)
+        }
+        Task::Read { snapshot, path, limit } => {
+            let repository = open(vault, meter).and_then(Repository::to_indexed).map_err(fails)?;
+            let found = found(&repository, snapshot).map_err(fails)?;
+            let node = repository.node_from_snapshot_and_path(&found, path).map_err(fails)?;
+            if !node.is_file() || node.meta.size > *limit {
+                return Err(refused(
+                    vault,
+                    format!("{path} of snapshot {snapshot} is no file of the expected size"),
+                ));
+            }
+            let mut bytes = Vec::new();
+            repository.dump(&node, &mut bytes).map_err(fails)?;
+            json(String::from_utf8_lossy(&bytes))
+        }
+        Task::Restore { snapshot, parts } => json(restore(vault, meter, snapshot, parts)?),
+        Task::Check { data } => {
+            let repository = open(vault, meter).map_err(fails)?;
+            let mut options = CheckOptions::default();
+            options.read_data = *data;
+            let results = repository.check(options).map_err(fails)?;
+            json(results.0.iter().map(|(level, error)| format!("{level:?}: {error}")).collect::<Vec<_>>())
+        }
+        Task::Forget { stack, keep, dry_run } => json(forget(vault, meter, stack, *keep, *dry_run)?),
+    }
+}
+
+fn json(value: impl Serialize) -> store::Result<Value> {
+    serde_json::to_value(value).map_err(|e| StoreError::Io {
+        doing: "encode",
+        path: PathBuf::new(),
+        source: e.into(),
+    })
+}
+
+fn closed(vault: &Vault, meter: &Meter) -> RusticResult<Repository<()>> {
+    let backend: Arc<dyn WriteBackend> = match &vault.location {
+        Location::Folder(path) => Arc::new(LocalBackend::new(path, Vec::new())?),
+        Location::Rest(url) => Arc::new(Rest::new(url.reveal(), vault.location.shown())),
+    };
+    let mut options = RepositoryOptions::default();
+    // A cache would lie in somebody's home folder, and helpers have none.
+    options.no_cache = true;
+    Repository::new_with_progress(&options, &RepositoryBackends::new(backend, None), meter.clone())
+}
+
+fn open(vault: &Vault, meter: &Meter) -> RusticResult<Repository<OpenStatus>> {
+    closed(vault, meter)?.open(&Credentials::password(vault.key.reveal()))
+}
+
+/// The snapshots that this program made.
+fn ours(repository: &Repository<OpenStatus>) -> RusticResult<Vec<SnapshotFile>> {
+    Ok(repository.get_all_snapshots()?.into_iter().filter(|s| s.tags.contains(TAG)).collect())
+}
+
+fn found(repository: &Repository<IndexedFullStatus>, id: &str) -> RusticResult<SnapshotFile> {
+    repository.get_snapshot_from_str(id, |_| true)
+}
+
+fn described(snapshot: &SnapshotFile) -> Snapshot {
+    let summary = snapshot.summary.as_ref();
+    Snapshot {
+        id: snapshot.id.to_hex().as_str().to_owned(),
+        stack: snapshot.hostname.clone(),
+        at_ms: snapshot.time.timestamp().as_millisecond(),
+        bytes: summary.map_or(0, |s| s.total_bytes_processed),
+        files: summary.map_or(0, |s| s.total_files_processed),
+        added: summary.map_or(0, |s| s.data_added_packed),
+    }
+}
+
+fn archive(vault: &Vault, meter: &Meter, parts: &[Part], stack: &str, at_ms: i64) -> store::Result<Archived> {
+    let fails = |e: Box<RusticError>| told(vault, &e);
+    let began = Instant::now();
+    let record = Record::default();
+    let source = Parts::new(parts.to_vec(), record.clone()).map_err(fails)?;
+    let repository = open(vault, meter).and_then(Repository::to_indexed_ids).map_err(fails)?;
+    let mut options = SnapshotOptions::default().add_tags(TAG).map_err(fails)?;
+    options.host = Some(stack.to_owned());
+    let mut snapshot = options.to_snapshot().map_err(fails)?;
+    if let Ok(at) = Timestamp::from_millisecond(at_ms) {
+        snapshot.time = Zoned::new(at, TimeZone::UTC);
+    }
+    let saved = repository
+        .archive(&BackupOptions::default(), &source, snapshot, &[PathBuf::from("/")])
+        .map_err(fails)?;
+    let mut seen = std::mem::take(&mut *record.lock());
+    if seen.broken.is_empty() {
+        // The library passes over what it cannot read: what is in the snapshot is looked at, not believed.
+        let repository = open(vault, meter).and_then(Repository::to_indexed).map_err(fails)?;
+        let root = repository.node_from_snapshot_and_path(&saved, "").map_err(fails)?;
+        for entry in repository.ls(&root, &LsOptions::default()).map_err(fails)? {
+            let (path, node) = entry.map_err(fails)?;
+            if node.is_file() && seen.files.remove(&Path::new("/").join(&path)).is_none() {
+                seen.broken.push(format!("{}: not asked for", path.display()));
+            }
+        }
+        seen.broken.extend(seen.files.keys().map(|p| format!("{}: it is missing", p.display())));
+    }
+    if let Some(first) = seen.broken.first() {
+        let why =
+            format!("{} file(s) are not in the snapshot, which was removed: {first}", seen.broken.len());
+        let _ = open(vault, meter).and_then(|r| r.delete_snapshots(&[saved.id]));
+        return Err(refused(vault, why));
+    }
+    let mut left_out = seen.left_out;
+    if left_out.len() > MOST_LINES {
+        let more = left_out.len() - MOST_LINES;
+        left_out.truncate(MOST_LINES);
+        left_out.push(format!("and {more} more"));
+    }
+    Ok(Archived { snapshot: described(&saved), took_ms: elapsed_ms(began), left_out })
+}
+
+fn restore(vault: &Vault, meter: &Meter, snapshot: &str, parts: &[Part]) -> store::Result<u64> {
+    let fails = |e: Box<RusticError>| told(vault, &e);
+    let repository = open(vault, meter).and_then(Repository::to_indexed).map_err(fails)?;
+    let found = found(&repository, snapshot).map_err(fails)?;
+    let mut options = RestoreOptions::default();
+    options.numeric_id = true;
+    let mut bytes = 0;
+    for part in parts {
+        let node = repository.node_from_snapshot_and_path(&found, &part.logical).map_err(fails)?;
+        let entries = repository.ls(&node, &LsOptions::default()).map_err(fails)?;
+        for entry in entries.clone() {
+            let (path, _) = entry.map_err(fails)?;
+            if !path.components().all(|c| matches!(c, Component::Normal(_))) {
+                return Err(refused(vault, format!("snapshot {snapshot} holds the path {}", path.display())));
+            }
+        }
+        let to = LocalDestination::new(&part.real, true, !node.is_dir()).map_err(fails)?;
+        let plan = repository.prepare_restore(&options, entries.clone(), &to, false).map_err(fails)?;
+        bytes += plan.restore_size;
+        repository.restore(plan, &options, entries, &to).map_err(fails)?;
+        if node.is_dir() {
+            root_of(&node, Path::new(&part.real))?;
+        }
+        // Nothing that was brought back is only in memory.
+        File::open(&part.real)
+            .and_then(|f| rustix::fs::syncfs(&f).map_err(Into::into))
+            .map_err(|source| StoreError::Io { doing: "sync", path: PathBuf::from(&part.real), source })?;
+    }
+    Ok(bytes)
+}
+
+/// Gives the folder of a part the owner and mode that it had; the library leaves it as it is.
+fn root_of(node: &Node, path: &Path) -> store::Result<()> {
+    let failed = |source| StoreError::Io { doing: "set owner and mode of", path: path.to_owned(), source };
+    // Only root may give files away; another user has made its own.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(path, node.meta.uid, node.meta.gid).map_err(failed)?;
+    }
+    if let Some(mode) = node.meta.mode {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(path, fs::Permissions::from_mode(unix_mode(mode))).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Permission bits from the form of the Go language, which the format has: its own bits for setuid, setgid and sticky.
+fn unix_mode(mode: u32) -> u32 {
+    let bit = |go: u32, unix: u32| if mode & (1 << go) == 0 { 0 } else { unix };
+    (mode & 0o777) | bit(23, 0o4000) | bit(22, 0o2000) | bit(20, 0o1000)
+}
+
+fn forget(vault: &Vault, meter: &Meter, stack: &str, keep: Keep, dry_run: bool) -> store::Result<Retained> {
+    let fails = |e: Box<RusticError>| told(vault, &e);
+    let repository = open(vault, meter).map_err(fails)?;
+    let mut own = ours(&repository).map_err(fails)?;
+    own.retain(|s| s.hostname == stack);
+    let count = |n: u32| Some(i32::try_from(n).unwrap_or(i32::MAX)).filter(|n| *n > 0);
+    let mut options = KeepOptions::default();
+    options.keep_last = count(keep.last);
+    options.keep_daily = count(keep.daily);
+    options.keep_weekly = count(keep.weekly);
+    options.keep_monthly = count(keep.monthly);
+    let judged = options.apply(own, &Zoned::now()).map_err(fails)?;
+    let id = |s: &SnapshotFile| s.id.to_hex().as_str().to_owned();
+    let result = Retained {
+        kept: judged.iter().filter(|s| s.keep).map(|s| id(&s.snapshot)).collect(),
+        removed: judged.iter().filter(|s| !s.keep).map(|s| id(&s.snapshot)).collect(),
+    };
+    if !dry_run {
+        let gone: Vec<_> = judged.into_iter().filter(|s| !s.keep).map(|s| s.snapshot.id).collect();
+        if !gone.is_empty() {
+            repository.delete_snapshots(&gone).map_err(fails)?;
+        }
+        let options = PruneOptions::default();
+        let plan = repository.prune_plan(&options).map_err(fails)?;
+        repository.prune(&options, plan).map_err(fails)?;
+    }
+    Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unix_mode;
+
+    #[test]
+    fn the_bits_of_go_become_those_of_unix() {
+        assert_eq!(unix_mode(0o755 | 1 << 31), 0o755);
+        assert_eq!(unix_mode(0o770 | 1 << 22 | 1 << 31), 0o2770);
+        assert_eq!(unix_mode(0o777 | 1 << 20), 0o1777);
+        assert_eq!(unix_mode(0o700 | 1 << 23), 0o4700);
+    }
+}

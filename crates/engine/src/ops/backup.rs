@@ -1,0 +1,202 @@
+//! Writing a clone into the repository of backups, and bringing one back.
+
+use super::data::{must_be_cold, scratch_of, working};
+use super::{Context, Failed};
+use crate::backup::vault::{Location, Retained, Task, Vault, key_file};
+use crate::backup::{UNCONFIRMED, ask, below, configured, key_confirmed, manifest, read_manifest};
+use crate::engine::now_ms;
+use crate::home::write_json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use switchback_core::backup::{
+    Archived, MANIFEST, Manifest, Part, RELEASE, SCHEMA, STACK, Snapshot, differing,
+};
+use switchback_core::duration::{human_bytes, human_ms};
+use switchback_core::ids::StepId;
+use switchback_core::journal::{ErrorKind, Event, Output, StepError};
+use switchback_core::plan::CloneMode;
+use switchback_core::release::{Instance, MountPlace};
+
+/// Writes a clone of production, the stack's folder and the record of its release into the repository.
+pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output, Failed> {
+    let (instance, production) = (context.instance(key)?, context.instance(source)?);
+    must_be_cold(context, instance)?;
+    let backup = configured(context.config)?;
+    let vault = Vault::of_stack(context.home, backup)?;
+    let release = context.release(production)?;
+    let at = context.placement(instance, &release);
+    let at_ms = cut_at(context);
+    let fingerprints = context
+        .state
+        .output(&StepId::from("fingerprint"))
+        .map(|o| o.fingerprints.clone())
+        .unwrap_or_default();
+    let parts = context.world.data.parts(&at)?;
+    let made = Manifest {
+        schema: SCHEMA.to_owned(),
+        program: concat!("switchback ", env!("CARGO_PKG_VERSION")).to_owned(),
+        stack: context.config.stack.clone(),
+        at_ms,
+        root: context.home.root().to_string_lossy().into_owned(),
+        instance: production.clone(),
+        release: release.clone(),
+        parts,
+        fingerprints,
+    };
+    let file = super::data::temp_dir(context)?.join("switchback.json");
+    write_json(&file, &made)?;
+    context.midway();
+    let stack = Part {
+        real: made.root.clone(),
+        logical: STACK.to_owned(),
+        except: left_out(context, production, &vault, &key_file(context.home, backup)),
+        live: true,
+    };
+    let beside = vec![
+        Part::new(file.to_string_lossy(), MANIFEST),
+        Part::new(context.home.release_dir(&production.release).to_string_lossy(), RELEASE),
+        stack,
+    ];
+    let began = context.plan.stack.to_string();
+    let done: Archived = working(context, "writing the backup", |w| {
+        context.world.data.archive(&at, &vault, beside, (&began, at_ms), w)
+    })?;
+    let mut output = Output::default();
+    output.notes.push(format!(
+        "snapshot {} in {}: {} files, {}; {} were new",
+        short(&done.snapshot),
+        vault.location.shown(),
+        done.snapshot.files,
+        human_bytes(done.snapshot.bytes),
+        human_bytes(done.snapshot.added)
+    ));
+    output.notes.extend(done.left_out.iter().map(|l| format!("left out: {l}")));
+    if !key_confirmed(context.home) {
+        output.notes.push(format!("WARNING: {UNCONFIRMED}"));
+    }
+    output.backup = Some(done);
+    Ok(output)
+}
+
+fn short(snapshot: &Snapshot) -> &str {
+    snapshot.id.get(..8).unwrap_or(&snapshot.id)
+}
+
+/// The moment at which the clone was cut.
+fn cut_at(context: &Context<'_>) -> i64 {
+    let cut = context.records.iter().find_map(|r| match &r.event {
+        Event::Finished { step, .. } if step.as_str() == "snapshot" => Some(r.at_ms),
+        _ => None,
+    });
+    cut.unwrap_or_else(now_ms)
+}
+
+/// What of the stack's folder does not belong into the snapshot: the state, the live data, the repository, its key.
+fn left_out(context: &Context<'_>, production: &Instance, vault: &Vault, key: &Path) -> Vec<String> {
+    let root = context.home.root();
+    let mut found = vec![context.home.state(), key.to_owned()];
+    if let Location::Folder(path) = &vault.location {
+        found.push(PathBuf::from(path));
+    }
+    for place in production.stores.values() {
+        match &place.mount {
+            None => {
+                found.push(PathBuf::from(&place.path));
+                // A database may have files beside it.
+                found.extend(
+                    ["-wal", "-shm", "-journal"].map(|s| PathBuf::from(format!("{}{s}", place.path))),
+                );
+            }
+            Some(mount) => {
+                if let MountPlace::Dir(path) = &mount.at {
+                    found.push(PathBuf::from(path));
+                }
+                found.extend(mount.beside.as_ref().map(PathBuf::from));
+            }
+        }
+    }
+    // The first generation's data stays where it lay, also when production has gone on from it.
+    for store in context.config.stores.values().filter(|s| !s.path.is_empty() && s.volume.is_none()) {
+        found.push(root.join(&store.path).components().collect());
+    }
+    found.iter().filter(|p| below(p, root)).map(|p| p.to_string_lossy().into_owned()).collect()
+}
+
+/// Removes backups that no rule keeps.
+pub fn retain(context: &Context<'_>) -> Result<Output, Failed> {
+    let backup = configured(context.config)?;
+    let vault = Vault::of_stack(context.home, backup)?;
+    let stack = context.config.stack.to_string();
+    let task = Task::Forget { stack, keep: backup.keep, dry_run: false };
+    context.midway();
+    let done: Retained = working(context, "removing old backups", |w| {
+        ask(context.home, context.world, &vault, &task, w.progress)
+    })?;
+    let note = format!("kept: {}, removed: {}", done.kept.len(), done.removed.len());
+    Ok(Output { notes: vec![note], ..Output::default() })
+}
+
+/// Brings the data of a snapshot into an instance, and compares it with what was read when the snapshot was made.
+pub fn fetch(context: &Context<'_>, key: &str, snapshot: &str) -> Result<Output, Failed> {
+    let instance = context.instance(key)?;
+    must_be_cold(context, instance)?;
+    let vault = Vault::of_stack(context.home, configured(context.config)?)?;
+    let release = context.release(instance)?;
+    let at = context.placement(instance, &release);
+    let scratch = scratch_of(context, instance)?;
+    let began = std::time::Instant::now();
+    let (said, bytes) = working(context, "bringing the backup back", |w| {
+        let text: String = ask(context.home, context.world, &vault, &read_manifest(snapshot), w.progress)?;
+        let said = manifest(&text, snapshot)?;
+        let bytes = context.world.data.fetch(&at, &vault, (snapshot, &said.parts), Some(&scratch), w)?;
+        Ok((said, bytes))
+    })?;
+    let took_ms = crate::exec::elapsed_ms(began);
+    context.midway();
+    let mut output = Output::default();
+    let mut expected = said.fingerprints.clone();
+    expected.retain(|name, _| instance.stores.contains_key(name));
+    let mut found = BTreeMap::new();
+    for name in expected.keys() {
+        let data = &context.world.data;
+        if data.exists(&at, name)? {
+            let is = working(context, "reading", |w| data.fingerprint(&at, name, CloneMode::Cold, w))?;
+            output.notes.push(format!("{name}: {} items, fingerprint {}", is.items, is.digest.short()));
+            found.insert(name.clone(), is);
+        }
+    }
+    output.fingerprints.clone_from(&found);
+    output.notes.push(format!(
+        "snapshot {} of {}: {} in {}",
+        snapshot.get(..8).unwrap_or(snapshot),
+        crate::backup::utc(said.at_ms),
+        human_bytes(bytes),
+        human_ms(took_ms)
+    ));
+    output.backup = Some(Archived {
+        snapshot: Snapshot {
+            id: snapshot.to_owned(),
+            stack: said.stack.to_string(),
+            at_ms: said.at_ms,
+            bytes,
+            files: 0,
+            added: 0,
+        },
+        took_ms,
+        left_out: Vec::new(),
+    });
+    let differing = differing(&expected, &found);
+    if differing.is_empty() {
+        output.notes.push("equal to what was read when the backup was made".to_owned());
+        return Ok(output);
+    }
+    let error = StepError {
+        kind: ErrorKind::Refused,
+        message: format!("what came back is not what was backed up: {}", differing.join(", ")),
+        hint: Some(
+            "`switchback backup check --read-data` looks for damage; try an older snapshot".to_owned(),
+        ),
+        details: Vec::new(),
+    };
+    Err(Failed { error, output: Box::new(output) })
+}

@@ -1,0 +1,115 @@
+//! What backups prove: one was made and is sound, it comes back and runs, and damage is noticed.
+
+use super::lab::Lab;
+use super::proof::{Proof, Stop};
+use crate::backup::facts::{archive_facts, fetch_facts};
+use crate::backup::vault::{Key, Location, Task, Vault, keep_key, key_file};
+use crate::backup::ask;
+use crate::error::{EngineError, io};
+use crate::home::Home;
+use crate::store::Progress;
+use std::fs;
+use std::path::{Path, PathBuf};
+use switchback_core::backup::{Keep, Snapshot};
+use switchback_core::config::{Backup, Config};
+use switchback_core::plan;
+
+/// Proves it.
+pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    let mut made = Proof::new(
+        "backup.verified",
+        "a backup of the whole stack was made while it ran; all data in the repository was read and is sound; after one byte was changed, that is noticed",
+    );
+    let mut back = Proof::new(
+        "backup.restore-drill",
+        "the newest backup came back equal to what was read when it was made, started, and passed the checks",
+    );
+    let home = lab.sandbox()?.home.clone();
+    let folder = home.state().join("verify-repository");
+    let backup = Backup {
+        repository: folder.to_string_lossy().into_owned(),
+        key_file: None,
+        every: None,
+        drill: None,
+        keep: Keep::default(),
+    };
+    let mut config = lab.sandbox()?.desired.clone();
+    config.backup = Some(backup.clone());
+    let vault = Vault { location: Location::of(&backup.repository, home.root()), key: Key::generate()? };
+    keep_key(&key_file(&home, &backup), &vault.key)?;
+    let none = Progress::none();
+    let _: String = ask(&home, lab.world, &vault, &Task::Init, &none)?;
+
+    let ran = lab.carry_out(&config, |_| Ok(plan::backup(&archive_facts(&home, &config, lab.world)?)))?;
+    made = made.of_run(&ran.plan.run);
+    made.demand(ran.done(), "backup", ran.why());
+    let archived = ran.report.backup.clone();
+    made.demand_known(archived.as_ref(), |a| a.left_out.is_empty(), "snapshot", "something was left out of it");
+    if let Some(archived) = &archived {
+        made.measure("bytes", archived.snapshot.bytes).measure("files", archived.snapshot.files);
+        made.measure("added_bytes", archived.snapshot.added).measure("took_ms", archived.took_ms);
+    }
+    let all: Vec<Snapshot> = ask(&home, lab.world, &vault, &Task::List, &none)?;
+    made.demand(
+        archived.as_ref().is_some_and(|a| all.iter().any(|s| s.id == a.snapshot.id)),
+        "repository",
+        "the snapshot is not listed",
+    );
+    let found: Vec<String> = ask(&home, lab.world, &vault, &Task::Check { data: true }, &none)?;
+    made.demand(found.is_empty(), "repository", found.join("; "));
+
+    if ran.done() {
+        drilled(lab, &config, &home, &mut back)?;
+    } else {
+        back.doubt("there was no backup to try");
+    }
+
+    // A check that cannot fail proves nothing.
+    match spoil(&folder)? {
+        None => {
+            made.doubt("the repository has no file that could be damaged");
+        }
+        Some(_) => {
+            let noticed: Result<Vec<String>, EngineError> =
+                ask(&home, lab.world, &vault, &Task::Check { data: true }, &none);
+            let noticed = noticed.map_or(true, |found| !found.is_empty());
+            made.demand(noticed, "damage", "one byte of the data was changed, and nothing noticed it");
+        }
+    }
+    lab.add(made);
+    lab.add(back);
+    Ok(())
+}
+
+fn drilled(lab: &mut Lab<'_>, config: &Config, home: &Home, back: &mut Proof) -> Result<(), Stop> {
+    let ran = lab.carry_out(config, |_| Ok(plan::drill(&fetch_facts(home, config, lab.world, "latest")?.0)))?;
+    back.runs.push(ran.plan.run.clone());
+    back.demand(ran.done(), "drill", ran.why());
+    let fetched = ran.state.output(&"fetch".into()).cloned().unwrap_or_default();
+    back.demand(!fetched.fingerprints.is_empty(), "fingerprints", "nothing was compared");
+    back.measure("recovery_time_ms", ran.report.times.total_ms);
+    if let Some(archived) = &fetched.backup {
+        let age = ran.report.started_at_ms.saturating_sub(archived.snapshot.at_ms);
+        back.measure("recovery_point_ms", age).measure("bytes", archived.snapshot.bytes);
+    }
+    Ok(())
+}
+
+/// Changes a byte in the middle of the largest data file.
+fn spoil(folder: &Path) -> Result<Option<PathBuf>, EngineError> {
+    let walk = walkdir::WalkDir::new(folder.join("data")).into_iter().flatten();
+    let largest = walk
+        .filter(|e| e.file_type().is_file())
+        .max_by_key(|e| e.metadata().map_or(0, |m| m.len()))
+        .map(walkdir::DirEntry::into_path);
+    let Some(path) = largest else { return Ok(None) };
+    let mut bytes = fs::read(&path).map_err(io("read", &path))?;
+    let middle = bytes.len() / 2;
+    let Some(byte) = bytes.get_mut(middle) else { return Ok(None) };
+    *byte ^= 0xff;
+    // The library makes its files read-only.
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(io("open", &path))?;
+    fs::write(&path, bytes).map_err(io("write", &path))?;
+    Ok(Some(path))
+}

@@ -1,0 +1,433 @@
+//! Backups: make, list, check, thin out; the key; bring one back; try one.
+
+use super::run::cancel_on_signals;
+use super::trial::follow;
+use super::upgrade::{carry_out, carry_out_end, confirm, declined, open, session, show_plan};
+use super::{Exit, Global, Output, Trouble};
+use crate::progress::Progress;
+use crate::render::backup as render;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use switchback_core::backup::{Snapshot, names_snapshot};
+use switchback_core::config::{Backup, Config};
+use switchback_core::plan;
+use switchback_engine::backup::vault::{Key, Location, Retained, Task, Vault, keep_key, key_file};
+use switchback_engine::backup::{self, facts, restore as bring};
+use switchback_engine::engine::Notice;
+use switchback_engine::home::Home;
+use switchback_engine::keeper;
+use switchback_engine::runtime::Stage;
+use switchback_engine::store::Progress as Work;
+use switchback_engine::world::World;
+
+/// Options of backup.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct BackupArgs {
+    #[command(subcommand)]
+    pub command: Option<BackupCommand>,
+    /// Only what `backup.every` and `backup.drill` say is due now; for a timer
+    #[arg(long)]
+    pub if_due: bool,
+    /// Show the plan and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What can be done with the repository.
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Make the repository and its key
+    #[command(after_help = "Example:\n  switchback backup init")]
+    Init,
+    /// List the backups
+    #[command(after_help = "Examples:\n  switchback backup list\n  switchback backup list --json")]
+    List,
+    /// Look for damage in the repository
+    #[command(
+        after_help = "Examples:\n  switchback backup check\n  switchback backup check --read-data     # reads all of it"
+    )]
+    Check {
+        /// Also read and decrypt all data
+        #[arg(long)]
+        read_data: bool,
+    },
+    /// Remove backups that no rule of `backup.keep` keeps
+    #[command(after_help = "Examples:\n  switchback backup prune --dry-run\n  switchback backup prune")]
+    Prune {
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Say where the key lies; with --confirm, prove that a copy of it exists elsewhere
+    #[command(
+        after_help = "Examples:\n  switchback backup key\n  switchback backup key --confirm < copy-of-the-key"
+    )]
+    Key {
+        /// Read the key from standard input, and record that it opens the repository
+        #[arg(long)]
+        confirm: bool,
+    },
+}
+
+/// Options of restore.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Which backup: `latest`, or the beginning of an id
+    #[arg(long, value_name = "ID", default_value = "latest", value_parser = snapshot)]
+    pub snapshot: String,
+    /// On a machine that has nothing of the stack: the repository (a folder, or rest:URL)
+    #[arg(long, value_name = "REPOSITORY", requires_all = ["key_file", "into"])]
+    pub from: Option<String>,
+    /// With --from: the file that holds the key
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub key_file: Option<PathBuf>,
+    /// With --from: the folder that the stack gets
+    #[arg(long, value_name = "DIR", requires = "from")]
+    pub into: Option<PathBuf>,
+    /// With --from: which stack, if the repository has backups of several
+    #[arg(long, value_name = "NAME", requires = "from")]
+    pub stack: Option<String>,
+    /// Return once the trial has begun; the watchdog goes on by itself
+    #[arg(long)]
+    pub detach: bool,
+    /// Show the plan and do nothing
+    #[arg(long, conflicts_with = "from")]
+    pub dry_run: bool,
+}
+
+/// What can be drilled.
+#[derive(Debug, Subcommand)]
+pub enum DrillCommand {
+    /// Bring a backup back into a sandbox, start it, run the checks, and remove it
+    #[command(
+        after_help = "Examples:\n  switchback drill restore\n  switchback drill restore --snapshot 1f2e3d4c"
+    )]
+    Restore {
+        /// Which backup: `latest`, or the beginning of an id
+        #[arg(long, value_name = "ID", default_value = "latest", value_parser = snapshot)]
+        snapshot: String,
+        /// Show the plan and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Reads what names a snapshot.
+pub fn snapshot(text: &str) -> Result<String, String> {
+    if names_snapshot(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("write `latest`, or at least six digits of an id (`switchback backup list`)".to_owned())
+    }
+}
+
+/// Backups.
+pub fn backup(global: &Global, args: &BackupArgs) -> Result<Exit, Trouble> {
+    let Some(command) = &args.command else { return make(global, args) };
+    let (home, config) = open(global)?;
+    let backup = backup::configured(&config)?.clone();
+    match command {
+        BackupCommand::Init => init(global, &home, &config, &backup),
+        BackupCommand::List => list(global, &home, &config, &backup),
+        BackupCommand::Check { read_data } => check(global, &home, &config, &backup, *read_data),
+        BackupCommand::Prune { dry_run } => prune(global, &home, &config, &backup, *dry_run),
+        BackupCommand::Key { confirm } => key(global, &home, &config, &backup, *confirm),
+    }
+}
+
+fn make(global: &Global, args: &BackupArgs) -> Result<Exit, Trouble> {
+    let (home, config) = open(global)?;
+    backup::configured(&config)?;
+    if args.if_due {
+        return if_due(global, &home, &config);
+    }
+    let mut session = session(global, &home, "backup")?;
+    session.require_settled()?;
+    session.end_leftovers(&config)?;
+    let world = World::open(&config)?;
+    let plan = plan::backup(&facts::archive_facts(&home, &config, &world)?);
+    if args.dry_run {
+        return show_plan(global, &plan);
+    }
+    let exit = carry_out(global, &home, &mut session, &plan, &config)?;
+    drop(session);
+    keeper::spawn(&home)?;
+    Ok(exit)
+}
+
+fn if_due(global: &Global, home: &Home, config: &Config) -> Result<Exit, Trouble> {
+    let cancel = cancel_on_signals();
+    let progress = Progress::new(global.quiet);
+    let observe = |notice: &Notice<'_>| progress.notice(notice);
+    let done = backup::due::run_due(home, config, &cancel, &observe, &|t| progress.line(t))?;
+    drop(progress);
+    let out = Output::new(global.json);
+    let exit = match &done {
+        Some(outcome) => match Exit::of(outcome) {
+            Exit::RolledBack => Exit::Refused,
+            exit => exit,
+        },
+        None => Exit::Done,
+    };
+    if out.is_json() {
+        out.json(&json!({ "done": done }))?;
+    } else if done.is_none() {
+        out.line("Nothing was done: nothing is due, or the stack is busy.")?;
+    }
+    Ok(exit)
+}
+
+/// Calls with a progress that a person sees and Ctrl-C stops.
+fn shown<T>(global: &Global, text: &str, work: impl FnOnce(&Work<'_>) -> T) -> T {
+    let cancel = cancel_on_signals();
+    let progress = Progress::new(global.quiet);
+    let report = |done, total| progress.notice(&Notice::Doing { text, done, total });
+    let asked = || cancel.requested();
+    report(0, 0);
+    work(&Work { cancel: &asked, report: &report })
+}
+
+fn init(global: &Global, home: &Home, config: &Config, backup: &Backup) -> Result<Exit, Trouble> {
+    let _session = session(global, home, "backup init")?;
+    let file = key_file(home, backup);
+    // A key that lies there is taken: somebody may want one for several stacks.
+    let (key, new) = match std::fs::read_to_string(&file) {
+        Ok(_) => (Vault::of_stack(home, backup)?.key, false),
+        Err(_) => (Key::generate()?, true),
+    };
+    let vault = Vault { location: Vault::location(home, backup)?, key };
+    let world = World::open(config)?;
+    let id: String =
+        shown(global, "making the repository", |work| backup::ask(home, &world, &vault, &Task::Init, work))?;
+    if new {
+        keep_key(&file, &vault.key)?;
+    }
+    let out = Output::new(global.json);
+    let place = vault.location.shown();
+    if out.is_json() {
+        out.json(&json!({ "repository": place, "id": id, "key_file": file, "key_made": new }))?;
+        return Ok(Exit::Done);
+    }
+    out.line(&format!("The repository is at {place}."))?;
+    if new {
+        out.line(&format!("Its key lies in {}:", file.display()))?;
+        out.line(&format!("\n    {}\n", vault.key.reveal()))?;
+        out.line(
+            "Without the key nobody can read the backups, you neither. Copy it to a place that does not burn",
+        )?;
+        out.line("down with this machine, then prove it:\n\n    switchback backup key --confirm\n")?;
+    }
+    out.line("Next:  switchback backup")?;
+    Ok(Exit::Done)
+}
+
+fn list(global: &Global, home: &Home, config: &Config, backup: &Backup) -> Result<Exit, Trouble> {
+    let vault = Vault::of_stack(home, backup)?;
+    let world = World::open(config)?;
+    let all: Vec<Snapshot> =
+        shown(global, "reading the repository", |work| backup::ask(home, &world, &vault, &Task::List, work))?;
+    let own: Vec<Snapshot> = all.into_iter().filter(|s| s.stack == config.stack.as_str()).collect();
+    let out = Output::new(global.json);
+    if out.is_json() {
+        out.json(&own)?;
+    } else {
+        out.text(&render::list(&own, &vault.location.shown()))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn check(
+    global: &Global,
+    home: &Home,
+    config: &Config,
+    backup: &Backup,
+    data: bool,
+) -> Result<Exit, Trouble> {
+    let vault = Vault::of_stack(home, backup)?;
+    let world = World::open(config)?;
+    let found: Vec<String> = shown(global, "looking for damage", |work| {
+        backup::ask(home, &world, &vault, &Task::Check { data }, work)
+    })?;
+    let out = Output::new(global.json);
+    if out.is_json() {
+        out.json(&json!({ "read_data": data, "findings": found }))?;
+    } else if found.is_empty() {
+        let how = if data { "all data was read" } else { "its structure; --read-data reads all data" };
+        out.line(&format!("The repository is sound ({how})."))?;
+    } else {
+        for line in &found {
+            out.line(line)?;
+        }
+        out.line("The repository is DAMAGED: make another one, and look after the disk.")?;
+    }
+    Ok(if found.is_empty() { Exit::Done } else { Exit::Refused })
+}
+
+fn prune(
+    global: &Global,
+    home: &Home,
+    config: &Config,
+    backup: &Backup,
+    dry_run: bool,
+) -> Result<Exit, Trouble> {
+    let _session = session(global, home, "backup prune")?;
+    let vault = Vault::of_stack(home, backup)?;
+    let world = World::open(config)?;
+    let task = Task::Forget { stack: config.stack.to_string(), keep: backup.keep, dry_run };
+    let done: Retained =
+        shown(global, "removing what is not kept", |work| backup::ask(home, &world, &vault, &task, work))?;
+    let out = Output::new(global.json);
+    if out.is_json() {
+        out.json(&json!({ "dry_run": dry_run, "kept": done.kept, "removed": done.removed }))?;
+        return Ok(Exit::Done);
+    }
+    let word = if dry_run { "would be removed" } else { "were removed" };
+    for id in &done.removed {
+        out.line(&format!("{}  {word}", id.get(..8).unwrap_or(id)))?;
+    }
+    out.line(&format!("Removed: {}, kept: {}.", done.removed.len(), done.kept.len()))?;
+    Ok(Exit::Done)
+}
+
+fn key(
+    global: &Global,
+    home: &Home,
+    config: &Config,
+    backup: &Backup,
+    confirm: bool,
+) -> Result<Exit, Trouble> {
+    let out = Output::new(global.json);
+    let file = key_file(home, backup);
+    let vault = Vault::of_stack(home, backup)?;
+    if confirm {
+        if !out.is_json() && console::user_attended() {
+            Progress::new(false).line("Type the key, as you have it elsewhere, and end the line:");
+        }
+        let typed = read_line()?;
+        let Some(typed) = Key::of(&typed) else {
+            return Err(Trouble::usage(
+                "no key was given",
+                "switchback backup key --confirm < copy-of-the-key",
+            ));
+        };
+        let world = World::open(config)?;
+        let other = Vault { key: typed, location: vault.location };
+        let _: Vec<Snapshot> = shown(global, "opening the repository with it", |work| {
+            backup::ask(home, &world, &other, &Task::List, work)
+        })?;
+        backup::confirm_key(home)?;
+    }
+    let confirmed = backup::key_confirmed(home);
+    if out.is_json() {
+        out.json(&json!({ "key_file": file, "confirmed": confirmed }))?;
+    } else {
+        out.line(&format!("The key lies in {}.", file.display()))?;
+        out.line(if confirmed { "A copy of it opened the repository." } else { backup::UNCONFIRMED })?;
+    }
+    Ok(Exit::Done)
+}
+
+/// One line of standard input, and no more.
+fn read_line() -> Result<String, Trouble> {
+    let mut text = String::new();
+    let mut byte = [0];
+    while text.len() < 1024 && std::io::stdin().read(&mut byte)? == 1 && byte[0] != b'\n' {
+        text.push(char::from(byte[0]));
+    }
+    Ok(text)
+}
+
+/// Tries a backup.
+pub fn drill(global: &Global, command: &DrillCommand) -> Result<Exit, Trouble> {
+    let DrillCommand::Restore { snapshot, dry_run } = command;
+    let (home, config) = open(global)?;
+    let mut session = session(global, &home, "drill restore")?;
+    session.require_settled()?;
+    session.end_leftovers(&config)?;
+    let world = World::open(&config)?;
+    let (facts, ..) = facts::fetch_facts(&home, &config, &world, snapshot)?;
+    let plan = plan::drill(&facts);
+    if *dry_run {
+        return show_plan(global, &plan);
+    }
+    carry_out(global, &home, &mut session, &plan, &config)
+}
+
+/// Brings a backup back.
+pub fn restore(global: &Global, args: &RestoreArgs) -> Result<Exit, Trouble> {
+    if let (Some(from), Some(key), Some(into)) = (&args.from, &args.key_file, &args.into) {
+        return bare(global, args, from, key, into);
+    }
+    let (home, config) = open(global)?;
+    let mut session = session(global, &home, "restore")?;
+    session.require_settled()?;
+    session.require_no_trial()?;
+    session.end_leftovers(&config)?;
+    let world = World::open(&config)?;
+    let (facts, snapshot, manifest) = facts::fetch_facts(&home, &config, &world, &args.snapshot)?;
+    let plan = plan::restore(&facts);
+    if args.dry_run {
+        return show_plan(global, &plan);
+    }
+    let question = format!(
+        "Bring back the backup of {} ({})? What was written since then is not in it; it stays in generation {}, to which `switchback rollback` returns.",
+        render::utc(snapshot.at_ms),
+        facts::describe(&manifest.instance),
+        facts.common.production.generation,
+    );
+    if !confirm(global, &question)? {
+        return Err(declined());
+    }
+    let (exit, end) = carry_out_end(global, &home, &mut session, &plan, &config, args.detach)?;
+    drop(session);
+    follow(global, &home, &plan, exit, &end, args.detach)
+}
+
+fn bare(global: &Global, args: &RestoreArgs, from: &str, key: &Path, into: &Path) -> Result<Exit, Trouble> {
+    let text = std::fs::read_to_string(key).map_err(|e| {
+        Trouble::usage(format!("cannot read {}: {e}", key.display()), "name the file with the key")
+    })?;
+    let Some(key) = Key::of(&text) else {
+        return Err(Trouble::usage(
+            format!("{} holds no key", key.display()),
+            "one line of text is expected",
+        ));
+    };
+    let here = std::env::current_dir()?;
+    let vault = Vault { location: Location::of(from, &here), key };
+    let cancel = cancel_on_signals();
+    let progress = Progress::new(global.quiet);
+    progress.line(&format!("restore from {}", vault.location.shown()));
+    let say = |text: &str| progress.notice(&Notice::Doing { text, done: 0, total: 0 });
+    let asked = || cancel.requested();
+    let report = |done, total| progress.notice(&Notice::Doing { text: "bringing it back", done, total });
+    let began = std::time::Instant::now();
+    let restored = bring::bare(&bring::Request {
+        vault: &vault,
+        snapshot: &args.snapshot,
+        stack: args.stack.as_deref(),
+        into,
+        stage: Stage { say: &say, cancelled: &asked, midway: &|| {} },
+        progress: &Work { cancel: &asked, report: &report },
+    })?;
+    drop(progress);
+    let out = Output::new(global.json);
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if out.is_json() {
+        out.json(&json!({
+            "stack": restored.config.stack,
+            "root": restored.home.root(),
+            "snapshot": restored.snapshot,
+            "generation": restored.manifest.instance.generation,
+            "versions": restored.manifest.instance.versions,
+            "bytes": restored.bytes,
+            "took_ms": took_ms,
+        }))?;
+    } else {
+        out.text(&render::restored(&restored, took_ms))?;
+    }
+    Ok(Exit::Done)
+}

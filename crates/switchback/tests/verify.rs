@@ -349,5 +349,8 @@ fn the_catalogue_is_listed_without_a_stack() {
     let done = Command::new(BIN).args(["verify", "--list", "-C"]).arg(dir.path()).output().expect("runs");
     assert!(done.status.success());
     let text = String::from_utf8_lossy(&done.stdout);
-    assert!(text.contains("documentation.accurate") && text.contains("needs docs.examples-executed (no producer yet)"));
+    assert!(
+        text.contains("documentation.accurate")
+            && text.contains("needs docs.examples-executed (no producer yet)")
+    );
 }

@@ -22,6 +22,8 @@ use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::Procedure;
 use vault::{Task, Vault};
 
+/// Runs that are looked through for the newest backup.
+const LOOK_BACK: usize = 500;
 /// A manifest lists fingerprints of at most 10,000 parts for each store.
 const LONGEST_MANIFEST: u64 = 64 << 20;
 
@@ -100,7 +102,7 @@ pub fn read_manifest(snapshot: &str) -> Task {
 /// When the newest run of a kind that went well had ended, and what it wrote or read.
 pub fn newest(home: &Home, procedure: Procedure) -> Result<Option<(i64, Archived)>, EngineError> {
     let Some(journal) = Journal::open_read(&home.state().join("journal.db"))? else { return Ok(None) };
-    for run in journal.runs(usize::MAX >> 1)? {
+    for run in journal.runs(LOOK_BACK)? {
         let (plan, state, records) = journal.load(&run)?;
         if plan.procedure != procedure || !matches!(state.ended, Some(Outcome::Done)) {
             continue;

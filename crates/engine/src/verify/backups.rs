@@ -2,9 +2,9 @@
 
 use super::lab::Lab;
 use super::proof::{Proof, Stop};
+use crate::backup::ask;
 use crate::backup::facts::{archive_facts, fetch_facts};
 use crate::backup::vault::{Key, Location, Task, Vault, keep_key, key_file};
-use crate::backup::ask;
 use crate::error::{EngineError, io};
 use crate::home::Home;
 use crate::store::Progress;
@@ -44,7 +44,12 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     made = made.of_run(&ran.plan.run);
     made.demand(ran.done(), "backup", ran.why());
     let archived = ran.report.backup.clone();
-    made.demand_known(archived.as_ref(), |a| a.left_out.is_empty(), "snapshot", "something was left out of it");
+    made.demand_known(
+        archived.as_ref(),
+        |a| a.left_out.is_empty(),
+        "snapshot",
+        "something was left out of it",
+    );
     if let Some(archived) = &archived {
         made.measure("bytes", archived.snapshot.bytes).measure("files", archived.snapshot.files);
         made.measure("added_bytes", archived.snapshot.added).measure("took_ms", archived.took_ms);
@@ -82,7 +87,8 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
 }
 
 fn drilled(lab: &mut Lab<'_>, config: &Config, home: &Home, back: &mut Proof) -> Result<(), Stop> {
-    let ran = lab.carry_out(config, |_| Ok(plan::drill(&fetch_facts(home, config, lab.world, "latest")?.0)))?;
+    let ran =
+        lab.carry_out(config, |_| Ok(plan::drill(&fetch_facts(home, config, lab.world, "latest")?.0)))?;
     back.runs.push(ran.plan.run.clone());
     back.demand(ran.done(), "drill", ran.why());
     let fetched = ran.state.output(&"fetch".into()).cloned().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Looking for what would stop an upgrade or a rollback, before it does. Changes nothing.
 
+mod backups;
 mod compose;
 mod config;
 mod host;

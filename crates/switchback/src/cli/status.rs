@@ -11,6 +11,7 @@ use switchback_core::ids::{GenerationId, ServiceName};
 use switchback_core::journal::{Event, Record};
 use switchback_core::plan::Procedure;
 use switchback_core::release::{Instance, describe};
+use switchback_engine::backup::{key_confirmed, newest};
 use switchback_engine::engine::{now_ms, production_down};
 use switchback_engine::error::EngineError;
 use switchback_engine::home::Home;
@@ -34,6 +35,8 @@ struct Status {
     blind: Option<String>,
     services: Vec<ServiceStatus>,
     rollback: Readiness,
+    /// Backups; none where they are not configured.
+    backup: Option<BackupStatus>,
     trial: Option<TrialStatus>,
     unfinished: Option<Unfinished>,
     busy: Option<String>,
@@ -56,6 +59,15 @@ struct Readiness {
     expected_ms: Option<u64>,
     measured_ago_ms: Option<i64>,
     text: String,
+}
+
+#[derive(Debug, Serialize)]
+struct BackupStatus {
+    /// Age of the newest one.
+    age_ms: Option<i64>,
+    /// Since the last time that one was brought back to see whether it works.
+    drilled_ago_ms: Option<i64>,
+    key_confirmed: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -158,11 +170,24 @@ fn gather(home: &Home, config: &Config) -> Result<Status, Trouble> {
             journal.as_ref(),
             pointer.as_ref().and_then(|p| p.previous),
         )?,
+        backup: backup(home, config)?,
         trial,
         unfinished,
         busy: Lock::holder(&home.state().join("lock")),
         unexported: super::gc::unexported(home)?.into_iter().filter(|g| Some(*g) != in_the_making).collect(),
     })
+}
+
+fn backup(home: &Home, config: &Config) -> Result<Option<BackupStatus>, EngineError> {
+    if config.backup.is_none() {
+        return Ok(None);
+    }
+    let ago = |of| Ok::<_, EngineError>(newest(home, of)?.map(|(at, _)| now_ms() - at));
+    Ok(Some(BackupStatus {
+        age_ms: ago(Procedure::Backup)?,
+        drilled_ago_ms: ago(Procedure::Drill)?,
+        key_confirmed: key_confirmed(home),
+    }))
 }
 
 /// What runs, what should, and what is different.
@@ -297,6 +322,15 @@ fn print(out: &Output, status: &Status) -> Result<(), Trouble> {
         out.line(&format!("  drift          {}", printable(difference)))?;
     }
     out.line(&format!("  rollback       {}", status.rollback.text))?;
+    if let Some(backup) = &status.backup {
+        let ago = |ms: Option<i64>| ms.map(|ms| human_ms(u64::try_from(ms).unwrap_or(0)));
+        let newest =
+            ago(backup.age_ms).map_or("none yet: `switchback backup`".to_owned(), |a| format!("{a} old"));
+        let drilled =
+            ago(backup.drilled_ago_ms).map_or("never tried".to_owned(), |a| format!("tried {a} ago"));
+        let key = if backup.key_confirmed { "" } else { ", no copy of the key is known" };
+        out.line(&format!("  backup         {newest}, {drilled}{key}"))?;
+    }
     if let Some(trial) = &status.trial {
         let watchdog =
             trial.watchdog.clone().unwrap_or_else(|| "NO WATCHDOG: type `switchback resume`".to_owned());

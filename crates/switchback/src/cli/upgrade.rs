@@ -14,6 +14,7 @@ use switchback_core::release::{describe, describe_change};
 use switchback_engine::engine::{Cancel, Notice, RunEnd};
 use switchback_engine::gather::Target;
 use switchback_engine::home::Home;
+use switchback_engine::keeper;
 use switchback_engine::runtime::Stage;
 use switchback_engine::session::Session;
 use switchback_engine::watch as watchdog;
@@ -225,6 +226,8 @@ pub fn up(global: &Global) -> Result<Exit, Trouble> {
     if watchdog::current(&session.journal)?.is_some() {
         watchdog::ensure(&home)?;
     }
+    drop(session);
+    keeper::spawn(&home)?;
     Ok(exit)
 }
 

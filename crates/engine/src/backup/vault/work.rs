@@ -26,6 +26,8 @@ use switchback_core::backup::{Archived, Keep, Part, Snapshot, TAG};
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_millis(20);
+/// The library panics on some kinds of damage.
+const BROKE_OFF: &str = "its structure is damaged so much that it cannot be read";
 /// What was left out is told up to so many lines.
 const MOST_LINES: usize = 20;
 
@@ -47,7 +49,10 @@ pub fn perform(vault: &Vault, task: &Task, progress: &Progress<'_>) -> store::Re
                 std::process::exit(3);
             }
         }
-        work.join().unwrap_or_else(|_| Err(refused(vault, "the library that reads the repository broke off")))
+        work.join().unwrap_or_else(|_| match task {
+            Task::Check { .. } => json([BROKE_OFF]),
+            _ => Err(refused(vault, BROKE_OFF)),
+        })
     })
 }
 
@@ -106,8 +111,11 @@ fn worked(vault: &Vault, task: &Task, meter: &Meter) -> store::Result<Value> {
             let repository = open(vault, meter).map_err(fails)?;
             let mut options = CheckOptions::default();
             options.read_data = *data;
-            let results = repository.check(options).map_err(fails)?;
-            json(results.0.iter().map(|(level, error)| format!("{level:?}: {error}")).collect::<Vec<_>>())
+            // What it stumbles over is what was looked for.
+            json(match repository.check(options) {
+                Ok(found) => found.0.iter().map(|(level, error)| format!("{level:?}: {error}")).collect(),
+                Err(e) => vec![e.display_log()],
+            })
         }
         Task::Forget { stack, keep, dry_run } => json(forget(vault, meter, stack, *keep, *dry_run)?),
     }

@@ -81,6 +81,9 @@ pub fn look(home: &Home, config: Option<&Config>, reached: bool, findings: &mut 
         findings.ok("started", "not started by Switchback yet; `switchback up` does it");
         return;
     };
+    if let Some(config) = config {
+        super::backups::look(home, config, findings);
+    }
     let stopped = journal.as_ref().is_some_and(|j| stopped(j).unwrap_or(false));
     match (&stand_in, &world) {
         (Some(config), Some(world)) => {

@@ -1,0 +1,103 @@
+//! Backups of a Compose stack with PostgreSQL, SQLite and files, on a real engine: made, tried, and brought back after
+//! everything is gone.
+
+mod common;
+
+use common::docker::{DB_PASSWORD, Example, Stack, docker};
+use common::upgrade::{Bystander, assert_no_secret_is_told, containers, staging_left};
+use std::fs;
+use std::process::Command;
+
+fn ledger(repository: &str) -> Stack {
+    let stack = Stack::compose(Example::Ledger);
+    // For a machine that does other things as well.
+    stack.edit("switchback.yaml", "start: 120s", "start: 300s");
+    let path = stack.root.join("switchback.yaml");
+    let text = fs::read_to_string(&path).expect("reads");
+    fs::write(&path, format!("{text}\nbackup: {{ repository: \"{repository}\" }}\n")).expect("writes");
+    stack.up();
+    stack.run(&["up", "--yes"]).expect(0);
+    stack
+}
+
+fn rows(stack: &Stack) -> String {
+    stack.psql("select count(*), sum(id) from entries")
+}
+
+#[test]
+fn everything_comes_back_from_the_repository_and_its_key_alone() {
+    let beside = tempfile::tempdir().expect("tempdir");
+    let repository = beside.path().join("repository");
+    let stack = ledger(repository.to_str().expect("text"));
+    let bystander = Bystander::start(&stack);
+    stack.psql("create table entries (id bigint primary key, note text); insert into entries select g, 'note ' || g from generate_series(1, 5000) g");
+    for _ in 0..5 {
+        stack.transfer();
+    }
+    stack.run(&["backup", "init"]).expect(0);
+    let (before, running, books) = (rows(&stack), containers(&stack), stack.bank());
+    let made = stack.run(&["backup", "--json"]).expect(0).json();
+    assert_eq!(containers(&stack), running, "production was restarted");
+    assert!(made["backup"]["snapshot"]["files"].as_u64().is_some_and(|n| n > 500), "{made}");
+    assert_eq!(staging_left(&stack), Vec::<String>::new());
+    let drill = stack.run(&["drill", "restore"]).expect(0);
+    assert!(drill.all().contains("equal to what was read"), "{}", drill.all());
+    assert_eq!(staging_left(&stack), Vec::<String>::new());
+
+    // As the next generation, and back.
+    stack.psql("delete from entries where id > 100");
+    stack.run(&["restore", "--yes", "--detach"]).expect(0);
+    assert_eq!(rows(&stack), before);
+    stack.run(&["rollback", "--yes"]).expect(0);
+    assert_ne!(rows(&stack), before, "what was written since is in the generation before");
+
+    // The host burns down: containers, volumes and the folder are gone.
+    let key = beside.path().join("key");
+    fs::copy(stack.root.join(".switchback/backup.key"), &key).expect("copies");
+    stack.run(&["down", "--yes"]).expect(0);
+    for (list, remove) in [
+        (&["ps", "-aq", "--filter"][..], &["rm", "-f"][..]),
+        (&["volume", "ls", "-q", "--filter"], &["volume", "rm"]),
+    ] {
+        for label in [format!("label=com.docker.compose.project={}", stack.project), stack_label(&stack)] {
+            let found = docker(&[list, &[label.as_str()]].concat()).expect(0).stdout;
+            for id in found.lines() {
+                docker(&[remove, &[id]].concat());
+            }
+        }
+    }
+    for entry in fs::read_dir(&stack.root).expect("lists").flatten() {
+        match entry.path() {
+            path if path.is_dir() => fs::remove_dir_all(path).expect("removes"),
+            path => fs::remove_file(path).expect("removes"),
+        }
+    }
+    let output = Command::new(common::PROGRAM)
+        .args(["restore", "--from"])
+        .arg(&repository)
+        .arg("--key-file")
+        .arg(&key)
+        .arg("--into")
+        .arg(&stack.root)
+        .output()
+        .expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    stack.run(&["up", "--yes"]).expect(0);
+    assert_eq!(rows(&stack), before);
+    assert_eq!((&stack.bank()["transfers"], &stack.bank()["ok"]), (&books["transfers"], &true.into()));
+    // Plain Compose starts the same, and Switchback goes on as if nothing had been.
+    let started = containers(&stack);
+    stack.docker_compose(&["up", "-d", "--no-build"]).expect(0);
+    assert_eq!(containers(&stack), started);
+    stack.run(&["rehearse", "bank=2"]).expect(0);
+    stack.run(&["backup"]).expect(0);
+    let list = stack.run(&["backup", "list", "--json"]).expect(0).json();
+    assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");
+    bystander.assert_untouched();
+    assert_no_secret_is_told(&stack, &[DB_PASSWORD, fs::read_to_string(&key).expect("reads").trim()]);
+}
+
+fn stack_label(stack: &Stack) -> String {
+    let id = fs::read_to_string(stack.root.join(".switchback/id")).expect("an id");
+    format!("label=dev.switchback.stack={}", id.trim())
+}

@@ -178,6 +178,9 @@ pub struct Egress {
     /// The first records, in the order of time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<Sent>,
+    /// The last records, for who looks at them while the environment runs.
+    #[serde(skip)]
+    pub latest: Vec<Sent>,
     /// All records, by service and destination.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<Line>,
@@ -202,12 +205,14 @@ impl Egress {
         let lines = summary(environment, &records);
         let mut records = records;
         records.sort_by_key(|r| r.at_ms);
+        let latest = records[records.len().saturating_sub(KEPT_RECORDS)..].to_vec();
         records.truncate(KEPT_RECORDS);
         Self {
             session: session.into(),
             environment: environment.to_owned(),
             not_observed: None,
             records,
+            latest,
             lines,
             dropped,
         }

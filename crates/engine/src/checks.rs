@@ -350,6 +350,13 @@ fn run_workflow(
     cancelled: &dyn Fn() -> bool,
 ) -> CheckResult {
     let sql = |store: &StoreName, sql: &str, values: &[serde_json::Value]| target.sql(store, sql, values);
+    let sent = || {
+        let egress = target.world.runtime.egress(&target.placement).map_err(|e| e.to_string())?;
+        match egress.not_observed {
+            Some(why) => Err(why),
+            None => Ok(egress.latest),
+        }
+    };
     // A workflow may use the variables of the services' own env files: tokens live there.
     let known = |name: &str| {
         std::env::var(name).ok().or_else(|| target.world.runtime.variable(&target.placement, name))
@@ -362,6 +369,7 @@ fn run_workflow(
         redactor: Redactor::from_values(target.world.runtime.secrets(&target.placement)),
         base_dir: folder.to_owned(),
         sql: Some(&sql),
+        sent: Some(&sent).filter(|_| !target.placement.instance.is_production()).map(|s| s as _),
         cancel: cancelled,
     };
     CheckResult { id: format!("workflow/{id}"), ..workflow::run(workflow, &context) }

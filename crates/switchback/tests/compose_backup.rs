@@ -84,7 +84,9 @@ fn everything_comes_back_from_the_repository_and_its_key_alone() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     stack.run(&["up", "--yes"]).expect(0);
     assert_eq!(rows(&stack), before);
-    assert_eq!((&stack.bank()["transfers"], &stack.bank()["ok"]), (&books["transfers"], &true.into()));
+    let back = stack.bank();
+    assert_eq!(back["ok"], true, "books and receipts are of one moment: {back}");
+    assert!(back["transfers"].as_u64() >= books["transfers"].as_u64(), "{back}");
     // Plain Compose starts the same, and Switchback goes on as if nothing had been.
     let started = containers(&stack);
     stack.docker_compose(&["up", "-d", "--no-build"]).expect(0);

@@ -12,8 +12,10 @@ mod matcher;
 mod model;
 mod parse;
 mod redact;
+mod repeat;
 mod request;
 mod response;
+mod sent;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ pub use redact::{Redactor, is_secret_name};
 pub(crate) use request::percent_encode as percent_encoded;
 pub use request::{PreparedBody, PreparedPart, PreparedRequest, prepare, prepare_sql};
 pub use response::{Response, shorten};
+pub use sent::SentStep;
 pub use template::{Endpoint, Ref, RenderError, Scope, Template};
 pub use validate::{Reference, ReferenceKind};
 

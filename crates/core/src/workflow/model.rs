@@ -2,6 +2,7 @@
 
 use super::capture::Capture;
 use super::matcher::Matcher;
+use super::sent::SentStep;
 use super::template::Template;
 use super::validate::Reference;
 use crate::duration::Span;
@@ -30,6 +31,12 @@ pub struct Workflow {
     /// Values for `{{name}}`; may use `{{run.id}}`, `{{env.NAME}}` and services.
     #[serde(default)]
     pub vars: BTreeMap<String, Value>,
+    /// The steps are taken once for each of these, with its values as variables.
+    #[serde(default)]
+    pub rows: Vec<BTreeMap<String, Value>>,
+    /// So many do it at the same time, each with its own cookies and `{{worker}}` from 1 on.
+    #[serde(default)]
+    pub parallel: Option<u32>,
     /// What is done, in order; the first failing step ends the workflow.
     pub steps: Vec<Step>,
     /// Everything outside the file that it refers to, with places.
@@ -71,6 +78,9 @@ pub struct Step {
     /// A call of a tool of an MCP server.
     #[serde(default)]
     pub mcp: Option<McpStep>,
+    /// What the services must have tried to send out.
+    #[serde(default)]
+    pub sent: Option<SentStep>,
     /// A pause.
     #[serde(default)]
     pub wait: Option<Span>,
@@ -94,6 +104,8 @@ pub enum StepKind<'a> {
     Sql(&'a SqlStep),
     /// Calls a tool of an MCP server.
     Mcp(&'a McpStep),
+    /// Looks at what was sent.
+    Sent(&'a SentStep),
     /// Pauses.
     Wait(Span),
 }
@@ -346,13 +358,15 @@ impl Request {
 impl Step {
     /// What it does; `None` only before validation.
     pub fn kind(&self) -> Option<StepKind<'_>> {
-        match (&self.request, &self.sql, &self.mcp, self.wait) {
-            (Some(request), None, None, None) => Some(StepKind::Request(request)),
-            (None, Some(sql), None, None) => Some(StepKind::Sql(sql)),
-            (None, None, Some(mcp), None) => Some(StepKind::Mcp(mcp)),
-            (None, None, None, Some(wait)) => Some(StepKind::Wait(wait)),
-            _ => None,
-        }
+        let all = [
+            self.request.as_ref().map(StepKind::Request),
+            self.sql.as_ref().map(StepKind::Sql),
+            self.mcp.as_ref().map(StepKind::Mcp),
+            self.sent.as_ref().map(StepKind::Sent),
+            self.wait.map(StepKind::Wait),
+        ];
+        let mut there = all.into_iter().flatten();
+        there.next().filter(|_| there.next().is_none())
     }
     /// Its name, or its number.
     pub fn label(&self, index: usize) -> String {
@@ -365,8 +379,8 @@ impl Step {
                 sql.sql.literal_start().trim_start().to_ascii_lowercase().starts_with("select")
             }
             Some(StepKind::Wait(_)) => true,
-            // What a tool does is not known.
-            Some(StepKind::Mcp(_)) | None => false,
+            // What a tool does is not known; on production nothing is recorded.
+            Some(StepKind::Mcp(_) | StepKind::Sent(_)) | None => false,
         }
     }
 }

@@ -363,3 +363,17 @@ fn deep_nesting_is_refused_not_a_crash() {
                 d: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e]\nsteps: []\n";
     assert!(Workflow::parse("x.yaml", bomb).is_err());
 }
+
+#[test]
+fn rows_workers_and_rules_on_what_was_sent_have_rules_of_their_own() {
+    let with = |head: &str, step: &str| refused(&format!("{head}\nsteps:\n  - {step}\n")).1;
+    let get = "request: { url: \"{{app.url}}/{{a}}\" }";
+    assert!(Workflow::parse("f", &format!("rows: [{{ a: 1 }}, {{ a: 2 }}]\nsteps:\n  - {get}\n")).is_ok());
+    assert!(with("rows: [{ a: 1 }, { b: 2 }]", get).contains("same names"));
+    assert!(with("vars: { a: 0 }\nrows: [{ a: 1 }]", get).contains("already has a value from vars"));
+    assert!(with("parallel: 0", "wait: 1s").contains("between 1 and 100"));
+    assert!(with("parallel: 2", "sent: { kind: smtp }").contains("not possible in parallel"));
+    assert!(with("", "sent: { kind: smtp, to: \"~ (\" }").contains('('));
+    assert!(with("", "{ sent: { kind: smtp }, wait: 1s }").contains("exactly one of"));
+    assert!(with("", "sent: { kind: pigeon }").contains("pigeon"));
+}

@@ -46,7 +46,7 @@ pub(super) struct Problem {
     pub hint: Option<String>,
 }
 
-type Outcome = Result<(), Problem>;
+pub(super) type Outcome = Result<(), Problem>;
 
 /// Checks everything, and collects what the workflow refers to.
 pub(super) fn validate(workflow: &Workflow, map: &Map) -> Result<Vec<Reference>, Problem> {
@@ -55,28 +55,32 @@ pub(super) fn validate(workflow: &Workflow, map: &Map) -> Result<Vec<Reference>,
     Ok(check.references)
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     map: &'a Map,
     path: Vec<Seg>,
     /// Variable to the label of where it gets its value.
-    known: BTreeMap<String, String>,
+    pub(super) known: BTreeMap<String, String>,
     references: Vec<Reference>,
 }
 
 impl Check<'_> {
-    fn fail<T>(&self, message: impl Into<String>, hint: Option<String>) -> Result<T, Problem> {
+    pub(super) fn fail<T>(&self, message: impl Into<String>, hint: Option<String>) -> Result<T, Problem> {
         Err(Problem { path: self.path.clone(), message: message.into(), hint })
     }
 
     /// Runs a check one level deeper.
-    fn at(&mut self, key: &str, inner: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
+    pub(super) fn at(&mut self, key: &str, inner: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
         self.path.push(Seg::Key(key.to_owned()));
         inner(self)?;
         self.path.pop();
         Ok(())
     }
 
-    fn each<T>(&mut self, items: &[T], mut inner: impl FnMut(&mut Self, &T) -> Outcome) -> Outcome {
+    pub(super) fn each<T>(
+        &mut self,
+        items: &[T],
+        mut inner: impl FnMut(&mut Self, &T) -> Outcome,
+    ) -> Outcome {
         for (i, item) in items.iter().enumerate() {
             self.path.push(Seg::Index(i));
             inner(self, item)?;
@@ -101,6 +105,7 @@ impl Check<'_> {
         for name in workflow.vars.keys() {
             self.known.insert(name.clone(), "vars".to_owned());
         }
+        self.rows(workflow)?;
         let steps = &workflow.steps;
         self.at("steps", |c| {
             if steps.is_empty() {
@@ -119,7 +124,7 @@ impl Check<'_> {
 
     fn step(&mut self, step: &Step, label: &str) -> Outcome {
         let Some(kind) = step.kind() else {
-            return self.fail("a step has exactly one of `request`, `sql`, `mcp` and `wait`", None);
+            return self.fail("a step has exactly one of `request`, `sql`, `mcp`, `sent` and `wait`", None);
         };
         if let Some(retry) = step.retry {
             self.at("retry", |c| match retry.times {
@@ -141,6 +146,7 @@ impl Check<'_> {
             StepKind::Request(request) => self.at("request", |c| c.request(request))?,
             StepKind::Sql(sql) => self.at("sql", |c| c.sql(sql))?,
             StepKind::Mcp(mcp) => self.at("mcp", |c| c.mcp(mcp))?,
+            StepKind::Sent(sent) => self.at("sent", |c| c.sent(sent))?,
             StepKind::Wait(_) => {}
         }
         self.at("expect", |c| c.expect(&step.expect))?;
@@ -315,7 +321,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn variable_name(&self, name: &str) -> Outcome {
+    pub(super) fn variable_name(&self, name: &str) -> Outcome {
         if is_variable_name(name) {
             return Ok(());
         }
@@ -335,7 +341,7 @@ impl Check<'_> {
         }
     }
 
-    fn regex(&self, text: &str) -> Outcome {
+    pub(super) fn regex(&self, text: &str) -> Outcome {
         match Regex::new(text) {
             Ok(_) => Ok(()),
             Err(e) => {
@@ -384,7 +390,7 @@ impl Check<'_> {
     }
 
     /// Every template in a JSON value.
-    fn value(&mut self, value: &Value) -> Outcome {
+    pub(super) fn value(&mut self, value: &Value) -> Outcome {
         match value {
             Value::String(text) => match Template::parse(text) {
                 Ok(template) => self.template(&template),
@@ -396,7 +402,7 @@ impl Check<'_> {
         }
     }
 
-    fn template(&mut self, template: &Template) -> Outcome {
+    pub(super) fn template(&mut self, template: &Template) -> Outcome {
         for what in template.refs() {
             match what {
                 Ref::RunId => {}

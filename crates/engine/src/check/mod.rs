@@ -10,6 +10,7 @@ pub mod http;
 pub mod junit;
 mod mcp;
 mod multipart;
+mod parallel;
 pub mod performance;
 pub mod sql;
 pub mod workflow;

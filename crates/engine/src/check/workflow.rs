@@ -1,7 +1,8 @@
 //! Runs a workflow against an environment.
 
 use super::http::{HttpClient, HttpRequest, Limits, Redirects};
-use super::{mcp, multipart};
+use super::{mcp, multipart, parallel};
+use crate::engine::now_ms;
 use crate::exec::elapsed_ms;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -9,11 +10,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use switchback_core::check::{CheckKind, CheckResult, CheckStep, Failure, Verdict};
 use switchback_core::duration::human_ms;
+use switchback_core::egress::Sent;
 use switchback_core::ids::{ServiceName, StoreName};
 pub use switchback_core::workflow::Endpoint;
 use switchback_core::workflow::{
     McpStep, PreparedBody, PreparedRequest, Redactor, ReferenceKind, RenderError, Request, Response, Scope,
-    SqlStep, Step, StepKind, Workflow, capture, curl_command, evaluate, is_secret_name, prepare, prepare_sql,
+    SentStep, SqlStep, Step, StepKind, Workflow, capture, curl_command, evaluate, is_secret_name, prepare,
+    prepare_sql,
 };
 
 /// The name of the environment that only harmless workflows may touch.
@@ -38,22 +41,33 @@ pub struct WorkflowContext<'a> {
     pub base_dir: PathBuf,
     /// Asks a store; without it, a workflow with `sql` is inconclusive.
     pub sql: Option<SqlCallback<'a>>,
+    /// What the services tried to send out so far; without it, a workflow with `sent` is inconclusive.
+    pub sent: Option<SentCallback<'a>>,
     /// Asked between requests; `true` ends the workflow.
     pub cancel: &'a dyn Fn() -> bool,
 }
 
+/// What the services tried to send out so far, or why that is not known.
+pub type SentCallback<'a> = &'a dyn Fn() -> Result<Vec<Sent>, String>;
+
 /// Runs a workflow; a step that fails ends it.
 pub fn run(workflow: &Workflow, context: &WorkflowContext<'_>) -> CheckResult {
+    match workflow.parallel {
+        Some(workers) => parallel::run(workflow, workers, context),
+        None => run_one(workflow, context, None),
+    }
+}
+
+/// Runs it once, as one of several workers or alone.
+pub(super) fn run_one(
+    workflow: &Workflow,
+    context: &WorkflowContext<'_>,
+    worker: Option<u32>,
+) -> CheckResult {
     let began = Instant::now();
     let mut run = Run {
         context,
-        client: HttpClient::new(
-            Limits::default(),
-            context.endpoints.values().flat_map(|e| {
-                let ports = e.ports.values().chain([&e.default_port]);
-                ports.map(|p| format!("{}:{p}", e.host)).collect::<Vec<_>>()
-            }),
-        ),
+        client: client(context),
         scope: Scope {
             run_id: &context.run_id,
             endpoints: &context.endpoints,
@@ -62,6 +76,8 @@ pub fn run(workflow: &Workflow, context: &WorkflowContext<'_>) -> CheckResult {
         },
         redactor: context.redactor.clone(),
         deadline: began + workflow.timeout.0,
+        began_ms: now_ms(),
+        worker,
         requests: 0,
         steps: Vec::new(),
         measured: BTreeMap::new(),
@@ -85,6 +101,15 @@ pub fn run(workflow: &Workflow, context: &WorkflowContext<'_>) -> CheckResult {
         steps: run.steps,
         artefacts: Vec::new(),
     }
+}
+
+/// A client with no cookies yet, which follows redirects within the environment only.
+fn client(context: &WorkflowContext<'_>) -> HttpClient {
+    let own = context.endpoints.values().flat_map(|e| {
+        let ports = e.ports.values().chain([&e.default_port]);
+        ports.map(|p| format!("{}:{p}", e.host)).collect::<Vec<_>>()
+    });
+    HttpClient::new(Limits::default(), own)
 }
 
 /// Why a workflow ended early.
@@ -116,6 +141,8 @@ struct Run<'a> {
     scope: Scope<'a>,
     redactor: Redactor,
     deadline: Instant,
+    began_ms: i64,
+    worker: Option<u32>,
     requests: u64,
     steps: Vec<CheckStep>,
     measured: BTreeMap<String, String>,
@@ -124,13 +151,29 @@ struct Run<'a> {
 impl Run<'_> {
     fn all(&mut self, workflow: &Workflow) -> Result<(), Stop> {
         self.prepare(workflow)?;
+        if workflow.rows.is_empty() {
+            return self.steps(workflow, "");
+        }
+        let declared = self.scope.vars.clone();
+        for (index, row) in workflow.rows.iter().enumerate() {
+            self.scope.vars.clone_from(&declared);
+            self.scope.declare(row)?;
+            self.hide();
+            // Each row is another user's way.
+            self.client = client(self.context);
+            self.steps(workflow, &format!("row {}: ", index + 1))?;
+        }
+        Ok(())
+    }
+
+    fn steps(&mut self, workflow: &Workflow, of: &str) -> Result<(), Stop> {
         for (index, step) in workflow.steps.iter().enumerate() {
-            let label = step.label(index);
+            let label = format!("{of}{}", step.label(index));
             let began = Instant::now();
             let mut line = String::new();
             let result = self.step(step, &label, workflow, &mut line);
             let took_ms = elapsed_ms(began);
-            let number = index + 1;
+            let number = self.steps.len() + 1;
             self.measured
                 .insert(format!("step {number:02} {}", self.redactor.show(&label)), format!("{took_ms} ms"));
             self.steps.push(CheckStep {
@@ -173,13 +216,21 @@ impl Run<'_> {
         if !missing.is_empty() {
             return Err(Stop::Trouble(missing.join("; ")));
         }
+        if let Some(worker) = self.worker {
+            self.scope.vars.insert("worker".to_owned(), Value::from(worker));
+        }
         self.scope.declare(&workflow.vars)?;
+        self.hide();
+        Ok(())
+    }
+
+    /// Variables whose names tell that they are secret are shown nowhere.
+    fn hide(&mut self) {
         for (name, value) in &self.scope.vars {
             if let (true, Value::String(text)) = (is_secret_name(name), value) {
                 self.redactor.add_named(name, text.clone());
             }
         }
-        Ok(())
     }
 
     fn step(&mut self, step: &Step, label: &str, workflow: &Workflow, line: &mut String) -> Result<(), Stop> {
@@ -192,6 +243,7 @@ impl Run<'_> {
                 Some(StepKind::Request(request)) => self.request(step, request, label)?,
                 Some(StepKind::Sql(sql)) => self.sql(sql, label)?,
                 Some(StepKind::Mcp(call)) => self.mcp(step, call, label)?,
+                Some(StepKind::Sent(wanted)) => self.sent(wanted, label)?,
                 Some(StepKind::Wait(pause)) => {
                     self.pause(pause.0);
                     self.check_time(label, workflow)?;
@@ -349,6 +401,34 @@ impl Run<'_> {
                 failures.push(failure(what, None, Some(self.redactor.show(&why))));
                 format!("{} -> error", step.store)
             }
+        };
+        Ok(Seen { line, failures, response: None })
+    }
+
+    fn sent(&self, wanted: &SentStep, label: &str) -> Result<Seen, Stop> {
+        let trouble = |why: &str| Stop::Trouble(format!("{label}: what is sent is not known here: {why}"));
+        let ask = self.context.sent.ok_or_else(|| trouble("only staging records it"))?;
+        let records = ask().map_err(|why| trouble(&why))?;
+        let count = wanted.count(&records, self.began_ms, &self.scope)?;
+        let line = format!("{count} of {} that were sent", records.len());
+        let failures = if wanted.is_right(count) {
+            Vec::new()
+        } else {
+            let since: Vec<&Sent> = records.iter().filter(|r| r.at_ms >= self.began_ms).collect();
+            let told = |s: &&Sent| format!("{} to {}", s.kind.as_str(), s.host);
+            let mut seen: Vec<String> = since.iter().rev().take(5).map(told).collect();
+            seen.dedup();
+            vec![Failure {
+                at: label.to_owned(),
+                what: "something else was sent".to_owned(),
+                expected: Some(self.redactor.show(&wanted.wanted(&self.scope)?)),
+                got: Some(match (count, seen.is_empty()) {
+                    (0, true) => "nothing since the workflow began".to_owned(),
+                    (0, false) => self.redactor.show(&format!("others: {}", seen.join(", "))),
+                    _ => format!("{count}"),
+                }),
+                reproduce: None,
+            }]
         };
         Ok(Seen { line, failures, response: None })
     }

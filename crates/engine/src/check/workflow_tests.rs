@@ -109,6 +109,7 @@ fn context(port: u16) -> WorkflowContext<'static> {
         redactor: Redactor::new(),
         base_dir: PathBuf::from("."),
         sql: None,
+        sent: None,
         cancel: &|| false,
     }
 }
@@ -309,4 +310,88 @@ fn overhead_per_request() {
          our client {client:?}, workflow {workflow:?}"
     );
     assert!(workflow < fresh * 3 + Duration::from_millis(1));
+}
+
+#[test]
+fn rows_are_taken_one_after_the_other_each_with_its_own_values() {
+    let (server, port) = App::start();
+    let text = r#"
+rows: [{ title: one, n: 1 }, { title: two, n: 2 }, { title: three, n: 3 }]
+steps:
+  - name: create
+    request: { method: POST, url: "{{app.url}}/api/notes", json: { title: "{{title}}", n: "{{n}}" } }
+    expect: { status: 201, json: { $.title: "{{title}}", $.n: "{{n}}" } }
+    capture: { id: { json: $.id } }
+  - name: read
+    request: { url: "{{app.url}}/api/notes/{{id}}" }
+    expect: { json: { $.title: "{{title}}" } }
+"#;
+    let result = run(&parse(text), &context(port));
+    assert_eq!(result.verdict, Verdict::Pass, "{result:?}");
+    assert_eq!((result.steps.len(), result.steps[5].name.as_str()), (6, "row 3: read"));
+    let bad = text
+        .replace("title: two", "title: \"two\\n\"")
+        .replace("$.title: \"{{title}}\", $.n", "$.title: {matches: \"^[a-z]+$\"}, $.n");
+    let result = run(&parse(&bad), &context(port));
+    let Verdict::Fail { reasons } = result.verdict else { panic!("{:?}", result.verdict) };
+    assert!(reasons[0].at.starts_with("row 2: create"), "{reasons:?}");
+}
+
+#[test]
+fn fifty_workers_do_it_at_the_same_time() {
+    let (server, port) = App::start();
+    let text = r#"
+parallel: 50
+steps:
+  - request: { method: POST, url: "{{app.url}}/api/notes", json: { title: "{{run.id}} {{worker}}" } }
+    expect: { status: 201 }
+    capture: { id: { json: $.id } }
+  - request: { url: "{{app.url}}/api/notes/{{id}}" }
+    expect: { json: { $.title: "{{run.id}} {{worker}}" } }
+"#;
+    let result = run(&parse(text), &context(port));
+    assert_eq!(result.verdict, Verdict::Pass, "{result:?}");
+    assert_eq!(
+        (result.measured["workers that passed"].as_str(), result.measured["requests"].as_str()),
+        ("50", "100")
+    );
+    let titles: std::collections::BTreeSet<String> =
+        server.notes.lock().expect("lock").iter().map(|n| n["title"].to_string()).collect();
+    assert_eq!(titles.len(), 50);
+    let broken = text.replace("$.title: \"{{run.id}} {{worker}}\"", "$.title: \"~\"");
+    let Verdict::Fail { reasons } = run(&parse(&broken), &context(port)).verdict else { panic!("passes") };
+    assert!(reasons.len() == 5 && reasons[0].at.starts_with("worker "), "{reasons:?}");
+}
+
+#[test]
+fn what_was_sent_is_waited_for_and_told_apart() {
+    use switchback_core::egress::{Kind, Sent};
+    let (server, port) = App::start();
+    let looks = AtomicU32::new(0);
+    let sent = || {
+        let mut old = Sent::new(Kind::Smtp, "app", "mail.example.com", 25);
+        old.recipients = vec!["anna@example.com".into()];
+        let mut new = old.clone();
+        new.at_ms = i64::MAX;
+        new.subject = Some("Order 17".into());
+        Ok(if looks.fetch_add(1, Ordering::SeqCst) < 2 { vec![old] } else { vec![old, new] })
+    };
+    let with = |text: &str, sent: Option<SentCallback<'_>>| {
+        let mut own = context(port);
+        own.sent = sent;
+        run(&parse(text), &own).verdict
+    };
+    let text = r#"
+steps:
+  - sent: { kind: smtp, to: anna@example.com, subject: "~ ^Order \\d+$", times: 1 }
+    retry: { times: 10, every: 1ms }
+"#;
+    assert_eq!(with(text, Some(&sent)), Verdict::Pass);
+    assert!(looks.load(Ordering::SeqCst) >= 3, "it was waited for");
+    let Verdict::Fail { reasons } = with(&text.replace("anna@", "ben@"), Some(&sent)) else {
+        panic!("passes")
+    };
+    assert!(reasons[0].got.as_deref().is_some_and(|g| g.contains("mail to mail.example.com")), "{reasons:?}");
+    assert!(matches!(with(text, None), Verdict::Inconclusive { .. }));
+    assert!(!parse(text).runs_on_production());
 }

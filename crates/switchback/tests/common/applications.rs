@@ -39,6 +39,7 @@ impl Stack {
             redactor: Redactor::new(),
             base_dir: self.root.clone(),
             sql: Some(&sql),
+            sent: None,
             cancel: &|| false,
         };
         let mut failing = BTreeMap::new();

@@ -314,7 +314,7 @@ fn overhead_per_request() {
 
 #[test]
 fn rows_are_taken_one_after_the_other_each_with_its_own_values() {
-    let (server, port) = App::start();
+    let (_, port) = App::start();
     let text = r#"
 rows: [{ title: one, n: 1 }, { title: two, n: 2 }, { title: three, n: 3 }]
 steps:

@@ -366,7 +366,7 @@ steps:
 #[test]
 fn what_was_sent_is_waited_for_and_told_apart() {
     use switchback_core::egress::{Kind, Sent};
-    let (server, port) = App::start();
+    let (_, port) = App::start();
     let looks = AtomicU32::new(0);
     let sent = || {
         let mut old = Sent::new(Kind::Smtp, "app", "mail.example.com", 25);

@@ -1,7 +1,7 @@
 //! Backups: what a snapshot holds, how long it is kept, and what a run reports about it.
 
-use crate::data::{Fingerprint, StoreKind};
-use crate::ids::{Digest, StackName, StoreName};
+use crate::data::Fingerprint;
+use crate::ids::{StackName, StoreName};
 use crate::release::{Instance, Release};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -164,29 +164,6 @@ impl Part {
     pub fn new(real: impl Into<String>, logical: impl Into<String>) -> Self {
         Self { real: real.into(), logical: logical.into(), except: Vec::new(), live: false }
     }
-}
-
-/// The kinds of data of the stores, for people: `postgres`.
-pub fn kind(kind: StoreKind) -> &'static str {
-    match kind {
-        StoreKind::Sqlite => "sqlite",
-        StoreKind::Files => "files",
-        StoreKind::Postgres => "postgres",
-    }
-}
-
-/// The digests of what a manifest says against what was found: names of stores that differ.
-pub fn differing(
-    said: &BTreeMap<StoreName, Fingerprint>,
-    found: &BTreeMap<StoreName, Fingerprint>,
-) -> Vec<String> {
-    let digest = |of: &BTreeMap<StoreName, Fingerprint>, name: &StoreName| -> Option<Digest> {
-        of.get(name).map(|f: &Fingerprint| f.digest.clone())
-    };
-    let mut names: Vec<&StoreName> = said.keys().chain(found.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
-    names.into_iter().filter(|n| digest(said, n) != digest(found, n)).map(ToString::to_string).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,14 @@
 use crate::ids::StepId;
 use crate::journal::{Event, Record};
 
+/// UTC time of day with its date: `2026-11-27 18:50:29 UTC`.
+pub fn utc(ms: i64) -> String {
+    match jiff::Timestamp::from_millisecond(ms) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        Err(_) => format!("{ms} ms after 1970"),
+    }
+}
+
 /// When a step began (its last attempt) and ended; UTC, milliseconds since 1970.
 pub fn window(records: &[Record], step: &StepId) -> Option<(i64, i64)> {
     let began = records.iter().rev().find_map(|r| match &r.event {

@@ -124,7 +124,6 @@ pub fn new_facts(
         (made.0, versions, ports)
     };
     let migrate = gather::migrations(&home.release(&release)?, &was.versions);
-    let mut free = gather::free_ports(like.values().map(BTreeMap::len).sum())?.into_iter();
     let run = gather::new_run();
     let dir = environment::dir(name);
     let place = |generation: u32| {
@@ -146,10 +145,7 @@ pub fn new_facts(
         }
     };
     let mut instance = place(1);
-    for (service, ports) in like {
-        let given = ports.into_keys().filter_map(|p| Some((p, free.next()?))).collect();
-        instance.ports.insert(service, given);
-    }
+    instance.ports = gather::free_ports_like(&like)?;
     // A migration that is interrupted begins again from untouched data.
     let pristine = (config.staging.pristine || !migrate.is_empty()).then(|| place(0));
     let now = now_ms();

@@ -16,7 +16,7 @@ use switchback_core::config::template::{Placeholder, expand};
 use switchback_core::config::{Config, RuntimeKind, Service};
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
-use switchback_core::plan::{Plan, PromoteFacts, RehearseFacts};
+use switchback_core::plan::{Plan, Ports, PromoteFacts, RehearseFacts};
 use switchback_core::release::{
     ArtefactRef, Certificate, FORMAT, Instance, PRODUCTION, Pointer, Release, ServiceRelease, StorePlace,
     describe_change,
@@ -249,6 +249,14 @@ pub fn free_ports(count: usize) -> Result<Vec<u16>, EngineError> {
         .iter()
         .map(|l| l.local_addr().map(|a| a.port()).map_err(io("find a free port on", here)))
         .collect()
+}
+
+/// Free ports, by the services and names of others.
+pub fn free_ports_like(like: &Ports) -> Result<Ports, EngineError> {
+    let mut free = free_ports(like.values().map(BTreeMap::len).sum())?.into_iter();
+    let mut given =
+        |own: &BTreeMap<String, u16>| own.keys().filter_map(|p| Some((p.clone(), free.next()?))).collect();
+    Ok(like.iter().map(|(service, own)| (service.clone(), given(own))).collect())
 }
 
 /// Services with a migration command, in the order in which they start.

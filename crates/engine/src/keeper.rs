@@ -3,6 +3,7 @@
 //! Owns the health history of environments, their end when their time is over, and what is scheduled. It must never
 //! touch production, and never wait for the stack's lock: what is due now is due at the next look, too.
 
+use crate::backup::due;
 use crate::engine::{Cancel, RunEnd, now_ms};
 use crate::environments;
 use crate::error::{EngineError, io};
@@ -30,6 +31,8 @@ pub const KEEPER_VERB: &str = "__keeper";
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(10);
+/// Time between two looks for what is due; the journal is read for it.
+const BACKUPS: Duration = Duration::from_secs(60);
 /// A history that reaches this size begins anew; the one before is kept.
 const HISTORY_BYTES: u64 = 2 << 20;
 /// The end of a log in which errors are counted.
@@ -87,6 +90,7 @@ pub fn keep(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), Engi
         Err(EngineError::Busy { .. }) => return Ok(()),
         Err(e) => return Err(e),
     };
+    let mut backups = Instant::now();
     loop {
         if cancel.requested() || !wanted(home)? {
             return Ok(());
@@ -95,12 +99,29 @@ pub fn keep(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), Engi
         if let Err(e) = look(home, cancel, say) {
             say(&e.to_string());
         }
+        if Instant::now() >= backups {
+            backups = Instant::now() + scheduled(home, cancel, say);
+        }
         let until = Instant::now() + EVERY;
         while Instant::now() < until {
             if cancel.requested() {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+/// Makes the backup or drill that is due. Returns when to look again.
+fn scheduled(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Duration {
+    let done =
+        crate::world::config(home).and_then(|config| due::run_due(home, &config, cancel, &|_| {}, say));
+    match done {
+        Ok(_) => BACKUPS,
+        Err(e) => {
+            say(&e.to_string());
+            // It was told; and there is no run in the journal to recognise the attempt by.
+            Duration::from_millis(due::AGAIN_MS.unsigned_abs())
         }
     }
 }
@@ -116,12 +137,11 @@ pub fn look_with(
     cancel: &Cancel,
     say: &dyn Fn(&str),
 ) -> Result<(), EngineError> {
-    crate::backup::due::run_due(home, config, cancel, &|_| {}, say)?;
     let world = World::open(config)?;
     for known in environments::list(home)? {
         if known.expired(now_ms()) {
             let why = format!("{}: its time is over", known.name);
-            due(home, config, &world, known, cancel, say, &why, plan::staging_down)?;
+            carry_out_due(home, config, &world, known, cancel, say, &why, plan::staging_down)?;
             continue;
         }
         let every = config.staging.sync.map(|s| i64::try_from(s.as_millis()).unwrap_or(i64::MAX));
@@ -129,7 +149,7 @@ pub fn look_with(
             && !world.runtime.running(home, &known.instance)?.is_empty()
         {
             let why = format!("{}: a sync is due", known.name);
-            due(home, config, &world, known, cancel, say, &why, plan::staging_sync)?;
+            carry_out_due(home, config, &world, known, cancel, say, &why, plan::staging_sync)?;
             continue;
         }
         let sample = sample(home, config, &world, &known)?;
@@ -151,7 +171,7 @@ pub fn look_with(
 
 /// Carries out a plan that is due, unless something else is being done to the stack.
 #[expect(clippy::too_many_arguments, reason = "both callers have them at hand")]
-fn due(
+fn carry_out_due(
     home: &Home,
     config: &Config,
     world: &World,

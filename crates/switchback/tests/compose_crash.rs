@@ -117,7 +117,13 @@ fn a_rehearsal_of_compose_that_is_killed_disturbs_nobody_and_leaves_nothing() {
     let production = || bank.stack.inspect("bank", "{{.Id}} {{.State.StartedAt}} {{.RestartCount}}");
     let before = production();
     let points = if full() {
-        points("do", &steps(&bank, &["rehearse", "bank=2"], false))
+        // The old release does not run on migrated data, so what would be checked there is skipped: no fault fires in it.
+        bank.stack.run(&["rehearse", "bank=2"]).expect(0);
+        let report = bank.stack.report();
+        let done = report["steps"].as_array().expect("steps").iter().filter(|s| s["status"] != "skipped");
+        let done: Vec<String> = done.map(|s| s["id"].as_str().expect("an id").to_owned()).collect();
+        assert!(done.len() > 15, "{done:?}");
+        points("do", &done)
     } else {
         // While production is frozen, while staging begins, and while it is taken away.
         ["do:snapshot:during", "do:start-new:during", "do:dispose:during"].map(str::to_owned).to_vec()

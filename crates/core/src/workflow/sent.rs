@@ -1,6 +1,7 @@
 //! What services must have tried to send out: mails, webhooks, questions for names.
 
 use super::expect::header_pattern;
+use super::matcher::compile;
 use super::template::{RenderError, Scope, Template};
 use crate::egress::{Kind, Sent};
 use regex::Regex;
@@ -46,11 +47,7 @@ enum Rule {
 impl Rule {
     fn of(rule: &Template, scope: &Scope<'_>) -> Result<Self, RenderError> {
         Ok(match header_pattern(rule) {
-            // What a placeholder holds is text, not a pattern.
-            Some(pattern) => match Regex::new(&pattern.render(scope)?) {
-                Ok(regex) => Self::Pattern(regex),
-                Err(_) => Self::Exactly(rule.render(scope)?),
-            },
+            Some(pattern) => Self::Pattern(compile(&pattern, scope)?),
             None => Self::Exactly(rule.render(scope)?),
         })
     }

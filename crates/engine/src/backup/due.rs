@@ -15,7 +15,7 @@ use switchback_core::notify::Severity;
 use switchback_core::plan::{self, Plan, Procedure};
 
 /// After a failure it is tried again after this time, or the time between two runs, if that is shorter.
-const AGAIN_MS: i64 = 15 * 60 * 1000;
+pub const AGAIN_MS: i64 = 15 * 60 * 1000;
 
 /// What is due now: backups before drills.
 pub fn due(home: &Home, config: &Config) -> Result<Option<Procedure>, EngineError> {
@@ -78,25 +78,21 @@ pub fn run_due(
     }
     say(&why);
     session.end_leftovers(config)?;
-    let (title, line) = match planned(home, config, procedure) {
-        Ok(plan) => match session.carry_out(&plan, config, cancel, observe)? {
-            RunEnd::Ended(Outcome::Done) => {
+    let plan =
+        planned(home, config, procedure).inspect_err(|e| tell(home, config, procedure, &e.to_string()))?;
+    match session.carry_out(&plan, config, cancel, observe)? {
+        RunEnd::Interrupted => Ok(None),
+        RunEnd::Ended(outcome) => {
+            if outcome == Outcome::Done {
                 say(&format!("{why}: done"));
-                return Ok(Some(Outcome::Done));
-            }
-            RunEnd::Interrupted => return Ok(None),
-            RunEnd::Ended(outcome) => {
+            } else {
                 let line = format!("{outcome:?}; switchback report {}", plan.run);
                 tell(home, config, procedure, &line);
                 say(&format!("{why}: {line}"));
-                return Ok(Some(outcome));
             }
-        },
-        Err(e) => (why, e.to_string()),
-    };
-    tell(home, config, procedure, &line);
-    say(&format!("{title}: {line}"));
-    Ok(None)
+            Ok(Some(outcome))
+        }
+    }
 }
 
 fn tell(home: &Home, config: &Config, procedure: Procedure, line: &str) {

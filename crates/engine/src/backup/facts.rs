@@ -5,16 +5,15 @@ use super::{ask, choose, configured, manifest, read_manifest};
 use crate::data::Cost;
 use crate::engine::now_ms;
 use crate::error::{EngineError, io};
-use crate::gather::{self, free_ports, new_run};
+use crate::gather::{self, free_ports_like, new_run};
 use crate::home::{Home, create_dir, write_json};
 use crate::store::Progress;
 use crate::world::World;
-use std::collections::BTreeMap;
 use switchback_core::backup::Manifest;
 use switchback_core::backup::{RELEASE, Snapshot};
 use switchback_core::config::Config;
 use switchback_core::ids::GenerationId;
-use switchback_core::plan::{ArchiveFacts, FetchFacts, Ports};
+use switchback_core::plan::{ArchiveFacts, FetchFacts};
 use switchback_core::release::Instance;
 
 /// Facts of a backup.
@@ -29,19 +28,11 @@ pub fn archive_facts(home: &Home, config: &Config, world: &World) -> Result<Arch
         now_ms: now_ms(),
         state_dir: home.state().to_string_lossy().into_owned(),
         production_runs: !world.runtime.running(home, &production)?.is_empty(),
-        ports: free(&production)?,
+        ports: free_ports_like(&production.ports)?,
         production,
         need_bytes: if shared { 0 } else { bytes },
         budget_ms: config.rollback.budget.as_millis(),
     })
-}
-
-/// Free ports, named as those of an instance.
-fn free(like: &Instance) -> Result<Ports, EngineError> {
-    let mut free = free_ports(like.ports.values().map(BTreeMap::len).sum())?.into_iter();
-    let mut given =
-        |own: &BTreeMap<String, u16>| own.keys().filter_map(|p| Some((p.clone(), free.next()?))).collect();
-    Ok(like.ports.iter().map(|(service, own)| (service.clone(), given(own))).collect())
 }
 
 /// Facts of a drill or a restore of a snapshot: `latest`, or the beginning of an id. The record of its release is brought
@@ -58,7 +49,7 @@ pub fn fetch_facts(
     let snapshot = choose(all, config.stack.as_str(), wanted)?;
     let text: String = ask(home, world, &vault, &read_manifest(&snapshot.id), &none)?;
     let manifest = manifest(&text, &snapshot.id)?.moved_to(&home.root().to_string_lossy());
-    know_release(home, world, &vault, &snapshot.id, &manifest)?;
+    know_release(home, &vault, &snapshot.id, &manifest)?;
     let mut common = archive_facts(home, config, world)?;
     // Compressed and shared as it may be, it is written out whole.
     common.need_bytes = snapshot.bytes;
@@ -71,7 +62,7 @@ pub fn fetch_facts(
     let facts = FetchFacts {
         common,
         snapshot: snapshot.id.clone(),
-        ports: free(&was)?,
+        ports: free_ports_like(&was.ports)?,
         was,
         next: GenerationId(highest.0 + 1),
         previous: pointer.and_then(|p| p.previous),
@@ -83,7 +74,6 @@ pub fn fetch_facts(
 /// Has the record of a snapshot's release, and of what it was made from.
 pub fn know_release(
     home: &Home,
-    world: &World,
     vault: &Vault,
     snapshot: &str,
     manifest: &Manifest,
@@ -97,7 +87,6 @@ pub fn know_release(
     let part = switchback_core::backup::Part::new(dir.to_string_lossy(), RELEASE);
     let task = Task::Restore { snapshot: snapshot.to_owned(), parts: vec![part] };
     // Small files of the state: they are written by this user.
-    let _ = world;
     super::child::perform(vault, &task, &Progress::none())?;
     // Paths in it may have led elsewhere.
     let file = dir.join("release.json");

@@ -144,12 +144,6 @@ pub(crate) fn occupied(what: &str) -> EngineError {
     )
 }
 
-/// A moment for people: `2026-11-27 18:50:29 UTC`.
-pub fn utc(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms)
-        .map_or_else(|_| ms.to_string(), |t| t.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
-}
-
 /// Whether a path is a folder below another one.
 pub(crate) fn below(path: &Path, root: &Path) -> bool {
     path != root && path.starts_with(root)

@@ -7,6 +7,7 @@ use crate::engine::now_ms;
 use crate::error::{EngineError, io};
 use crate::gather;
 use crate::home::{CONFIG_FILE, Home, create_dir, write_json};
+use crate::ops::differing;
 use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
 use crate::session::Session;
@@ -14,7 +15,7 @@ use crate::store::Progress;
 use crate::world::{self, World};
 use std::fs;
 use std::path::Path;
-use switchback_core::backup::{Manifest, Part, RELEASE, STACK, Snapshot, differing};
+use switchback_core::backup::{Manifest, Part, RELEASE, STACK, Snapshot};
 use switchback_core::config::Config;
 use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::{self, CloneMode, Procedure};
@@ -100,8 +101,34 @@ pub fn bare(request: &Request<'_>) -> Result<Restored, EngineError> {
         super::confirm_key(&home)?;
     }
     let world = World::open(&config)?;
-    let bytes = data(&home, &config, &world, request, &snapshot, &manifest)?;
+    let bytes = match data(&home, &config, &world, request, &snapshot, &manifest) {
+        Ok(bytes) => bytes,
+        Err(e) => {
+            give_up(&home, &world, &manifest);
+            return Err(e);
+        }
+    };
     Ok(Restored { home, config, snapshot, manifest, bytes })
+}
+
+/// Removes what a failed attempt made, as far as it can: the folder was empty before, and volumes carry the mark of scratch. What is
+/// in the way afterwards is named by the next attempt.
+fn give_up(home: &Home, world: &World, manifest: &Manifest) {
+    if !matches!(home.pointer(), Ok(None)) {
+        return; // it is production's already
+    }
+    let instance = Instance { environment: PRODUCTION.to_owned(), ..manifest.instance.clone() };
+    if let Ok(Some(scratch)) = Scratch::open(home, &instance.dir) {
+        let _ = world.data.discard(home, &instance, &scratch);
+    }
+    for entry in fs::read_dir(home.root()).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let _ = if path.is_dir() && !path.is_symlink() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        };
+    }
 }
 
 fn one_stack(all: &[Snapshot], wanted: Option<&str>) -> Result<String, EngineError> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use switchback_core::check::{CheckResult, Verdict};
+use switchback_core::check::{CheckKind, CheckResult, Verdict};
 use switchback_core::duration::human_ms;
 use switchback_core::ids::ServiceName;
 use switchback_core::workflow::{Redactor, ReferenceKind, Workflow};
@@ -70,11 +70,22 @@ pub(super) fn run(workflow: &Workflow, workers: u32, context: &WorkflowContext<'
         }
         threads.into_iter().filter_map(|t| t.join().ok()).collect()
     });
-    combined(results, workers, elapsed_ms(began))
+    let none = CheckResult {
+        id: format!("workflow/{}", workflow.id),
+        kind: CheckKind::Workflow,
+        environment: context.environment.clone(),
+        verdict: Verdict::Inconclusive { why: "every worker broke off".to_owned() },
+        took_ms: elapsed_ms(began),
+        measured: BTreeMap::new(),
+        steps: Vec::new(),
+        artefacts: Vec::new(),
+    };
+    combined(results, workers, none)
 }
 
 /// The worst of all, with what it saw.
-fn combined(results: Vec<CheckResult>, workers: u32, took_ms: u64) -> CheckResult {
+fn combined(results: Vec<CheckResult>, workers: u32, none: CheckResult) -> CheckResult {
+    let took_ms = none.took_ms;
     let rank = |r: &CheckResult| match r.verdict {
         Verdict::Fail { .. } => 0,
         Verdict::Inconclusive { .. } => 1,
@@ -94,9 +105,7 @@ fn combined(results: Vec<CheckResult>, workers: u32, took_ms: u64) -> CheckResul
     }
     reasons.truncate(MOST_REASONS);
     let lost = results.len() < workers as usize;
-    let Some(mut worst) = results.into_iter().min_by_key(rank) else {
-        unreachable!("at least one worker is asked for");
-    };
+    let Some(mut worst) = results.into_iter().min_by_key(rank) else { return none };
     if !reasons.is_empty() {
         worst.verdict = Verdict::Fail { reasons };
     } else if lost {

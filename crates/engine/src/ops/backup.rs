@@ -1,6 +1,6 @@
 //! Writing a clone into the repository of backups, and bringing one back.
 
-use super::data::{must_be_cold, scratch_of, working};
+use super::data::{differing, must_be_cold, scratch_of, working};
 use super::{Context, Failed};
 use crate::backup::vault::{Location, Retained, Task, Vault, key_file};
 use crate::backup::{UNCONFIRMED, ask, below, configured, key_confirmed, manifest, read_manifest};
@@ -8,9 +8,7 @@ use crate::engine::now_ms;
 use crate::home::write_json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use switchback_core::backup::{
-    Archived, MANIFEST, Manifest, Part, RELEASE, SCHEMA, STACK, Snapshot, differing,
-};
+use switchback_core::backup::{Archived, MANIFEST, Manifest, Part, RELEASE, SCHEMA, STACK, Snapshot};
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StepId;
 use switchback_core::journal::{ErrorKind, Event, Output, StepError};
@@ -169,7 +167,7 @@ pub fn fetch(context: &Context<'_>, key: &str, snapshot: &str) -> Result<Output,
     output.notes.push(format!(
         "snapshot {} of {}: {} in {}",
         snapshot.get(..8).unwrap_or(snapshot),
-        crate::backup::utc(said.at_ms),
+        switchback_core::times::utc(said.at_ms),
         human_bytes(bytes),
         human_ms(took_ms)
     ));

@@ -118,8 +118,8 @@ pub fn fingerprint(
     }
     context.midway();
     if let Some(step) = equal_to {
-        let before = context.state.output(step).map(|o| &o.fingerprints);
-        let differing = differing(before, &output.fingerprints);
+        let before = context.state.output(step).map(|o| o.fingerprints.clone()).unwrap_or_default();
+        let differing = differing(&before, &output.fingerprints);
         if !differing.is_empty() {
             let error = StepError {
                 kind: ErrorKind::Refused,
@@ -138,12 +138,11 @@ pub fn fingerprint(
     Ok(output)
 }
 
-fn differing(
-    before: Option<&BTreeMap<StoreName, switchback_core::data::Fingerprint>>,
+/// Stores whose fingerprints differ, with some of the parts that do.
+pub(crate) fn differing(
+    before: &BTreeMap<StoreName, switchback_core::data::Fingerprint>,
     after: &BTreeMap<StoreName, switchback_core::data::Fingerprint>,
 ) -> Vec<String> {
-    let empty = BTreeMap::new();
-    let before = before.unwrap_or(&empty);
     let mut names: Vec<&StoreName> = before.keys().chain(after.keys()).collect();
     names.sort_unstable();
     names.dedup();

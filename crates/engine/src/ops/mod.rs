@@ -15,6 +15,7 @@ mod services;
 mod staging;
 mod versions;
 
+pub(crate) use data::differing;
 pub use judge::{is_bookkeeping, losses};
 pub use versions::edit_versions;
 

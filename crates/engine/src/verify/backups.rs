@@ -7,7 +7,7 @@ use crate::backup::facts::{archive_facts, fetch_facts};
 use crate::backup::vault::{Key, Location, Task, Vault, keep_key, key_file};
 use crate::error::{EngineError, io};
 use crate::home::Home;
-use crate::store::Progress;
+use crate::store::{Progress, StoreError};
 use std::fs;
 use std::path::{Path, PathBuf};
 use switchback_core::backup::{Keep, Snapshot};
@@ -77,8 +77,15 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
         Some(_) => {
             let noticed: Result<Vec<String>, EngineError> =
                 ask(&home, lab.world, &vault, &Task::Check { data: true }, &none);
-            let noticed = noticed.map_or(true, |found| !found.is_empty());
-            made.demand(noticed, "damage", "one byte of the data was changed, and nothing noticed it");
+            match noticed {
+                Ok(found) => {
+                    let what = "one byte of the data was changed, and nothing noticed it";
+                    made.demand(!found.is_empty(), "damage", what)
+                }
+                // It cannot even be opened any more.
+                Err(EngineError::Store(StoreError::Repository { .. })) => made.demand(true, "damage", ""),
+                Err(e) => made.doubt(format!("whether damage is noticed: {e}")),
+            };
         }
     }
     lab.add(made);

@@ -194,13 +194,7 @@ pub fn holds_files(diff: &StoreDiff) -> bool {
         })
 }
 
-/// UTC time of day with its date.
-pub fn utc(ms: i64) -> String {
-    match jiff::Timestamp::from_millisecond(ms) {
-        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-        Err(_) => format!("{ms} ms after 1970"),
-    }
-}
+pub use switchback_core::times::utc;
 
 /// A number with thousands apart: `12,345`.
 pub fn number(n: u64) -> String {

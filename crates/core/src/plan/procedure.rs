@@ -1,0 +1,93 @@
+//! The procedures: what kinds of run there are, and what each may touch.
+
+use serde::{Deserialize, Serialize};
+
+/// What a run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Procedure {
+    /// Try an upgrade on a clone.
+    Rehearse,
+    /// Bring an upgrade to production.
+    Promote,
+    /// Return production to an earlier generation.
+    Rollback,
+    /// Start production's current generation.
+    Up,
+    /// Stop production.
+    Down,
+    /// Make or start a staging environment.
+    StagingUp,
+    /// Bring production's present data into a staging environment.
+    StagingSync,
+    /// Bring back the data that a staging environment got last.
+    StagingReset,
+    /// Stop a staging environment.
+    StagingStop,
+    /// Remove a staging environment.
+    StagingDown,
+    /// Write a snapshot of production into the repository of backups.
+    Backup,
+    /// Bring a snapshot back into a sandbox, to see whether it can be.
+    Drill,
+    /// Bring a snapshot back as production's next generation.
+    Restore,
+}
+
+impl Procedure {
+    /// The word used on the command line and in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rehearse => "rehearse",
+            Self::Promote => "promote",
+            Self::Rollback => "rollback",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::StagingUp => "staging up",
+            Self::StagingSync => "staging sync",
+            Self::StagingReset => "staging reset",
+            Self::StagingStop => "staging stop",
+            Self::StagingDown => "staging down",
+            Self::Backup => "backup",
+            Self::Drill => "drill",
+            Self::Restore => "restore",
+        }
+    }
+
+    /// Whether it only reads production, and is no business of a rollback.
+    pub fn is_aside(self) -> bool {
+        self.is_staging() || matches!(self, Self::Rehearse | Self::Backup | Self::Drill)
+    }
+
+    /// Whether it stops production in between.
+    pub fn switches(self) -> bool {
+        matches!(self, Self::Promote | Self::Rollback | Self::Restore)
+    }
+
+    /// Whether it concerns a staging environment that a person keeps, and never production.
+    pub fn is_staging(self) -> bool {
+        matches!(
+            self,
+            Self::StagingUp | Self::StagingSync | Self::StagingReset | Self::StagingStop | Self::StagingDown
+        )
+    }
+
+    /// The noun: "the promotion failed".
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Rehearse => "rehearsal",
+            Self::Promote => "promotion",
+            Self::Rollback => "rollback",
+            Self::Up => "start",
+            Self::Down => "stop",
+            Self::StagingUp => "start of the environment",
+            Self::StagingSync => "synchronisation of the environment",
+            Self::StagingReset => "reset of the environment",
+            Self::StagingStop => "stop of the environment",
+            Self::StagingDown => "removal of the environment",
+            Self::Backup => "backup",
+            Self::Drill => "drill",
+            Self::Restore => "restore",
+        }
+    }
+}

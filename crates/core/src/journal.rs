@@ -4,6 +4,7 @@
 
 use crate::anonymise::MaskedStore;
 use crate::backup::Archived;
+use crate::carry::Carried;
 use crate::check::{Artefact, CheckResult};
 use crate::data::{CopyStats, ExportStats, Fingerprint, StoreDiff};
 use crate::egress::Egress;
@@ -169,6 +170,9 @@ pub struct Output {
     /// Writes exported.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub exports: BTreeMap<StoreName, ExportStats>,
+    /// Writes carried back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub carried: BTreeMap<StoreName, Carried>,
     /// What was written into the repository of backups, or brought back from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<Archived>,

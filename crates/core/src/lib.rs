@@ -8,6 +8,7 @@ pub mod analytics;
 pub mod anonymise;
 pub mod api;
 pub mod backup;
+pub mod carry;
 pub mod check;
 pub mod compose;
 pub mod config;

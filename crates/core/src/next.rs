@@ -125,9 +125,12 @@ pub fn conclude(plan: &Plan, state: &RunState) -> Outcome {
                 .collect();
             if reasons.is_empty() { Outcome::Done } else { Outcome::NeedsOperator { reasons } }
         }
-        Procedure::Promote | Procedure::Restore | Procedure::Up | Procedure::Down | Procedure::Backup => {
-            Outcome::Done
-        }
+        Procedure::Promote
+        | Procedure::Restore
+        | Procedure::Carry
+        | Procedure::Up
+        | Procedure::Down
+        | Procedure::Backup => Outcome::Done,
         // A check that could not decide is no proof that the backup can be used.
         Procedure::Drill => {
             if doubts.is_empty() {

@@ -329,7 +329,7 @@ fn nothing_to_do(config: &Config) -> EngineError {
 }
 
 /// A clone of this size costs next to no downtime even where it must be copied (0.1 s at 1 GB/s).
-const SMALL_BYTES: u64 = 128 << 20;
+pub(crate) const SMALL_BYTES: u64 = 128 << 20;
 
 /// Facts of a promotion.
 pub fn promote_facts(
@@ -382,6 +382,7 @@ pub fn promote_facts(
         budget_ms: config.rollback.budget.as_millis(),
         watch_ms: config.rollback.watch.as_millis(),
         waiver,
+        carry: None,
     })
 }
 

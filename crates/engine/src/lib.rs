@@ -4,6 +4,7 @@
 //! environment only through endpoints and store handles.
 
 pub mod backup;
+pub mod carry;
 pub mod check;
 pub mod checks;
 pub mod data;

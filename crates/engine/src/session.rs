@@ -257,7 +257,9 @@ impl<'h> Session<'h> {
 /// Has a watchdog take over if this process is killed while production is being switched.
 fn guard(home: &Home, plan: &Plan) -> Result<(), EngineError> {
     match plan.procedure {
-        plan::Procedure::Promote | plan::Procedure::Restore => watch::ensure(home).map(drop),
+        plan::Procedure::Promote | plan::Procedure::Restore | plan::Procedure::Carry => {
+            watch::ensure(home).map(drop)
+        }
         // A rollback does not wait for its guard.
         plan::Procedure::Rollback if watch::holder(home).is_none() => watch::spawn(home),
         _ => Ok(()),

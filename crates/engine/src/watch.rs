@@ -3,6 +3,7 @@
 //! Success is earned: only a trial whose last probe was good passes at its deadline. What the watchdog
 //! cannot see (its own errors) never counts as health.
 
+use crate::carry;
 use crate::checks::{Suite, Target};
 use crate::engine::{Cancel, Observer, RunEnd, now_ms};
 use crate::error::{EngineError, io};
@@ -24,7 +25,7 @@ use switchback_core::config::Config;
 use switchback_core::ids::RunId;
 use switchback_core::journal::{Event, Outcome, RunState};
 use switchback_core::notify::Severity;
-use switchback_core::plan::{CheckPhase, OnFailure, Plan};
+use switchback_core::plan::{self, CheckPhase, OnFailure, Plan};
 use switchback_core::release::describe_change;
 
 /// The hidden command that becomes the watchdog.
@@ -393,7 +394,45 @@ fn roll_back(
         Err(e) => ("needs_operator", format!("the rollback failed: {e}")),
     };
     tell(home, config, Severity::Bad, event, title, &[format!("switchback report {}", plan.run)]);
+    if matches!(end, Ok(RunEnd::Ended(Outcome::Done))) {
+        carry_writes(home, &plan, config, &mut session, cancel, observe);
+    }
     end.map(drop)
+}
+
+/// Carries the writes of the generation that was left, where the configuration says so. What comes of it is told; production
+/// is back in any case.
+fn carry_writes(
+    home: &Home,
+    rolled: &Plan,
+    config: &Config,
+    session: &mut Session<'_>,
+    cancel: &Cancel,
+    observe: Observer<'_>,
+) {
+    let Some(facts) = carry::after_rollback(home, config, rolled) else { return };
+    let done = facts.and_then(|facts| {
+        let plan = plan::promote(&facts);
+        Ok((session.carry_out(&plan, config, cancel, observe)?, plan))
+    });
+    let (severity, title, lines) = match done {
+        Ok((RunEnd::Ended(Outcome::Done), plan)) => (
+            Severity::Info,
+            "the later writes were carried into the version before; it is on trial".to_owned(),
+            vec![format!("switchback report {}", plan.run)],
+        ),
+        Ok((_, plan)) => (
+            Severity::Bad,
+            "the later writes were not carried; they are exported".to_owned(),
+            vec![format!("switchback report {}", plan.run)],
+        ),
+        Err(e) => (
+            Severity::Bad,
+            "the later writes were not carried; they are exported".to_owned(),
+            vec![e.to_string()],
+        ),
+    };
+    tell(home, config, severity, "writes_carried", title, &lines);
 }
 
 fn tell(home: &Home, config: &Config, severity: Severity, event: &str, title: String, lines: &[String]) {

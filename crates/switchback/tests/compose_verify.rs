@@ -26,7 +26,7 @@ impl Bank {
         stack.edit(
             "switchback.yaml",
             "workflows: [\"checks/*.yaml\"]",
-            "workflows: [\"checks/*.yaml\"]\n  api: [{ service: bank, requests: [/audit] }]",
+            "workflows: [\"checks/*.yaml\"]\n  api: [{ service: bank, requests: [/totals] }]",
         );
         stack.up();
         stack.run(&["up", "--yes"]).expect(0);

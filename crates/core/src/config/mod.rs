@@ -349,6 +349,8 @@ impl Default for Rollback {
 pub enum Writes {
     /// They are exported exactly, after service is back; until then the abandoned generation is kept.
     Export,
+    /// And then carried into the version before, as its next generation, as far as they fit.
+    Carry,
 }
 
 /// What `gc` keeps.

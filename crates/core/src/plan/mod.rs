@@ -288,6 +288,15 @@ pub enum Op {
         /// The abandoned generation.
         abandoned: String,
     },
+    /// Carries what was written to an abandoned generation since its promotion into an instance.
+    Carry {
+        /// The instance; nothing runs on it.
+        instance: String,
+        /// The abandoned generation.
+        left: GenerationId,
+        /// Where the instance's stores were cloned from, to start afresh when carrying was interrupted.
+        source: String,
+    },
     /// Writes a clone of production's data, its configuration and the record of its release into the repository of backups.
     Archive {
         /// The clone; nothing runs on it.

@@ -32,6 +32,8 @@ pub enum Procedure {
     Drill,
     /// Bring a snapshot back as production's next generation.
     Restore,
+    /// Bring the writes made to an abandoned generation into production's next one.
+    Carry,
 }
 
 impl Procedure {
@@ -51,6 +53,7 @@ impl Procedure {
             Self::Backup => "backup",
             Self::Drill => "drill",
             Self::Restore => "restore",
+            Self::Carry => "carry",
         }
     }
 
@@ -61,7 +64,7 @@ impl Procedure {
 
     /// Whether it stops production in between.
     pub fn switches(self) -> bool {
-        matches!(self, Self::Promote | Self::Rollback | Self::Restore)
+        matches!(self, Self::Promote | Self::Rollback | Self::Restore | Self::Carry)
     }
 
     /// Whether it concerns a staging environment that a person keeps, and never production.
@@ -88,6 +91,7 @@ impl Procedure {
             Self::Backup => "backup",
             Self::Drill => "drill",
             Self::Restore => "restore",
+            Self::Carry => "carrying of writes",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The plan of a promotion.
+//! The plan of a promotion, and of carrying writes back: a promotion of the same release with more data.
 
 use super::{CheckPhase, CloneMode, Group, OnFailure, Op, Plan, Procedure, Steps, stores_in};
 use crate::ids::{Digest, GenerationId, RunId, ServiceName, StackName};
@@ -45,6 +45,8 @@ pub struct PromoteFacts {
     pub watch_ms: u64,
     /// Why there is no certificate, when there is none.
     pub waiver: Option<String>,
+    /// The abandoned generation whose writes are carried, where that is what it is about.
+    pub carry: Option<GenerationId>,
 }
 
 /// Makes the plan of a promotion.
@@ -70,7 +72,10 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
     let mut steps = Steps::new();
     steps.add(
         "preflight",
-        "Check certificate, disk space, artefacts and ports",
+        match facts.carry {
+            None => "Check certificate, disk space, artefacts and ports",
+            Some(_) => "Check disk space, artefacts and ports",
+        },
         Group::Prepare,
         Op::Preflight { target: new_key.clone(), need_bytes: facts.need_bytes },
     );
@@ -116,6 +121,10 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
             Group::Switch,
             Op::Migrate { instance: new_key.clone(), service: service.clone(), source: old_key.clone() },
         );
+    }
+    if let Some(left) = facts.carry {
+        let op = Op::Carry { instance: new_key.clone(), left, source: old_key.clone() };
+        steps.add("carry", format!("Carry the writes made to generation {left}"), Group::Switch, op);
     }
     let base = "Keep a clone to recognise later writes by";
     if facts.cheap_base {
@@ -165,7 +174,7 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
     Plan {
         format: FORMAT,
         run: facts.run.clone(),
-        procedure: Procedure::Promote,
+        procedure: if facts.carry.is_some() { Procedure::Carry } else { Procedure::Promote },
         stack: facts.stack.clone(),
         made_at_ms: facts.now_ms,
         from: facts.production.versions.clone(),

@@ -58,6 +58,7 @@ fn promote_facts() -> PromoteFacts {
         budget_ms: 300_000,
         watch_ms: 1000,
         waiver: None,
+        carry: None,
     }
 }
 

@@ -6,13 +6,14 @@ mod project;
 mod words;
 
 use crate::anonymise::MaskedStore;
+use crate::carry::Carried;
 use crate::check::{Artefact, CheckResult};
 use crate::data::{CopyStats, ExportStats, Fingerprint, StoreDiff};
 use crate::egress::Egress;
 use crate::ids::{RunId, ServiceName, StackName, StoreName};
 use crate::journal::{Record, RunState, StepError};
 use crate::plan::{Group, Op, Plan, Procedure};
-use crate::release::{Certificate, describe_change};
+use crate::release::{Certificate, describe, describe_change};
 use project::{artefacts, backup, code_only, conclude, egress, exports, measure, step_report, trial};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -92,6 +93,9 @@ pub struct Report {
     /// What staging environments would have sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<Egress>,
+    /// Writes carried back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub carried: BTreeMap<StoreName, Carried>,
     /// What was masked in copies.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub masked: BTreeMap<StoreName, MaskedStore>,
@@ -260,7 +264,10 @@ impl Report {
             run: plan.run.clone(),
             procedure: plan.procedure,
             stack: plan.stack.clone(),
-            change: describe_change(&plan.from, &plan.to),
+            change: match plan.procedure {
+                Procedure::Backup | Procedure::Drill | Procedure::Carry => describe(&plan.to),
+                _ => describe_change(&plan.from, &plan.to),
+            },
             from: plan.from.clone(),
             to: plan.to.clone(),
             from_generation: plan.from_generation.map(|g| g.0),
@@ -309,6 +316,7 @@ impl Report {
             trial: trial(records, &state),
             artefacts: artefacts(records),
             egress: egress(records),
+            carried: outputs().flat_map(|(_, o)| o.carried.clone()).collect(),
             masked: outputs().flat_map(|(_, o)| o.masked.clone()).collect(),
         };
         report.headline = headline(&report);

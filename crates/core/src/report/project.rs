@@ -53,7 +53,7 @@ pub(super) fn measure(plan: &Plan, state: &RunState, records: &[Record], started
             times::downtime(records, "stop-new", "start-old"),
             None,
         ),
-        Procedure::Promote | Procedure::Restore => {
+        Procedure::Promote | Procedure::Restore | Procedure::Carry => {
             (None, None, times::downtime(records, "stop-old", "start-new"))
         }
         _ => (None, None, None),

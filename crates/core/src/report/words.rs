@@ -1,6 +1,7 @@
 //! The sentences of a report: headline, what became of production, what to do next.
 
 use super::{Advice, Conclusion, Report};
+use crate::carry::CarriedPart;
 use crate::check::{CheckKind, CheckResult, Verdict};
 use crate::duration::{human_bytes, human_ms};
 use crate::plan::{Plan, Procedure};
@@ -51,9 +52,19 @@ pub(super) fn headline(report: &Report) -> String {
         (Procedure::Restore, Conclusion::RolledBack) => {
             "a backup failed in production, which was rolled back".to_owned()
         }
+        (Procedure::Carry, Conclusion::OnTrial) => format!("{} in production, on trial", carried(report)),
+        (Procedure::Carry, Conclusion::Pass) => {
+            format!("{} in production, and passed the trial", carried(report))
+        }
+        (Procedure::Carry, Conclusion::RolledBack) => {
+            "what was carried failed in production, which was rolled back".to_owned()
+        }
         (Procedure::Up, Conclusion::Pass) => "production is up".to_owned(),
         (Procedure::Down, Conclusion::Pass) => "production is stopped".to_owned(),
-        (procedure @ (Procedure::Backup | Procedure::Drill | Procedure::Restore), Conclusion::Undone) => {
+        (
+            procedure @ (Procedure::Backup | Procedure::Drill | Procedure::Restore | Procedure::Carry),
+            Conclusion::Undone,
+        ) => {
             format!("the {} failed and was undone", procedure.noun())
         }
         (procedure, Conclusion::Undone) if by_request(report) => {
@@ -66,6 +77,12 @@ pub(super) fn headline(report: &Report) -> String {
         (procedure, Conclusion::Unfinished) => format!("the {} has not ended", procedure.noun()),
         (procedure, other) => format!("{}: {other:?}", procedure.as_str()),
     }
+}
+
+fn carried(report: &Report) -> String {
+    let count = |of: fn(&CarriedPart) -> u64| report.carried.values().map(|c| c.sum(of)).sum::<u64>();
+    let (done, all) = (count(|p| p.carried() + p.already), count(CarriedPart::total));
+    format!("{done} of {all} later writes are")
 }
 
 pub(super) fn production(plan: &Plan, report: &Report) -> String {
@@ -115,7 +132,7 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
                 Some(&with_versions(report, "rehearse")),
             )]
         }
-        (Procedure::Promote | Procedure::Restore, Conclusion::OnTrial) => vec![
+        (Procedure::Promote | Procedure::Restore | Procedure::Carry, Conclusion::OnTrial) => vec![
             say(
                 "The watchdog watches and rolls back by itself; this terminal is not needed.",
                 Some("switchback status"),
@@ -125,7 +142,7 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
         (Procedure::Backup, Conclusion::Pass) => {
             vec![say("See whether it can be restored.", Some("switchback drill restore"))]
         }
-        (Procedure::Promote | Procedure::Restore, Conclusion::Pass) => {
+        (Procedure::Promote | Procedure::Restore | Procedure::Carry, Conclusion::Pass) => {
             vec![say(
                 "Nothing. The previous generation is kept; a rollback stays possible.",
                 Some("switchback rollback"),
@@ -137,7 +154,10 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
                 Some("switchback rehearse"),
             )];
             if report.exports.values().any(|e| e.total() > 0) {
-                list.push(say("Writes made in the meantime were exported; the report lists them.", None));
+                list.push(say(
+                    "Writes made in the meantime were exported; the report lists them. To bring them into production:",
+                    Some("switchback carry"),
+                ));
             }
             list
         }

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
 use switchback_core::backup::{self, Archived, Part};
+use switchback_core::carry::{Outcome, Rules};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StoreName;
@@ -253,6 +254,23 @@ impl Data for LocalData {
         }
         let (old, new) = (Source::cold(&before, work.temp), Source::cold(after, work.temp));
         Ok(Some(store::export(place.kind, old, new, out, work.progress)?))
+    }
+
+    fn carry(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        store: &StoreName,
+        rules: &Rules,
+        work: &Work<'_>,
+    ) -> Result<Option<Outcome>, EngineError> {
+        let before = base_dir(from).join(store.as_str());
+        let ((kind, after), (_, target)) = (place(from, store)?, place(to, store)?);
+        if !before.exists() || !after.exists() || !target.exists() {
+            return Ok(None);
+        }
+        let (old, new) = (Source::cold(&before, work.temp), Source::cold(after, work.temp));
+        Ok(Some(store::carry_writes(kind.kind, old, new, target, rules, work.progress)?))
     }
 
     fn mask(

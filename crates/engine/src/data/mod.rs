@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
 use switchback_core::backup::{Archived, Part};
+use switchback_core::carry::{Outcome, Rules};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
@@ -187,6 +188,18 @@ pub trait Data: Send + Sync {
         out: &Path,
         work: &Work<'_>,
     ) -> Result<Option<ExportStats>, EngineError>;
+
+    /// Carries what was written to a store of an abandoned instance since its base was kept into another instance's, which is
+    /// scratch; nothing runs on either. `None` if there is nothing to recognise writes by, or nowhere to carry them to. After
+    /// an error or an interruption the target is of no use until it was cloned again.
+    fn carry(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        store: &StoreName,
+        rules: &Rules,
+        work: &Work<'_>,
+    ) -> Result<Option<Outcome>, EngineError>;
 
     /// Masks columns of a store on which nothing runs, so that nothing of the old values is left in its files. After an
     /// error or an interruption the store is of no use until it was copied again.

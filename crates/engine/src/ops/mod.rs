@@ -4,10 +4,10 @@
 //! do. None makes a choice: paths, ports and generations come from the plan.
 
 mod backup;
+mod carry;
 mod checks;
 mod data;
 mod judge;
-
 mod mask;
 mod pointer;
 mod preflight;
@@ -143,6 +143,7 @@ pub fn perform(context: &Context<'_>) -> Result<Output, Failed> {
         Op::EditVersions { from, to } => versions::edit(context, from, to),
         Op::BeginTrial { .. } => pointer::begin_trial(context),
         Op::Export { abandoned } => data::export(context, abandoned),
+        Op::Carry { instance, left, source } => carry::carry(context, instance, *left, source),
         Op::Archive { instance, source } => backup::archive(context, instance, source),
         Op::Retain => backup::retain(context),
         Op::Fetch { instance, snapshot } => backup::fetch(context, instance, snapshot),
@@ -176,6 +177,7 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         | Op::Dispose { .. }
         | Op::BeginTrial { .. }
         | Op::Export { .. }
+        | Op::Carry { .. }
         | Op::Archive { .. }
         | Op::Retain
         | Op::Fetch { .. }

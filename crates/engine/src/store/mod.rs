@@ -20,6 +20,7 @@ pub use progress::Progress;
 
 use std::path::Path;
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
+use switchback_core::carry::{Outcome, Rules};
 use switchback_core::data::{CopyStats, ExportStats, Fingerprint, StoreDiff, StoreKind};
 
 /// Result of a store operation.
@@ -187,6 +188,23 @@ pub fn export(
     match kind {
         StoreKind::Sqlite => sqlite::export(before, after, out_dir, progress),
         StoreKind::Files => files::export(before, after, out_dir, progress),
+        StoreKind::Postgres => Err(needs_server()),
+    }
+}
+
+/// Carries every write between two states into a third, which is scratch and which nobody has open: only where that still has
+/// what was there before. After an error it is of no use.
+pub fn carry_writes(
+    kind: StoreKind,
+    before: Source<'_>,
+    after: Source<'_>,
+    target: &Path,
+    rules: &Rules,
+    progress: &Progress<'_>,
+) -> Result<Outcome> {
+    match kind {
+        StoreKind::Sqlite => sqlite::carry_writes(before, after, target, rules, progress),
+        StoreKind::Files => files::carry_writes(before, after, target, rules, progress),
         StoreKind::Postgres => Err(needs_server()),
     }
 }

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod broken;
+mod carry;
 mod changes;
 mod checks;
 mod cluster;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod carry;
 mod doctor;
 mod error;
 mod gc;
@@ -173,6 +174,11 @@ pub enum Command {
         after_help = "Examples:\n  switchback restore\n  switchback restore --snapshot 1f2e3d4c\n  switchback restore --from /mnt/backup --key-file key.txt --into /srv/pa"
     )]
     Restore(backup::RestoreArgs),
+    /// Bring the writes made to a generation that was rolled back into production, as far as they fit
+    #[command(
+        after_help = "Examples:\n  switchback carry --dry-run\n  switchback carry\n  switchback carry --from 3"
+    )]
+    Carry(carry::CarryArgs),
     /// Try what one hopes never to need
     #[command(subcommand, after_help = "Example:\n  switchback drill restore")]
     Drill(backup::DrillCommand),
@@ -240,6 +246,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Prove(args) => prove::prove(&global, &args),
         Command::Backup(args) => backup::backup(&global, &args),
         Command::Restore(args) => backup::restore(&global, &args),
+        Command::Carry(args) => carry::carry(&global, &args),
         Command::Drill(command) => backup::drill(&global, &command),
         Command::Schema { of } => {
             let schema = if of == "workflow" {

@@ -12,6 +12,7 @@ use switchback_core::journal::{Event, Record};
 use switchback_core::plan::Procedure;
 use switchback_core::release::{Instance, describe};
 use switchback_engine::backup::{key_confirmed, newest};
+use switchback_engine::carry::Left;
 use switchback_engine::engine::{now_ms, production_down};
 use switchback_engine::error::EngineError;
 use switchback_engine::home::Home;
@@ -41,6 +42,8 @@ struct Status {
     unfinished: Option<Unfinished>,
     busy: Option<String>,
     unexported: Vec<GenerationId>,
+    /// Generations with exported writes that were not carried into production.
+    uncarried: Vec<Left>,
 }
 
 #[derive(Debug, Serialize)]
@@ -174,8 +177,14 @@ fn gather(home: &Home, config: &Config) -> Result<Status, Trouble> {
         trial,
         unfinished,
         busy: Lock::holder(&home.state().join("lock")),
+        uncarried: uncarried(home)?,
         unexported: super::gc::unexported(home)?.into_iter().filter(|g| Some(*g) != in_the_making).collect(),
     })
+}
+
+fn uncarried(home: &Home) -> Result<Vec<Left>, EngineError> {
+    let all = switchback_engine::carry::left(home)?;
+    Ok(all.into_iter().filter(|l| l.writes > 0 && l.carried_into.is_none()).collect())
 }
 
 fn backup(home: &Home, config: &Config) -> Result<Option<BackupStatus>, EngineError> {
@@ -369,6 +378,10 @@ fn print(out: &Output, status: &Status) -> Result<(), Trouble> {
     if !status.unexported.is_empty() {
         let list: Vec<String> = status.unexported.iter().map(ToString::to_string).collect();
         out.line(&format!("  kept           generation {}: writes not exported yet", list.join(", ")))?;
+    }
+    for left in &status.uncarried {
+        let text = format!("{} made to generation {} are exported", left.writes, left.generation);
+        out.line(&format!("  later writes   {text}; `switchback carry` brings them into production"))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::{Exit, Global, Output, Trouble};
 use crate::progress::Progress;
 use clap::Args;
 use std::collections::BTreeMap;
-use switchback_core::config::{Config, suggest};
+use switchback_core::config::{Config, Writes, suggest};
 use switchback_core::duration::human_ms;
 use switchback_core::ids::{GenerationId, ServiceName};
 use switchback_core::plan::{OnFailure, Plan, Procedure};
@@ -164,7 +164,7 @@ pub fn session<'h>(global: &Global, home: &'h Home, what: &str) -> Result<Sessio
 
 /// What a plan is about, for people.
 fn change(plan: &Plan) -> String {
-    if matches!(plan.procedure, Procedure::Backup | Procedure::Drill) {
+    if matches!(plan.procedure, Procedure::Backup | Procedure::Drill | Procedure::Carry) {
         return describe(&plan.to);
     }
     let environment = plan.instances.values().find(|i| !i.is_production()).map(|i| i.environment.as_str());
@@ -369,7 +369,27 @@ pub fn rollback(global: &Global, args: &RollbackArgs) -> Result<Exit, Trouble> {
     if !confirm(global, &question)? {
         return Err(declined());
     }
-    carry_out(global, &home, &mut session, &plan, &config)
+    if config.rollback.writes == Writes::Export {
+        return carry_out(global, &home, &mut session, &plan, &config);
+    }
+    let (exit, _) = carry_out_as(global, &home, &mut session, &plan, &config, Last::IfNotDone)?;
+    if exit != Exit::Done {
+        return Ok(exit);
+    }
+    let found = switchback_engine::carry::after_rollback(&home, &config, &plan);
+    let next = match found {
+        Some(Ok(facts)) => switchback_core::plan::promote(&facts),
+        other => {
+            if let Some(Err(why)) = other {
+                Progress::new(global.quiet).line(&format!("! The later writes are not carried: {why}"));
+            }
+            if global.json {
+                Output::new(true).json(&super::run::write_report(&home, &plan.run)?)?;
+            }
+            return Ok(exit);
+        }
+    };
+    carry_out(global, &home, &mut session, &next, &config)
 }
 
 /// Goes on with an interrupted run.

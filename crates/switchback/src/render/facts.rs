@@ -1,6 +1,7 @@
 //! The key numbers of a run, the same in every format.
 
 use super::words::{self, Tone};
+use switchback_core::carry::CarriedPart;
 use switchback_core::check::{CheckKind, Verdict};
 use switchback_core::duration::human_ms;
 use switchback_core::plan::Procedure;
@@ -42,6 +43,7 @@ pub fn key(report: &Report) -> Vec<Fact> {
         exported(report),
         writers(report),
         migration(report),
+        carried(report),
         masked(report),
         Some(Fact {
             rank: Rank::Side,
@@ -55,6 +57,22 @@ pub fn key(report: &Report) -> Vec<Fact> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+fn carried(report: &Report) -> Option<Fact> {
+    let count = |of: fn(&CarriedPart) -> u64| report.carried.values().map(|c| c.sum(of)).sum::<u64>();
+    let (all, quarantined) = (count(CarriedPart::total), count(|p| p.quarantined));
+    (all > 0).then(|| Fact {
+        rank: Rank::Main,
+        name: "Later writes",
+        value: words::count(count(CarriedPart::carried), "write"),
+        note: match quarantined {
+            0 => "carried, all of them".to_owned(),
+            n => format!("carried; {} in quarantine", words::number(n)),
+        },
+        share: None,
+        tone: if quarantined == 0 { Tone::Good } else { Tone::Warn },
+    })
 }
 
 fn masked(report: &Report) -> Option<Fact> {
@@ -96,7 +114,9 @@ fn rollback(report: &Report) -> Option<Fact> {
 fn downtime(report: &Report) -> Option<Fact> {
     let (ms, note) = match report.procedure {
         Procedure::Rehearse => (report.times.downtime_ms?, "predicted for the promotion"),
-        Procedure::Promote | Procedure::Restore => (report.times.downtime_ms?, "measured on production"),
+        Procedure::Promote | Procedure::Restore | Procedure::Carry => {
+            (report.times.downtime_ms?, "measured on production")
+        }
         Procedure::Rollback => (report.times.rollback_downtime_ms?, "measured on production"),
         _ => return None,
     };

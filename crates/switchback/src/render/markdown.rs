@@ -1,5 +1,6 @@
 //! Markdown for pull requests and chats: the verdict, the numbers, what is wrong, what is next.
 
+use super::html::remarks;
 use super::words::{self, Tone};
 use super::{facts, words::one_line};
 use std::fmt::Write as _;
@@ -20,6 +21,7 @@ pub fn text(report: &Report) -> String {
     data(&mut out, report);
     exports(&mut out, report);
     egress(&mut out, report);
+    carried(&mut out, report);
     masked(&mut out, report);
     failed_steps(&mut out, report);
     next(&mut out, report);
@@ -275,6 +277,26 @@ fn egress(out: &mut String, report: &Report) {
         let _ = writeln!(out, "- {}", prose(&gap));
     }
     out.push_str("\n</details>\n\n");
+}
+
+fn carried(out: &mut String, report: &Report) {
+    if report.carried.values().all(|c| c.parts.is_empty()) {
+        return;
+    }
+    out.push_str("**Later writes, carried back**\n\n| Store | Table | Inserted | Updated | Deleted | There already | Quarantine | Remarks |\n|:--|:--|--:|--:|--:|--:|--:|:--|\n");
+    let all = report.carried.iter().flat_map(|(store, c)| c.parts.iter().map(move |p| (store, p)));
+    for (store, (name, part)) in all.take(MOST_ROWS) {
+        let numbers = [part.inserted, part.updated, part.deleted, part.already, part.quarantined];
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} |",
+            prose(store.as_str()),
+            code(&words::shorten(name, 160)),
+            numbers.map(words::number).join(" | "),
+            prose(&words::shorten(&remarks(part), 300)),
+        );
+    }
+    out.push('\n');
 }
 
 fn masked(out: &mut String, report: &Report) {

@@ -77,6 +77,7 @@ pub fn procedure(procedure: Procedure) -> &'static str {
         Procedure::Backup => "Backup",
         Procedure::Drill => "Drill",
         Procedure::Restore => "Restore",
+        Procedure::Carry => "Writes carried back",
     }
 }
 

@@ -180,6 +180,10 @@ def handler(bank):
                 self.answer(200, {"release": RELEASE})
             elif self.path == "/audit":
                 self.answer(200, bank.audit())
+            elif self.path == "/totals":
+                # The same in every release and at every moment.
+                audit = bank.audit()
+                self.answer(200, {key: audit[key] for key in ("accounts", "sum", "ok")})
             else:
                 self.answer(404, {})
 

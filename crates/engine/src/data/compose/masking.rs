@@ -23,20 +23,20 @@ use switchback_core::release::{MountPlace, StorePlace};
 const RESET: &str = "PATH=\"$PATH:$(echo /usr/lib/postgresql/*/bin | tr ' ' :)\"; exec pg_resetwal -D \"$0\"";
 
 /// A mount that may be written to, and the path of its content below it.
-enum Place {
+pub(super) enum Place {
     Volume(ScratchVolume),
     Dir(ScratchDir, String),
 }
 
 impl Place {
-    fn scratch(&self) -> Scratch<'_> {
+    pub(super) fn scratch(&self) -> Scratch<'_> {
         match self {
             Self::Volume(volume) => Scratch::Volume(volume),
             Self::Dir(dir, _) => Scratch::Dir(dir),
         }
     }
 
-    fn below(&self, path: &str) -> String {
+    pub(super) fn below(&self, path: &str) -> String {
         let parts = match self {
             Self::Volume(_) => ["", path],
             Self::Dir(_, name) => [name.as_str(), path],
@@ -85,13 +85,13 @@ impl ComposeData {
         }
     }
 
-    fn scratch_place(
+    pub(super) fn scratch_place(
         &self,
         home: &Home,
         hands: &Hands<'_>,
         mount: &MountPlace,
     ) -> Result<Place, EngineError> {
-        let gone = || EngineError::Internal { detail: "what is to be masked is not there".to_owned() };
+        let gone = || EngineError::Internal { detail: "what is to be written to is not there".to_owned() };
         match mount {
             MountPlace::Volume(name) => {
                 let live = live_volumes(home)?;

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod archive;
+mod carrying;
 mod facts;
 mod masking;
 mod mounts;
@@ -36,6 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
 use switchback_core::backup::{Archived, Part};
+use switchback_core::carry::{Outcome, Rules};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
@@ -307,6 +309,17 @@ impl Data for ComposeData {
         let stats =
             hands.export(place.kind, (&base, &place.path), (mount, &place.path), out, work.progress)?;
         Ok(Some(stats))
+    }
+
+    fn carry(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        store: &StoreName,
+        rules: &Rules,
+        work: &Work<'_>,
+    ) -> Result<Option<Outcome>, EngineError> {
+        self.carry_store(from, to, store, rules, work)
     }
 
     fn mask(

@@ -27,13 +27,13 @@ impl fmt::Debug for Hidden {
 }
 
 impl Hands<'_> {
-    fn root(&self, scratch: Scratch<'_>) -> Result<(Mounts, String, Option<String>)> {
-        let mut mounts = Mounts::default();
+    /// Mounts scratch for writing: where it is, and the mark it must carry.
+    pub(super) fn root(&self, mounts: &mut Mounts, scratch: Scratch<'_>) -> Result<(String, Option<String>)> {
         let (root, stack) = match scratch {
             Scratch::Volume(volume) => (mounts.writes((&volume.place(), ""))?, None),
             Scratch::Dir(dir) => (mounts.writes((&dir.beside(), &dir.suffix))?, Some(self.stack.clone())),
         };
-        Ok((mounts, root, stack))
+        Ok((root, stack))
     }
 
     /// Masks columns of a SQLite database at a path in scratch.
@@ -48,7 +48,8 @@ impl Hands<'_> {
         if below.is_empty() || !plain(below, false) {
             return Err(bad_path(below));
         }
-        let (mounts, root, stack) = self.root(scratch)?;
+        let mut mounts = Mounts::default();
+        let (root, stack) = self.root(&mut mounts, scratch)?;
         let path = format!("{root}/{below}");
         let rules = rules.iter().map(|r| (r.text.clone(), r.mask)).collect();
         self.ask(mounts, &Request::Mask { root, path, stack, rules, key: Hidden(key.to_hex()) }, progress)
@@ -66,7 +67,8 @@ impl Hands<'_> {
         if let Some(odd) = folders.iter().find(|f| f.is_empty() || !plain(f, false)) {
             return Err(bad_path(odd));
         }
-        let (mounts, root, stack) = self.root(scratch)?;
+        let mut mounts = Mounts::default();
+        let (root, stack) = self.root(&mut mounts, scratch)?;
         self.ask(mounts, &Request::EmptyFolders { root, stack, folders: folders.to_vec() }, &Progress::none())
     }
 }
@@ -117,6 +119,19 @@ fn within(root: &Path, path: &Path, stack: Option<&str>) -> store::Result<std::p
         return Err(refused(path, format!("it is not part of {}", root.display())));
     }
     Ok(real)
+}
+
+/// The same, or the root itself.
+pub(super) fn at_or_within(
+    root: &Path,
+    path: &Path,
+    stack: Option<&str>,
+) -> store::Result<std::path::PathBuf> {
+    if path != root {
+        return within(root, path, stack);
+    }
+    stack.map(|stack| check_mark(root, stack)).transpose()?;
+    Ok(root.to_owned())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! capabilities but those that copying needs, on a read-only root, with the wanted places mounted and nothing
 //! else. A source is mounted read-only, unless SQLite has to take part in its locks.
 
+mod carry;
 mod client;
 mod cut;
 mod export;

@@ -138,6 +138,10 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
         Request::Mask { root, path, stack, rules, key } => {
             mask::mask((Path::new(&root), Path::new(&path), stack.as_deref()), &rules, &key, progress)
         }
+        Request::Carry { kind, before, after, root, path, stack, rules } => {
+            let path = mask::at_or_within(Path::new(&root), Path::new(&path), stack.as_deref())?;
+            json(store::carry_writes(kind, before.source(), after.source(), &path, &rules, progress)?)
+        }
         Request::Samples { at, each } => json(store::sample_sqlite(at.source(), each)?),
         Request::EmptyFolders { root, stack, folders } => {
             mask::empty_folders(Path::new(&root), stack.as_deref(), &folders)

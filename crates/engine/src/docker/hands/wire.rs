@@ -13,6 +13,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use switchback_core::anonymise::Mask;
+use switchback_core::carry::Rules;
 use switchback_core::data::StoreKind;
 
 /// The folder for private copies and results in a helper: a volume that goes with it.
@@ -92,6 +93,16 @@ pub(super) enum Request {
         stack: Option<String>,
         rules: BTreeMap<String, Mask>,
         key: super::mask::Hidden,
+    },
+    /// Carries writes into a store at `path`, below `root`; see `Remove` for `stack`.
+    Carry {
+        kind: StoreKind,
+        before: At,
+        after: At,
+        root: String,
+        path: String,
+        stack: Option<String>,
+        rules: Rules,
     },
     Samples {
         at: At,

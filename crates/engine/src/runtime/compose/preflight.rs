@@ -35,6 +35,7 @@ pub fn preflight(
         wanted.procedure,
         Procedure::Rehearse
             | Procedure::Promote
+            | Procedure::Carry
             | Procedure::StagingUp
             | Procedure::StagingSync
             | Procedure::Backup

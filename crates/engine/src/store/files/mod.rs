@@ -3,6 +3,7 @@
 //! Owns cloning, fingerprints, differences and exports of trees. It must never write to a source,
 //! not even an access time where the system allows to avoid it.
 
+mod carry;
 mod census;
 mod clone;
 mod content;
@@ -13,6 +14,7 @@ mod remove;
 mod sync;
 mod walk;
 
+pub(super) use carry::carry_writes;
 pub(super) use census::{fingerprint, integrity};
 pub(super) use clone::{clone, reflink_tree};
 pub(super) use content::Copier;

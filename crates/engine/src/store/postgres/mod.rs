@@ -2,10 +2,12 @@
 //!
 //! Owns every SQL text that is run against users' servers. It never links a client library and never
 //! opens a connection: SQL goes through [`Psql`], which runs `psql` of the user's image. Reading
-//! happens in read-only transactions; only [`make_harmless`], [`mask`] and, if it is allowed to,
-//! [`integrity`] write, and both are for clones. Nothing here may put a name into SQL except quoted
+//! happens in read-only transactions; only [`make_harmless`], [`mask`], [`carry_writes`] and, if it is allowed to,
+//! [`integrity`] write, and all are for clones. Nothing here may put a name into SQL except quoted
 //! by the server or by `names`, nor print a password, a connection string or a setting's value.
 
+mod carry;
+mod carry_sql;
 mod compare;
 mod counts;
 mod diff;
@@ -30,6 +32,7 @@ mod sums;
 mod value;
 mod words;
 
+pub use carry::carry_writes;
 pub use counts::counts;
 pub use diff::diff;
 pub use error::PgError;

@@ -50,6 +50,11 @@ impl Side<'_> {
         self.row.get_ref(self.key_len + column)
     }
 
+    /// A value that the row is matched by.
+    pub(super) fn key(&self, i: usize) -> rusqlite::Result<rusqlite::types::ValueRef<'_>> {
+        self.row.get_ref(i)
+    }
+
     fn to_json(&self) -> rusqlite::Result<Map<String, Value>> {
         let mut map = Map::new();
         for (i, column) in self.table.columns.iter().enumerate() {
@@ -135,6 +140,29 @@ impl<'a> Pair<'a> {
         let keyed = keyed.join(" AND ");
         self.pass(old, new, &self.key, &format!(" WHERE {keyed}"), text, meter, &mut each)?;
         self.pass(old, new, &Key::Values, &format!(" WHERE NOT ({keyed})"), text, meter, &mut each)
+    }
+
+    /// Calls `each` for every row of the new state, as if the old one had none.
+    pub(super) fn only_after(
+        &self,
+        new: &Db,
+        meter: &mut Meter<'_>,
+        each: &mut impl FnMut(&Key, &Matched<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let rowid = match &self.key {
+            Key::Rowid { after, .. } => *after,
+            _ => "",
+        };
+        let (sql, key_len) = self.sql(self.after, &self.key, rowid, "");
+        let err = |e| sql_error("read", &new.path, e);
+        let mut statement = prepare(new, &self.after.name, &sql)?;
+        let mut rows = statement.query([]).map_err(err)?;
+        while let Some(row) = rows.next().map_err(err)? {
+            let after = Some(Side { row, table: self.after, key_len });
+            each(&self.key, &Matched { before: None, after, same: false })?;
+            meter.add(64)?;
+        }
+        Ok(())
     }
 
     fn sql(&self, table: &Table, key: &Key, rowid: &str, filter: &str) -> (String, usize) {

@@ -71,14 +71,18 @@ fn default_of(table: &Table, column: &Column) -> Option<Vec<u8>> {
 }
 
 /// Added columns: their position in the new table and their default.
-type Defaults = Vec<(usize, Option<Vec<u8>>)>;
+pub(super) type Defaults = Vec<(usize, Option<Vec<u8>>)>;
 
-fn defaults(pair: &Pair<'_>) -> Defaults {
+pub(super) fn defaults(pair: &Pair<'_>) -> Defaults {
     let at = |c: &Column| pair.after.columns.iter().position(|x| x.name == c.name);
     pair.added.iter().filter_map(|c| Some((at(c)?, default_of(pair.after, c)))).collect()
 }
 
-fn untouched(matched: &Matched<'_>, defaults: &Defaults, buffer: &mut Vec<u8>) -> rusqlite::Result<bool> {
+pub(super) fn untouched(
+    matched: &Matched<'_>,
+    defaults: &Defaults,
+    buffer: &mut Vec<u8>,
+) -> rusqlite::Result<bool> {
     let Some(after) = matched.after.as_ref().filter(|_| matched.same) else { return Ok(false) };
     for (column, default) in defaults {
         buffer.clear();

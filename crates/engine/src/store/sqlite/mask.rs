@@ -189,7 +189,7 @@ fn clean(db: &Db) -> Result<()> {
 }
 
 /// Leaves one file: what a `-wal` or a journal holds are old pages.
-fn close(db: Db) -> Result<()> {
+pub(super) fn close(db: Db) -> Result<()> {
     let path = db.path.clone();
     let err = |e| sql_error("close", &path, e);
     let busy: i64 =

@@ -4,6 +4,8 @@
 //! through SQLite's locks, and never close a plain descriptor of a database that this process has
 //! a connection to (POSIX would drop the connection's locks; see [`handles`]).
 
+mod carry;
+mod carry_row;
 mod compare;
 mod copy;
 mod diff;
@@ -18,6 +20,7 @@ mod schema;
 mod value;
 mod words;
 
+pub(super) use carry::carry_writes;
 pub(super) use copy::{clone_cold, clone_live};
 pub(super) use diff::diff;
 pub(super) use export::export;

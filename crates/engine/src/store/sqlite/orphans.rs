@@ -52,6 +52,11 @@ impl Orphans {
         Ok(found)
     }
 
+    /// Whether every row has its parent, and every key can be checked.
+    pub(super) fn none(&self) -> bool {
+        self.broken.is_empty() && self.rows.values().all(|rows| *rows == 0)
+    }
+
     /// What `after` has more than `self`, in words.
     pub(super) fn new_in(&self, after: &Self) -> Vec<String> {
         let mut words = Vec::new();

@@ -1,5 +1,6 @@
 //! The page: its frame, its header with the verdict, and its sections.
 
+mod carried;
 mod checks;
 mod data;
 mod egress;
@@ -11,6 +12,8 @@ mod steps;
 mod summary;
 mod timeline;
 mod trial;
+
+pub use carried::remarks;
 
 use super::words;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -31,6 +34,7 @@ pub fn page(report: &Report) -> String {
         checks::section(report),
         data::section(report),
         egress::section(report),
+        carried::section(report),
         masked::section(report),
         trial::section(report),
         evidence::exports(report),

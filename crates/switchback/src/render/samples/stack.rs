@@ -84,6 +84,7 @@ pub fn promotion() -> Plan {
         budget_ms: 30_000,
         watch_ms: 900_000,
         waiver: None,
+        carry: None,
     })
 }
 

@@ -1,0 +1,256 @@
+//! Carrying back what was written to a generation that was left: what it is planned from, and by which rules it is done.
+//!
+//! Reads the journal and the exports. A write is never lost by it: the export of the rollback stays as it is.
+
+use crate::data::Cost;
+use crate::engine::now_ms;
+use crate::error::EngineError;
+use crate::gather::{self, SMALL_BYTES, new_run};
+use crate::home::Home;
+use crate::journal::Journal;
+use crate::world::World;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use switchback_core::carry::Rules;
+use switchback_core::config::{Config, RuntimeKind, Writes};
+use switchback_core::data::{ExportStats, StoreDiff};
+use switchback_core::ids::{Digest, GenerationId, StoreName};
+use switchback_core::plan::{Op, Plan, Procedure, PromoteFacts};
+
+/// Runs that are looked through for the promotion and its rehearsal.
+const RUNS: usize = 1000;
+
+/// A generation that was left, whose writes are exported.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Left {
+    /// Its number.
+    pub generation: GenerationId,
+    /// Writes in its export.
+    pub writes: u64,
+    /// The generation that they were carried into, if it is production's or an ancestor of it.
+    pub carried_into: Option<GenerationId>,
+}
+
+/// The folder with what was done when writes were carried.
+pub fn folder(home: &Home, left: GenerationId, into: GenerationId) -> PathBuf {
+    home.export_dir(left).join(format!("carried-into-{into}"))
+}
+
+/// The file that says that everything was carried.
+pub const DONE: &str = "carried.json";
+
+/// Generations that were left and exported, oldest first.
+pub fn left(home: &Home) -> Result<Vec<Left>, EngineError> {
+    let Some(pointer) = home.pointer()? else { return Ok(Vec::new()) };
+    let known = home.generation_ids()?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir(home.state().join("exports")).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|n| n.strip_prefix("generation-")).and_then(|n| n.parse().ok());
+        let Some(generation) = number.map(GenerationId) else { continue };
+        let Ok(text) = fs::read_to_string(entry.path().join("complete.json")) else { continue };
+        let stores: BTreeMap<StoreName, ExportStats> = serde_json::from_str(&text).unwrap_or_default();
+        let carried_into = known
+            .iter()
+            .rev()
+            .find(|into| **into <= pointer.current && folder(home, generation, **into).join(DONE).exists())
+            .copied();
+        let writes = stores.values().map(ExportStats::total).sum();
+        found.push(Left { generation, writes, carried_into });
+    }
+    found.sort_by_key(|l| l.generation);
+    Ok(found)
+}
+
+/// What is to be carried: a generation that was named, or the newest with writes that were not.
+fn choose(home: &Home, wanted: Option<GenerationId>, again: bool) -> Result<Left, EngineError> {
+    let all = left(home)?;
+    let none = || {
+        EngineError::refused(
+            "there are no later writes to carry",
+            "a rollback exports what was written since the promotion; `switchback status` says what is not exported",
+        )
+    };
+    let found = match wanted {
+        Some(wanted) => all.into_iter().find(|l| l.generation == wanted).ok_or_else(|| {
+            EngineError::refused(
+                format!("the writes made to generation {wanted} are not exported"),
+                "name a generation that was left by a rollback",
+            )
+        })?,
+        None => all.into_iter().rfind(|l| l.writes > 0 && l.carried_into.is_none()).ok_or_else(none)?,
+    };
+    if let (Some(into), false) = (found.carried_into, again) {
+        return Err(EngineError::refused(
+            format!("the writes of generation {} were carried into generation {into}", found.generation),
+            "rows without a key would be there twice; --again does it nevertheless",
+        ));
+    }
+    if found.writes == 0 {
+        return Err(none());
+    }
+    Ok(found)
+}
+
+/// The facts of carrying: a promotion of the release that runs.
+pub fn facts(
+    home: &Home,
+    config: &Config,
+    world: &World,
+    wanted: Option<GenerationId>,
+    again: bool,
+) -> Result<(PromoteFacts, Left), EngineError> {
+    let (pointer, production) = gather::production(home, config, world)?;
+    let found = choose(home, wanted, again)?;
+    if found.generation == pointer.current {
+        return Err(EngineError::refused(
+            format!("generation {} is production itself", found.generation),
+            "its writes are there",
+        ));
+    }
+    let journal = Journal::open_read(&home.state().join("journal.db"))?;
+    let known = journal.as_ref().map(|j| history(j, found.generation, &production.release)).transpose()?;
+    let Some(known) = known.flatten() else {
+        return Err(EngineError::refused(
+            format!("no promotion made generation {}", found.generation),
+            "writes are carried from a generation that a promotion made; apply the export by hand",
+        ));
+    };
+    if known.before_upgrade && known.rehearsed.is_none() {
+        return Err(EngineError::refused(
+            format!(
+                "what was written to generation {} cannot be told from what the upgrade did itself",
+                found.generation
+            ),
+            "it was not rehearsed, and no clone of the migrated data was kept; apply the export by hand, row by row",
+        ));
+    }
+    let Cost { bytes, shared } = world.data.cost(home, &production)?;
+    let precopy = config.runtime == RuntimeKind::Compose && !shared;
+    let highest = home.generation_ids()?.last().copied().unwrap_or(pointer.current);
+    let facts = PromoteFacts {
+        run: new_run(),
+        stack: config.stack.clone(),
+        now_ms: now_ms(),
+        state_dir: home.state().to_string_lossy().into_owned(),
+        previous: pointer.previous,
+        next: GenerationId(highest.0 + 1),
+        target: production.release.clone(),
+        target_versions: production.versions.clone(),
+        target_ports: production.ports.clone(),
+        migrate: Vec::new(),
+        edit: (BTreeMap::new(), BTreeMap::new()),
+        cheap_base: shared || !precopy && bytes <= SMALL_BYTES,
+        precopy,
+        need_bytes: if shared { 0 } else { bytes * 2 },
+        budget_ms: config.rollback.budget.as_millis(),
+        watch_ms: config.rollback.watch.as_millis(),
+        waiver: None,
+        carry: Some(found.generation),
+        production,
+    };
+    Ok((facts, found))
+}
+
+/// What is carried by itself after a rollback, if the configuration says so: once for each generation that is left. `None` if
+/// there is nothing to carry; why not, where it cannot be.
+pub fn after_rollback(
+    home: &Home,
+    config: &Config,
+    left_by: &Plan,
+) -> Option<Result<PromoteFacts, EngineError>> {
+    let generation = left_by.from_generation?;
+    if config.rollback.writes != Writes::Carry || left_by.procedure != Procedure::Rollback {
+        return None;
+    }
+    let tried = fs::read_dir(home.export_dir(generation))
+        .ok()?
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().starts_with("carried-into-"));
+    let there = left(home).ok()?.into_iter().any(|l| l.generation == generation && l.writes > 0);
+    if tried || !there {
+        return None;
+    }
+    let world = World::open(config);
+    Some(world.and_then(|world| Ok(facts(home, config, &world, Some(generation), false)?.0)))
+}
+
+/// How a generation came to be.
+struct History {
+    /// Whether the clone kept beside it is of before the upgrade's own changes.
+    before_upgrade: bool,
+    /// What the upgrade does to the data, from its last rehearsal; only if it led from the release that runs now.
+    rehearsed: Option<BTreeMap<StoreName, StoreDiff>>,
+}
+
+fn history(
+    journal: &Journal,
+    generation: GenerationId,
+    now: &Digest,
+) -> Result<Option<History>, EngineError> {
+    let mut made: Option<(Plan, bool)> = None;
+    for run in journal.runs(RUNS)? {
+        let (plan, state, _) = journal.load(&run)?;
+        match &made {
+            None => {
+                let makes = matches!(plan.procedure, Procedure::Promote | Procedure::Carry);
+                if makes && plan.to_generation == Some(generation) {
+                    let before = plan.steps.iter().any(|s| match &s.op {
+                        Op::Base { instance, source } => instance != source,
+                        _ => false,
+                    });
+                    made = Some((plan, before));
+                }
+            }
+            Some((promoted, before_upgrade)) => {
+                if promoted.procedure == Procedure::Carry {
+                    break; // nothing was migrated
+                }
+                let has = |release: &Digest| plan.instances.values().any(|i| i.release == *release);
+                let target = release_of(promoted, promoted.to_generation);
+                let rehearses = plan.procedure == Procedure::Rehearse
+                    && has(now)
+                    && target.as_ref().is_some_and(has)
+                    && release_of(promoted, promoted.from_generation).as_ref() == Some(now);
+                let diffs: Vec<_> = plan
+                    .steps
+                    .iter()
+                    .filter(|s| rehearses && matches!(s.op, Op::Diff { .. }))
+                    .filter_map(|s| state.output(&s.id))
+                    .flat_map(|o| o.diffs.clone())
+                    .collect();
+                if !diffs.is_empty() {
+                    let rehearsed = Some(diffs.into_iter().collect());
+                    return Ok(Some(History { before_upgrade: *before_upgrade, rehearsed }));
+                }
+            }
+        }
+    }
+    Ok(made.map(|(promoted, before)| match promoted.procedure {
+        // Both sides have the same release: whatever differs was written by users.
+        Procedure::Carry => History { before_upgrade: false, rehearsed: Some(BTreeMap::new()) },
+        _ => History { before_upgrade: before, rehearsed: None },
+    }))
+}
+
+fn release_of(plan: &Plan, generation: Option<GenerationId>) -> Option<Digest> {
+    plan.instances
+        .values()
+        .find(|i| i.is_production() && Some(i.generation) == generation)
+        .map(|i| i.release.clone())
+}
+
+/// The rules for a store.
+pub fn rules(home: &Home, left: GenerationId, now: &Digest, store: &StoreName) -> Result<Rules, EngineError> {
+    let journal = Journal::open_read(&home.state().join("journal.db"))?;
+    let found = journal.as_ref().map(|j| history(j, left, now)).transpose()?.flatten();
+    Ok(match found {
+        None => Rules { touched: None, before_upgrade: true },
+        Some(History { before_upgrade, rehearsed: None }) => Rules { touched: None, before_upgrade },
+        Some(History { before_upgrade, rehearsed: Some(diffs) }) => match diffs.get(store) {
+            Some(diff) => Rules::of(diff, before_upgrade),
+            None => Rules { touched: Some(BTreeMap::new()), before_upgrade },
+        },
+    })
+}

@@ -1,0 +1,65 @@
+//! Carrying writes between the stores of two generations.
+//!
+//! Owns what is done around the servers of databases: three states are at rest, each gets a server of its own.
+
+use super::server::Server;
+use super::{ComposeData, Work, mounts, place};
+use crate::error::EngineError;
+use crate::runtime::Placement;
+use crate::store::postgres;
+use switchback_core::carry::{Outcome, Rules};
+use switchback_core::data::StoreKind;
+use switchback_core::ids::StoreName;
+use switchback_core::plan::CloneMode;
+
+impl ComposeData {
+    pub(super) fn carry_store(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        store: &StoreName,
+        rules: &Rules,
+        work: &Work<'_>,
+    ) -> Result<Option<Outcome>, EngineError> {
+        let ((left, mount), (own, target)) = (place(from, store)?, place(to, store)?);
+        let base = mounts::base_of(mount);
+        for there in [&base, mount, target] {
+            if !self.mount_exists(from.home, there)? {
+                return Ok(None);
+            }
+        }
+        let hands = self.hands(to.home)?;
+        let scratch = self.scratch_place(to.home, &hands, target)?;
+        if left.kind == StoreKind::Postgres {
+            return self.carry_rows(from, to, store, rules, work).map(Some);
+        }
+        let states = ((&base, left.path.as_str()), (mount, left.path.as_str()));
+        let written = (scratch.scratch(), scratch.below(&own.path));
+        Ok(Some(hands.carry(left.kind, states, (written.0, &written.1), rules, work.progress)?))
+    }
+
+    fn carry_rows(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        store: &StoreName,
+        rules: &Rules,
+        work: &Work<'_>,
+    ) -> Result<Outcome, EngineError> {
+        let ((_, mount), (_, target)) = (place(from, store)?, place(to, store)?);
+        let was = Server::open(self, from, store, &mounts::base_of(mount), CloneMode::Cold)?;
+        let is = match Server::open(self, from, store, mount, CloneMode::Cold) {
+            Ok(is) => is,
+            Err(e) => return was.close(Ok(())).and(Err(e)),
+        };
+        let own = match Server::open(self, to, store, target, CloneMode::Cold) {
+            Ok(own) => own,
+            Err(e) => return is.close(Ok(())).and(was.close(Ok(()))).and(Err(e)),
+        };
+        let done = postgres::carry_writes((&was, &is, &own), own.databases(), rules, work.progress);
+        // Its server stops properly, so that what was written is in its files.
+        let done = own.close(done);
+        let done = is.close(Ok(())).and(done);
+        was.close(Ok(())).and(done)
+    }
+}

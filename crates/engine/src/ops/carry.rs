@@ -1,0 +1,88 @@
+//! Carrying the writes made to an abandoned generation into the next one, before it starts.
+
+use super::data::{must_be_cold, working};
+use super::{Context, Failed};
+use crate::carry::{DONE, folder, rules};
+use crate::error::{EngineError, io};
+use crate::home::{create_dir, write_atomic, write_json};
+use std::path::Path;
+use switchback_core::carry::{CarriedPart, Quarantined};
+use switchback_core::ids::GenerationId;
+use switchback_core::journal::Output;
+use switchback_core::plan::CloneMode;
+
+/// Reasons that are named in the notes; the file has all.
+const MOST_REASONS: usize = 8;
+
+/// Carries writes.
+pub fn carry(context: &Context<'_>, key: &str, left: GenerationId, source: &str) -> Result<Output, Failed> {
+    let instance = context.instance(key)?;
+    if context.attempt > 1 {
+        // What an earlier attempt carried in part.
+        super::data::clone(context, source, key, CloneMode::Cold)?;
+    }
+    must_be_cold(context, instance)?;
+    let abandoned = context.home.generation(left)?.instance;
+    must_be_cold(context, &abandoned)?;
+    let (own, old) = (context.release(instance)?, context.release(&abandoned)?);
+    let (to, from) = (context.placement(instance, &own), context.placement(&abandoned, &old));
+    let out = folder(context.home, left, instance.generation);
+    create_dir(&out)?;
+    let mut output = Output::default();
+    for name in instance.stores.keys() {
+        if !abandoned.stores.contains_key(name) {
+            continue;
+        }
+        let rules = rules(context.home, left, &instance.release, name)?;
+        let done = working(context, &format!("carrying the writes of {name}"), |work| {
+            context.world.data.carry(&from, &to, name, &rules, work)
+        })?;
+        let Some(done) = done else {
+            output.notes.push(format!("{name}: there is nothing to recognise later writes by"));
+            continue;
+        };
+        let count = |of: fn(&CarriedPart) -> u64| done.carried.sum(of);
+        let (all, quarantined) = (count(CarriedPart::total), count(|p| p.quarantined));
+        if all > 0 {
+            output.notes.push(format!(
+                "{name}: {} of {all} later writes carried, {quarantined} in quarantine",
+                count(CarriedPart::carried)
+            ));
+        }
+        output.notes.extend(done.carried.notes.iter().map(|n| format!("{name}: {n}")));
+        for (part, found) in &done.carried.parts {
+            let reasons = found.why.iter().take(MOST_REASONS);
+            output
+                .notes
+                .extend(reasons.map(|(why, rows)| format!("{name}: {part}: {rows} not carried: {why}")));
+        }
+        if quarantined > 0 {
+            write_quarantine(&out.join(format!("{name}.jsonl")), &done.quarantine)?;
+        }
+        output.carried.insert(name.clone(), done.carried);
+        context.midway();
+    }
+    let sum = |of: fn(&CarriedPart) -> u64| output.carried.values().map(|c| c.sum(of)).sum::<u64>();
+    if sum(CarriedPart::carried) == 0 {
+        let error = EngineError::refused(
+            format!(
+                "none of the {} later writes could be carried; {} are in quarantine",
+                sum(CarriedPart::total),
+                sum(|p| p.quarantined)
+            ),
+            format!("{} says why; they stay exported", out.display()),
+        );
+        return Err(Failed { error: error.to_step_error(), output: Box::new(output) });
+    }
+    write_json(&out.join(DONE), &output.carried)?;
+    Ok(output)
+}
+
+fn write_quarantine(path: &Path, all: &[Quarantined]) -> Result<(), EngineError> {
+    let mut text = Vec::new();
+    for entry in all {
+        serde_json::to_writer(&mut text, entry).map_err(|e| io("encode", path)(e.into()))?;
+        text.push(b'\n');
+    }
+    write_atomic(path, &text)
+}

@@ -135,6 +135,7 @@ fn a_good_upgrade_of_containers_proves_what_can_be_proved_and_production_is_not_
         "rollback.budget",
         "rollback.triggers",
         "rollback.data",
+        "rollback.writes",
         "rollback.configuration",
         "rollback.services",
         "rollback.validated",

@@ -190,6 +190,7 @@ fn a_good_upgrade_proves_what_can_be_proved_and_production_is_not_touched() {
         "rollback.triggers",
         "rollback.downtime",
         "rollback.data",
+        "rollback.writes",
         "rollback.configuration",
         "rollback.services",
         "rollback.validated",

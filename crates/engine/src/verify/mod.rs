@@ -4,6 +4,7 @@
 //! and never touches production but for one snapshot. What was not observed is never evidence.
 
 mod backups;
+mod carried;
 mod certificate;
 mod database;
 pub mod docs;

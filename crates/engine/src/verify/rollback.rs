@@ -2,7 +2,7 @@
 
 use super::lab::{Fingerprints, Lab, Ran};
 use super::proof::{Proof, Stop};
-use super::{exports, recovery};
+use super::{carried, exports, recovery};
 use crate::checks::{Suite, Target};
 use crate::error::EngineError;
 use crate::home::create_dir;
@@ -119,6 +119,7 @@ fn by_command(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
         services(lab, &ran, &old)?,
         validated(&ran),
         exports::prove(lab, &ran, &new, &before_writes.instance, &results)?,
+        carried::prove(lab, config, &ran, &new, &old)?,
     ];
     before_writes.remove(lab)?;
     for proof in after {
@@ -209,7 +210,7 @@ impl Kept {
 /// Fingerprints of the stores of an instance on which nothing runs.
 ///
 /// A database server that is started for reading writes to its data: it gets a clone.
-fn fingerprints(lab: &Lab<'_>, instance: &Instance) -> Result<Fingerprints, Stop> {
+pub fn fingerprints(lab: &Lab<'_>, instance: &Instance) -> Result<Fingerprints, Stop> {
     if instance.stores.values().all(|s| s.mount.is_none()) {
         return lab.fingerprints(instance, CloneMode::Cold);
     }

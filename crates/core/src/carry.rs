@@ -188,6 +188,38 @@ impl Outcome {
     }
 }
 
+/// How much could be carried back after a rollback, as far as a rehearsal can tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Tables of all databases after the upgrade.
+    pub tables: u64,
+    /// Those whose later writes would be exported only, as `store.table`, and why.
+    pub exported: BTreeMap<String, String>,
+}
+
+impl Coverage {
+    /// Adds the tables of a database, by its difference before and after the migration.
+    pub fn add(&mut self, store: &str, diff: &StoreDiff) {
+        self.tables += diff.unchanged;
+        for part in &diff.parts {
+            let why = match part.change {
+                PartChange::Unchanged | PartChange::Dropped => continue,
+                PartChange::Added => Some("it is new"),
+                _ => (part.rows_changed + part.rows_removed > 0).then_some("its rows are rewritten"),
+            };
+            self.tables += 1;
+            if let Some(why) = why {
+                self.exported.insert(format!("{store}.{}", part.name), why.to_owned());
+            }
+        }
+    }
+
+    /// Tables whose later writes could be carried.
+    pub fn carried(&self) -> u64 {
+        self.tables.saturating_sub(self.exported.len() as u64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +268,27 @@ mod tests {
         }
         assert_eq!(Rules { touched: None, before_upgrade: false }.part("any"), Care::Compare);
         assert_eq!(Rules { touched: None, before_upgrade: true }.part("any"), Care::Quarantine(UNKNOWN));
+    }
+
+    #[test]
+    fn a_rehearsal_says_how_much_could_be_carried() {
+        let diff = StoreDiff {
+            parts: vec![
+                part("same", PartChange::Unchanged, 0, 0),
+                part("wider", PartChange::ColumnsAdded, 0, 0),
+                part("seeded", PartChange::Changed, 3, 0),
+                part("rewritten", PartChange::Changed, 0, 3),
+                part("fresh", PartChange::Added, 0, 0),
+                part("gone", PartChange::Dropped, 0, 0),
+            ],
+            schema_changes: Vec::new(),
+            new_orphans: Vec::new(),
+            unchanged: 1,
+        };
+        let mut coverage = Coverage::default();
+        coverage.add("db", &diff);
+        assert_eq!((coverage.carried(), coverage.tables), (3, 5));
+        assert_eq!(coverage.exported.keys().collect::<Vec<_>>(), ["db.fresh", "db.rewritten"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod project;
 mod words;
 
 use crate::anonymise::MaskedStore;
-use crate::carry::Carried;
+use crate::carry::{Carried, Coverage};
 use crate::check::{Artefact, CheckResult};
 use crate::data::{CopyStats, ExportStats, Fingerprint, StoreDiff};
 use crate::egress::Egress;
@@ -14,7 +14,9 @@ use crate::ids::{RunId, ServiceName, StackName, StoreName};
 use crate::journal::{Record, RunState, StepError};
 use crate::plan::{Group, Op, Plan, Procedure};
 use crate::release::{Certificate, describe, describe_change};
-use project::{artefacts, backup, code_only, conclude, egress, exports, measure, step_report, trial};
+use project::{
+    artefacts, backup, code_only, conclude, coverage, egress, exports, measure, step_report, trial,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use words::{advice, headline, production};
@@ -96,6 +98,9 @@ pub struct Report {
     /// Writes carried back.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub carried: BTreeMap<StoreName, Carried>,
+    /// How much could be carried back after a rollback; of a rehearsal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Coverage>,
     /// What was masked in copies.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub masked: BTreeMap<StoreName, MaskedStore>,
@@ -317,6 +322,7 @@ impl Report {
             artefacts: artefacts(records),
             egress: egress(records),
             carried: outputs().flat_map(|(_, o)| o.carried.clone()).collect(),
+            coverage: coverage(plan, &state),
             masked: outputs().flat_map(|(_, o)| o.masked.clone()).collect(),
         };
         report.headline = headline(&report);

@@ -1,8 +1,9 @@
 //! From events to the parts of a report.
 
 use super::{CodeOnly, Conclusion, StepReport, StepStatus, Times, TrialReport};
+use crate::carry::Coverage;
 use crate::check::{Artefact, Verdict};
-use crate::data::ExportStats;
+use crate::data::{ExportStats, StoreKind};
 use crate::egress::Egress;
 use crate::ids::StoreName;
 use crate::journal::{Event, Outcome, Record, RunState, StepResult, TrialVerdict};
@@ -252,4 +253,22 @@ pub(super) fn trial(records: &[Record], state: &RunState) -> Option<TrialReport>
         probes,
         trigger,
     })
+}
+
+/// How much could be carried back, where a rehearsal compared databases.
+pub(super) fn coverage(plan: &Plan, state: &RunState) -> Option<Coverage> {
+    if plan.procedure != Procedure::Rehearse {
+        return None;
+    }
+    let mut found = Coverage::default();
+    for step in &plan.steps {
+        let Op::Diff { after, .. } = &step.op else { continue };
+        let (Some(output), Some(instance)) = (state.output(&step.id), plan.instance(after)) else { continue };
+        for (store, diff) in &output.diffs {
+            if instance.stores.get(store).is_some_and(|s| s.kind != StoreKind::Files) {
+                found.add(store.as_str(), diff);
+            }
+        }
+    }
+    (found.tables > 0).then_some(found)
 }

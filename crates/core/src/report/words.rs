@@ -79,6 +79,10 @@ pub(super) fn headline(report: &Report) -> String {
     }
 }
 
+fn quarantined(report: &Report) -> u64 {
+    report.carried.values().map(|c| c.sum(|p| p.quarantined)).sum()
+}
+
 fn carried(report: &Report) -> String {
     let count = |of: fn(&CarriedPart) -> u64| report.carried.values().map(|c| c.sum(of)).sum::<u64>();
     let (done, all) = (count(|p| p.carried() + p.already), count(CarriedPart::total));
@@ -142,6 +146,17 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
         (Procedure::Backup, Conclusion::Pass) => {
             vec![say("See whether it can be restored.", Some("switchback drill restore"))]
         }
+        (Procedure::Carry, Conclusion::Pass) if quarantined(report) > 0 => vec![
+            say(
+                &format!(
+                    "Look at what is in quarantine ({} in .switchback/exports/generation-*/carried-into-{}); its values are in the export.",
+                    quarantined(report),
+                    report.to_generation.unwrap_or(0)
+                ),
+                None,
+            ),
+            say("The generation before is kept; to return to it:", Some("switchback rollback")),
+        ],
         (Procedure::Promote | Procedure::Restore | Procedure::Carry, Conclusion::Pass) => {
             vec![say(
                 "Nothing. The previous generation is kept; a rollback stays possible.",

@@ -43,7 +43,7 @@ pub fn key(report: &Report) -> Vec<Fact> {
         exported(report),
         writers(report),
         migration(report),
-        carried(report),
+        carried(report).or_else(|| coverage(report)),
         masked(report),
         Some(Fact {
             rank: Rank::Side,
@@ -72,6 +72,27 @@ fn carried(report: &Report) -> Option<Fact> {
         },
         share: None,
         tone: if quarantined == 0 { Tone::Good } else { Tone::Warn },
+    })
+}
+
+fn coverage(report: &Report) -> Option<Fact> {
+    let found = report.coverage.as_ref()?;
+    let list: Vec<String> = found.exported.iter().take(3).map(|(t, why)| format!("{t} ({why})")).collect();
+    let more = found.exported.len().saturating_sub(list.len());
+    let note = match list.as_slice() {
+        [] => "could be carried back after a rollback".to_owned(),
+        list => {
+            let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("could be carried back; exported only: {}{rest}", list.join(", "))
+        }
+    };
+    Some(Fact {
+        rank: Rank::Side,
+        name: "Later writes",
+        value: format!("{} of {}", found.carried(), words::count(found.tables, "table")),
+        note,
+        share: None,
+        tone: Tone::Quiet,
     })
 }
 

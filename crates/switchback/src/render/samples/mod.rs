@@ -7,6 +7,7 @@ use findings::*;
 use serde_json::json;
 use stack::*;
 use std::collections::BTreeMap;
+use switchback_core::carry::{Carried, CarriedPart, DIFFERS, NO_TABLE, TAKEN};
 use switchback_core::check::{CheckKind, CheckResult, Failure, Verdict};
 use switchback_core::data::{ExportPart, ExportStats, PartChange, PartDiff, StoreDiff};
 use switchback_core::ids::{Digest, GenerationId, RunId, StackName};
@@ -162,6 +163,50 @@ pub fn exported() -> Report {
     report(&plan, &play(&plan, took, found))
 }
 
+/// Later writes that were carried back, but for some.
+pub fn carried() -> Report {
+    let plan = carrying();
+    let part = |inserted, updated, why: &[(&str, u64)], left_out: &[&str]| CarriedPart {
+        inserted,
+        updated,
+        quarantined: why.iter().map(|(_, n)| n).sum(),
+        why: why.iter().map(|(why, n)| ((*why).to_owned(), *n)).collect(),
+        left_out: left_out.iter().map(|c| (*c).to_owned()).collect(),
+        ..CarriedPart::default()
+    };
+    let found = |step: &str| {
+        Ok(match step {
+            "carry" => Output {
+                notes: vec!["notes: 42 of 45 later writes carried, 3 in quarantine".to_owned()],
+                carried: BTreeMap::from([
+                    (
+                        store("notes"),
+                        Carried {
+                            parts: BTreeMap::from([
+                                ("note".to_owned(), part(29, 8, &[(TAKEN, 2), (DIFFERS, 1)], &["pinned"])),
+                                ("reminder".to_owned(), part(0, 0, &[(NO_TABLE, 2)], &[])),
+                            ]),
+                            took_ms: 640,
+                            notes: Vec::new(),
+                        },
+                    ),
+                    (
+                        store("uploads"),
+                        Carried {
+                            parts: BTreeMap::from([("files".to_owned(), part(3, 0, &[], &[]))]),
+                            took_ms: 40,
+                            notes: Vec::new(),
+                        },
+                    ),
+                ]),
+                ..Output::default()
+            },
+            other => all_well(other),
+        })
+    };
+    report(&plan, &play(&plan, took, found))
+}
+
 /// A promotion whose migration failed; production is as before.
 pub fn undone() -> Report {
     let plan = promotion();
@@ -261,6 +306,7 @@ pub fn all() -> Vec<(&'static str, Report)> {
         ("refused", refused()),
         ("rolled_back", rolled_back()),
         ("exported", exported()),
+        ("carried", carried()),
         ("undone", undone()),
         ("unfinished", unfinished()),
         ("hostile", hostile()),

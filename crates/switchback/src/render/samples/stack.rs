@@ -65,7 +65,24 @@ pub fn rehearsal() -> Plan {
 }
 
 pub fn promotion() -> Plan {
+    promote(&promotion_facts())
+}
+
+/// Later writes of generation 4, carried into generation 5.
+pub fn carrying() -> Plan {
     promote(&PromoteFacts {
+        next: GenerationId(5),
+        target: Digest::of(b"1.4.2"),
+        target_versions: versions("1.4.2"),
+        migrate: Vec::new(),
+        edit: (BTreeMap::new(), BTreeMap::new()),
+        carry: Some(GenerationId(4)),
+        ..promotion_facts()
+    })
+}
+
+fn promotion_facts() -> PromoteFacts {
+    PromoteFacts {
         run: RunId::from(RUN),
         stack: StackName::new("assistant").expect("valid"),
         now_ms: NOW,
@@ -85,7 +102,7 @@ pub fn promotion() -> Plan {
         watch_ms: 900_000,
         waiver: None,
         carry: None,
-    })
+    }
 }
 
 pub type Found = Result<Output, Box<(StepError, Output)>>;

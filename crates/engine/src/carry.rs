@@ -6,23 +6,24 @@ use crate::data::Cost;
 use crate::engine::now_ms;
 use crate::error::EngineError;
 use crate::gather::{self, SMALL_BYTES, new_run};
-use crate::home::Home;
+use crate::home::{Home, read_json};
 use crate::journal::Journal;
 use crate::world::World;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use switchback_core::carry::Rules;
+use switchback_core::carry::{Carried, Rules};
 use switchback_core::config::{Config, RuntimeKind, Writes};
 use switchback_core::data::{ExportStats, StoreDiff};
-use switchback_core::ids::{Digest, GenerationId, StoreName};
+use switchback_core::ids::{Digest, GenerationId, RunId, StoreName};
 use switchback_core::plan::{Op, Plan, Procedure, PromoteFacts};
 
 /// Runs that are looked through for the promotion and its rehearsal.
 const RUNS: usize = 1000;
 
 /// A generation that was left, whose writes are exported.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Left {
     /// Its number.
     pub generation: GenerationId,
@@ -40,6 +41,15 @@ pub fn folder(home: &Home, left: GenerationId, into: GenerationId) -> PathBuf {
 /// The file that says that everything was carried.
 pub const DONE: &str = "carried.json";
 
+/// What it holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Done {
+    /// The run.
+    pub run: RunId,
+    /// What became of the writes to each store.
+    pub stores: BTreeMap<StoreName, Carried>,
+}
+
 /// Generations that were left and exported, oldest first.
 pub fn left(home: &Home) -> Result<Vec<Left>, EngineError> {
     let Some(pointer) = home.pointer()? else { return Ok(Vec::new()) };
@@ -54,13 +64,21 @@ pub fn left(home: &Home) -> Result<Vec<Left>, EngineError> {
         let carried_into = known
             .iter()
             .rev()
-            .find(|into| **into <= pointer.current && folder(home, generation, **into).join(DONE).exists())
+            .filter(|into| **into <= pointer.current)
+            .find(|into| is_carried(home, generation, **into))
             .copied();
         let writes = stores.values().map(ExportStats::total).sum();
         found.push(Left { generation, writes, carried_into });
     }
     found.sort_by_key(|l| l.generation);
     Ok(found)
+}
+
+/// Whether a generation, as it is, was made with the writes of another one.
+fn is_carried(home: &Home, left: GenerationId, into: GenerationId) -> bool {
+    let done = read_json::<Done>(&folder(home, left, into).join(DONE));
+    let made = home.generation(into).map(|g| g.created_by);
+    matches!((done, made), (Ok(done), Ok(made)) if done.run == made)
 }
 
 /// What is to be carried: a generation that was named, or the newest with writes that were not.
@@ -128,14 +146,13 @@ pub fn facts(
     }
     let Cost { bytes, shared } = world.data.cost(home, &production)?;
     let precopy = config.runtime == RuntimeKind::Compose && !shared;
-    let highest = home.generation_ids()?.last().copied().unwrap_or(pointer.current);
     let facts = PromoteFacts {
         run: new_run(),
         stack: config.stack.clone(),
         now_ms: now_ms(),
         state_dir: home.state().to_string_lossy().into_owned(),
         previous: pointer.previous,
-        next: GenerationId(highest.0 + 1),
+        next: home.next_generation(pointer.current)?,
         target: production.release.clone(),
         target_versions: production.versions.clone(),
         target_ports: production.ports.clone(),

@@ -349,7 +349,6 @@ pub fn promote_facts(
     }
     let Cost { bytes, shared } = world.data.cost(home, &instance)?;
     let precopy = config.runtime == RuntimeKind::Compose && !shared;
-    let highest = home.generation_ids()?.last().copied().unwrap_or(pointer.current);
     let before: BTreeMap<ServiceName, String> = config
         .services
         .iter()
@@ -370,7 +369,7 @@ pub fn promote_facts(
         migrate: migrations(&release, &instance.versions),
         production: instance,
         previous: pointer.previous,
-        next: GenerationId(highest.0 + 1),
+        next: home.next_generation(pointer.current)?,
         target_versions: release.versions(),
         target_ports,
         target: id,

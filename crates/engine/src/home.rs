@@ -232,6 +232,17 @@ impl Home {
         Ok(ids)
     }
 
+    /// The number of the generation that is made next: one that neither exists nor has left exported writes behind, since
+    /// those are told by it.
+    pub fn next_generation(&self, current: GenerationId) -> Result<GenerationId, EngineError> {
+        let known = self.generation_ids()?.last().copied().unwrap_or(current);
+        let exported = fs::read_dir(self.state().join("exports")).into_iter().flatten().flatten();
+        let exported =
+            exported.filter_map(|e| e.file_name().to_str()?.strip_prefix("generation-")?.parse().ok());
+        let highest = exported.chain([known.0, current.0]).max().unwrap_or(current.0);
+        Ok(GenerationId(highest + 1))
+    }
+
     /// The folder of a stored release.
     pub fn release_dir(&self, id: &Digest) -> PathBuf {
         self.state().join("releases").join(&id.0)

@@ -28,11 +28,23 @@ fn inside_state(home: &Home, relative: &str) -> Result<PathBuf, EngineError> {
     Ok(home.state().join(clean))
 }
 
+/// Whether a folder holds nothing, or nothing but a mark that was being written: a program that was killed between making a
+/// folder and marking it, or between taking the mark and the folder away, leaves that. It cannot be anybody's data.
+fn bare(path: &Path) -> Result<bool, EngineError> {
+    for entry in fs::read_dir(path).map_err(io("list", path))? {
+        let entry = entry.map_err(io("list", path))?;
+        if !entry.file_name().to_string_lossy().starts_with(MARK) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 impl Scratch {
     /// Makes the folder (if needed) and marks it. Refuses a folder that exists without the mark.
     pub fn create(home: &Home, relative: &str) -> Result<Self, EngineError> {
         let path = inside_state(home, relative)?;
-        if path.exists() && !path.join(MARK).exists() {
+        if path.exists() && !path.join(MARK).exists() && !bare(&path)? {
             return Err(EngineError::refused(
                 format!("{} exists and was not made by this run", path.display()),
                 "look what it is and move it away",
@@ -51,10 +63,15 @@ impl Scratch {
         }
         let real = path.canonicalize().map_err(io("open", &path))?;
         let state = home.state().canonicalize().map_err(io("open", &home.state()))?;
-        if !real.starts_with(&state) || !real.join(MARK).exists() {
+        let marked = real.join(MARK).exists();
+        if !real.starts_with(&state) || (!marked && !bare(&real)?) {
             return Err(EngineError::Internal {
                 detail: format!("{} is live data and was about to be removed", path.display()),
             });
+        }
+        if !marked {
+            fs::remove_dir_all(&real).map_err(io("remove", &real))?;
+            return Ok(None);
         }
         Ok(Some(Self { path }))
     }
@@ -124,9 +141,20 @@ mod tests {
             assert!(Scratch::create(&home, bad).is_err(), "{bad:?} became scratch");
         }
         let scratch = Scratch::create(&home, "generations/2").expect("creates");
+        fs::write(scratch.path().join("generation.json"), "{}").expect("writes");
         scratch.keep().expect("keeps");
         assert!(Scratch::open(&home, "generations/2").is_err(), "live data was opened as scratch");
         assert!(Scratch::create(&home, "generations/2").is_err());
+        // What a program leaves that is killed in the middle of making or removing one.
+        let unmarked = home.state().join("generations/3");
+        for left in [None, Some(format!("{MARK}.tmp-1"))] {
+            fs::create_dir_all(&unmarked).expect("creates");
+            left.iter().for_each(|name| fs::write(unmarked.join(name), "").expect("writes"));
+            assert!(Scratch::open(&home, "generations/3").expect("looks").is_none());
+            assert!(!unmarked.exists());
+            fs::create_dir_all(&unmarked).expect("creates");
+            Scratch::create(&home, "generations/3").expect("takes it").remove().expect("removes");
+        }
         let scratch = Scratch::create(&home, "staging/r/a").expect("creates");
         assert!(scratch.remove_part(Path::new("/etc/passwd")).is_err());
         scratch.remove().expect("removes");

@@ -12,7 +12,6 @@ use crate::world::World;
 use switchback_core::backup::Manifest;
 use switchback_core::backup::{RELEASE, Snapshot};
 use switchback_core::config::Config;
-use switchback_core::ids::GenerationId;
 use switchback_core::plan::{ArchiveFacts, FetchFacts};
 use switchback_core::release::Instance;
 
@@ -55,7 +54,6 @@ pub fn fetch_facts(
     common.need_bytes = snapshot.bytes;
     let pointer = home.pointer()?;
     let current = common.production.generation;
-    let highest = home.generation_ids()?.last().copied().unwrap_or(current);
     let mut was = manifest.instance.clone();
     was.release = manifest.release.id();
     was.stores.retain(|name, _| config.stores.contains_key(name));
@@ -64,7 +62,7 @@ pub fn fetch_facts(
         snapshot: snapshot.id.clone(),
         ports: free_ports_like(&was.ports)?,
         was,
-        next: GenerationId(highest.0 + 1),
+        next: home.next_generation(current)?,
         previous: pointer.and_then(|p| p.previous),
         watch_ms: config.rollback.watch.as_millis(),
     };

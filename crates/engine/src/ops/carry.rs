@@ -2,11 +2,12 @@
 
 use super::data::{must_be_cold, working};
 use super::{Context, Failed};
-use crate::carry::{DONE, folder, rules};
+use crate::carry::{DONE, Done, folder, rules};
 use crate::error::{EngineError, io};
 use crate::home::{create_dir, write_atomic, write_json};
 use std::path::Path;
 use switchback_core::carry::{CarriedPart, Quarantined};
+use switchback_core::data::StoreKind;
 use switchback_core::ids::GenerationId;
 use switchback_core::journal::Output;
 use switchback_core::plan::CloneMode;
@@ -27,13 +28,21 @@ pub fn carry(context: &Context<'_>, key: &str, left: GenerationId, source: &str)
     let (own, old) = (context.release(instance)?, context.release(&abandoned)?);
     let (to, from) = (context.placement(instance, &own), context.placement(&abandoned, &old));
     let out = folder(context.home, left, instance.generation);
+    // What an attempt left that was undone.
+    if out.exists() {
+        std::fs::remove_dir_all(&out).map_err(io("remove", &out))?;
+    }
     create_dir(&out)?;
     let mut output = Output::default();
     for name in instance.stores.keys() {
         if !abandoned.stores.contains_key(name) {
             continue;
         }
-        let rules = rules(context.home, left, &instance.release, name)?;
+        let mut rules = rules(context.home, left, &instance.release, name)?;
+        if instance.stores.get(name).is_some_and(|s| s.kind == StoreKind::Files) && !rules.before_upgrade {
+            // Each file is compared with what was there before in any case, and there may be many.
+            rules.touched = None;
+        }
         let done = working(context, &format!("carrying the writes of {name}"), |work| {
             context.world.data.carry(&from, &to, name, &rules, work)
         })?;
@@ -74,7 +83,8 @@ pub fn carry(context: &Context<'_>, key: &str, left: GenerationId, source: &str)
         );
         return Err(Failed { error: error.to_step_error(), output: Box::new(output) });
     }
-    write_json(&out.join(DONE), &output.carried)?;
+    let done = Done { run: context.plan.run.clone(), stores: output.carried.clone() };
+    write_json(&out.join(DONE), &done)?;
     Ok(output)
 }
 

@@ -101,6 +101,18 @@ pub fn history(global: &Global, args: &HistoryArgs) -> Result<Exit, Trouble> {
 
 /// The numbers of all runs since then.
 fn stats(global: &Global, home: &Home, since: i64) -> Result<Exit, Trouble> {
+    let found = analyse(&all_reports(home, since)?);
+    let out = Output::new(global.json);
+    if out.is_json() {
+        out.json(&found)?;
+    } else {
+        out.text(&shown(&found))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The reports of all runs that began since then, newest first.
+pub fn all_reports(home: &Home, since: i64) -> Result<Vec<Report>, Trouble> {
     let mut reports = Vec::new();
     if let Some(journal) = journal(home)? {
         for run in journal.runs(usize::try_from(i64::MAX).unwrap_or(usize::MAX))? {
@@ -112,14 +124,7 @@ fn stats(global: &Global, home: &Home, since: i64) -> Result<Exit, Trouble> {
             reports.push(report);
         }
     }
-    let found = analyse(&reports);
-    let out = Output::new(global.json);
-    if out.is_json() {
-        out.json(&found)?;
-    } else {
-        out.text(&shown(&found))?;
-    }
-    Ok(Exit::Done)
+    Ok(reports)
 }
 
 fn shown(found: &Analytics) -> String {

@@ -8,6 +8,7 @@ mod error;
 mod gc;
 mod history;
 mod init;
+mod metrics;
 mod notify;
 mod output;
 mod prove;
@@ -137,6 +138,11 @@ pub enum Command {
         after_help = "Examples:\n  switchback report                     # the last run, as text\n  switchback report --format html --output report.html\n  switchback report 01J... --format junit"
     )]
     Report(report::ReportArgs),
+    /// Print numbers for a monitoring system, in the text format of Prometheus
+    #[command(
+        after_help = "Examples:\n  switchback metrics\n  switchback metrics --output /var/lib/node_exporter/switchback.prom"
+    )]
+    Metrics(metrics::MetricsArgs),
     /// Watch the trial that is running, in the foreground (a detached watchdog does it by itself)
     #[command(after_help = "Example:\n  switchback watch")]
     Watch,
@@ -238,6 +244,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::History(args) => history::history(&global, &args),
         Command::Audit(command) => audit::audit(&global, &command),
         Command::Report(args) => report::report(&global, &args),
+        Command::Metrics(args) => metrics::metrics(&global, &args),
         Command::Watch => upgrade::watch(&global),
         Command::Staging(command) => staging::staging(&global, command),
         Command::Notify(args) => notify::notify(&global, &args),

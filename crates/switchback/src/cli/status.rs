@@ -23,69 +23,69 @@ use switchback_engine::watch;
 use switchback_engine::world::World;
 
 #[derive(Debug, Serialize)]
-struct Status {
-    stack: String,
-    generation: Option<GenerationId>,
-    runtime: &'static str,
-    versions: BTreeMap<ServiceName, String>,
+pub(super) struct Status {
+    pub stack: String,
+    pub generation: Option<GenerationId>,
+    pub runtime: &'static str,
+    pub versions: BTreeMap<ServiceName, String>,
     /// What the files ask for; none where they cannot be read.
-    desired: Option<BTreeMap<ServiceName, String>>,
+    pub desired: Option<BTreeMap<ServiceName, String>>,
     /// How what runs differs from the generation; Compose only.
-    drift: Vec<String>,
+    pub drift: Vec<String>,
     /// Why it is not known what runs.
-    blind: Option<String>,
-    services: Vec<ServiceStatus>,
-    rollback: Readiness,
+    pub blind: Option<String>,
+    pub services: Vec<ServiceStatus>,
+    pub rollback: Readiness,
     /// Backups; none where they are not configured.
-    backup: Option<BackupStatus>,
-    trial: Option<TrialStatus>,
-    unfinished: Option<Unfinished>,
-    busy: Option<String>,
-    unexported: Vec<GenerationId>,
+    pub backup: Option<BackupStatus>,
+    pub trial: Option<TrialStatus>,
+    pub unfinished: Option<Unfinished>,
+    pub busy: Option<String>,
+    pub unexported: Vec<GenerationId>,
     /// Generations with exported writes that were not carried into production.
-    uncarried: Vec<Left>,
+    pub uncarried: Vec<Left>,
 }
 
 #[derive(Debug, Serialize)]
-struct ServiceStatus {
-    service: ServiceName,
-    version: String,
-    ports: BTreeMap<String, u16>,
+pub(super) struct ServiceStatus {
+    pub service: ServiceName,
+    pub version: String,
+    pub ports: BTreeMap<String, u16>,
     #[serde(flatten)]
-    seen: Observed,
+    pub seen: Observed,
 }
 
 #[derive(Debug, Serialize)]
-struct Readiness {
-    ready: bool,
-    to: Option<GenerationId>,
-    expected_ms: Option<u64>,
-    measured_ago_ms: Option<i64>,
-    text: String,
+pub(super) struct Readiness {
+    pub ready: bool,
+    pub to: Option<GenerationId>,
+    pub expected_ms: Option<u64>,
+    pub measured_ago_ms: Option<i64>,
+    pub text: String,
 }
 
 #[derive(Debug, Serialize)]
-struct BackupStatus {
+pub(super) struct BackupStatus {
     /// Age of the newest one.
-    age_ms: Option<i64>,
+    pub age_ms: Option<i64>,
     /// Since the last time that one was brought back to see whether it works.
-    drilled_ago_ms: Option<i64>,
-    key_confirmed: bool,
+    pub drilled_ago_ms: Option<i64>,
+    pub key_confirmed: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct TrialStatus {
-    generation: GenerationId,
-    left_ms: u64,
-    watchdog: Option<String>,
-    failures_in_a_row: u32,
+pub(super) struct TrialStatus {
+    pub generation: GenerationId,
+    pub left_ms: u64,
+    pub watchdog: Option<String>,
+    pub failures_in_a_row: u32,
 }
 
 #[derive(Debug, Serialize)]
-struct Unfinished {
-    run: String,
-    procedure: Procedure,
-    production_down: bool,
+pub(super) struct Unfinished {
+    pub run: String,
+    pub procedure: Procedure,
+    pub production_down: bool,
 }
 
 /// Shows the status.
@@ -112,7 +112,7 @@ struct Now {
     blind: Option<String>,
 }
 
-fn gather(home: &Home, config: &Config) -> Result<Status, Trouble> {
+pub(super) fn gather(home: &Home, config: &Config) -> Result<Status, Trouble> {
     let pointer = home.pointer()?;
     let journal = journal(home)?;
     let current = pointer.as_ref().map(|p| home.generation(p.current)).transpose()?;

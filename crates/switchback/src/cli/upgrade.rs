@@ -363,8 +363,13 @@ pub fn rollback(global: &Global, args: &RollbackArgs) -> Result<Exit, Trouble> {
         });
     };
     let question = format!(
-        "Return from generation {from} to {to} ({})? Writes made since generation {from} was promoted leave production; they are exported to .switchback/exports.",
-        describe_change(&plan.from, &plan.to)
+        "Return from generation {from} to {to} ({})? Writes made since generation {from} was promoted leave production; they are exported to .switchback/exports{}.",
+        describe_change(&plan.from, &plan.to),
+        if config.rollback.writes == Writes::Carry {
+            ", and then carried into the version before"
+        } else {
+            ""
+        }
     );
     if !confirm(global, &question)? {
         return Err(declined());

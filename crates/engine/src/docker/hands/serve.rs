@@ -23,8 +23,8 @@ use switchback_core::data::{CopyStats, StoreKind};
 /// The hidden command.
 pub const STORE_VERB: &str = "__store";
 
-/// A request is a few paths and a query.
-const LONGEST_REQUEST: u64 = 1 << 20;
+/// A request is a few paths, a query, or the names of what an upgrade touches.
+const LONGEST_REQUEST: u64 = 1 << 26;
 /// A folder with more entries is not listed.
 const MOST_ENTRIES: usize = 100_000;
 /// How many entries are looked at, and files tried, to find out whether blocks can be shared.
@@ -370,11 +370,24 @@ fn read_file(path: &Path, limit: u64) -> store::Result<Value> {
     json(BASE64_STANDARD.encode(bytes))
 }
 
+/// Whether a folder holds nothing, or nothing but the beginning of a mark: what a helper leaves that was killed between making a
+/// folder and marking it, or between taking the mark and the folder away.
+fn bare(path: &Path, stack: &str) -> bool {
+    let folder = path.symlink_metadata().is_ok_and(|m| m.is_dir());
+    let unfinished = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|e| {
+            let text = (e.file_name() == MARK).then(|| fs::read_to_string(e.path()).ok()).flatten();
+            text.is_some_and(|text| text != stack && stack.starts_with(&text))
+        })
+    };
+    folder && fs::read_dir(path).is_ok_and(|mut all| all.all(unfinished))
+}
+
 fn mark(path: &Path, stack: &str) -> store::Result<Value> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {}
         // Interrupted between making and marking it.
-        Err(_) if fs::read_dir(path).is_ok_and(|mut all| all.next().is_none()) => {}
+        Err(_) if bare(path, stack) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
             check_mark(path, stack)?;
             return json(false);
@@ -383,7 +396,7 @@ fn mark(path: &Path, stack: &str) -> store::Result<Value> {
     }
     let file = path.join(MARK);
     let write = || -> io::Result<()> {
-        let mut mark = File::create_new(&file)?;
+        let mut mark = File::create(&file)?;
         mark.write_all(stack.as_bytes())?;
         mark.sync_all()
     };
@@ -441,7 +454,9 @@ fn remove_marked(path: &Path, stack: &str) -> store::Result<Value> {
     if path.symlink_metadata().is_err() {
         return json(false);
     }
-    check_mark(path, stack)?;
+    if !bare(path, stack) {
+        check_mark(path, stack)?;
+    }
     for entry in fs::read_dir(path).map_err(io_error("list", path))? {
         let entry = entry.map_err(io_error("list", path))?;
         if entry.file_name() != MARK {

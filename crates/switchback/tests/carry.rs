@@ -154,6 +154,9 @@ fn a_rollback_carries_by_itself_where_the_configuration_says_so_and_only_once() 
     // What was carried may be bad itself: to return from it is not undone again.
     stack.run(&["rollback", "--yes"]).expect(0);
     assert_eq!(generation(&stack), 1);
+    // There and back: the generation that was taken over keeps its data where it lies.
+    stack.run(&["rollback", "--to", "3", "--yes"]).expect(0);
+    stack.run(&["rollback", "--to", "1", "--yes"]).expect(0);
 
     // And where nobody is there: the watchdog rolls back, and carries.
     stack.run(&["rehearse", "app=2.2.0"]).expect(0);

@@ -174,6 +174,16 @@ pub(crate) fn differing(
 pub fn export(context: &Context<'_>, abandoned: &str) -> Result<Output, Failed> {
     let instance = context.instance(abandoned)?;
     must_be_cold(context, instance)?;
+    let release = context.release(instance)?;
+    let at = context.placement(instance, &release);
+    if context.home.generation(instance.generation)?.adopted && !context.world.data.has_base(&at)? {
+        // The stack as it was taken over: it was never promoted, and nothing ever removes its data.
+        let note = format!(
+            "generation {} lies where the stack's own data does, and stays there",
+            instance.generation
+        );
+        return Ok(Output { notes: vec![note], ..Output::default() });
+    }
     Ok(export_writes(context, instance)?)
 }
 

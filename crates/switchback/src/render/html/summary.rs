@@ -77,7 +77,9 @@ fn change(report: &Report) -> Markup {
                     }
                 }
             }
-            @if changed.is_empty() && !matches!(report.procedure, Procedure::Up | Procedure::Down) {
+            @if changed.is_empty()
+                && matches!(report.procedure, Procedure::Rehearse | Procedure::Promote | Procedure::Rollback)
+            {
                 div.version { span.name { "versions" } span.pair { "unchanged; the configuration differs" } }
             }
             @if let Some((from, to)) = generations {

@@ -50,7 +50,7 @@ pub struct Done {
     pub stores: BTreeMap<StoreName, Carried>,
 }
 
-/// Generations that were left and exported, oldest first.
+/// Generations that were left and exported, and whose data is still there, oldest first.
 pub fn left(home: &Home) -> Result<Vec<Left>, EngineError> {
     let Some(pointer) = home.pointer()? else { return Ok(Vec::new()) };
     let known = home.generation_ids()?;
@@ -59,6 +59,9 @@ pub fn left(home: &Home) -> Result<Vec<Left>, EngineError> {
         let name = entry.file_name();
         let number = name.to_str().and_then(|n| n.strip_prefix("generation-")).and_then(|n| n.parse().ok());
         let Some(generation) = number.map(GenerationId) else { continue };
+        if !known.contains(&generation) {
+            continue; // `gc` took its data; the export is all there is
+        }
         let Ok(text) = fs::read_to_string(entry.path().join("complete.json")) else { continue };
         let stores: BTreeMap<StoreName, ExportStats> = serde_json::from_str(&text).unwrap_or_default();
         let carried_into = known
@@ -93,8 +96,8 @@ fn choose(home: &Home, wanted: Option<GenerationId>, again: bool) -> Result<Left
     let found = match wanted {
         Some(wanted) => all.into_iter().find(|l| l.generation == wanted).ok_or_else(|| {
             EngineError::refused(
-                format!("the writes made to generation {wanted} are not exported"),
-                "name a generation that was left by a rollback",
+                format!("there are no writes of generation {wanted} that could be carried"),
+                "name a generation that was left by a rollback and that is kept; once `gc` took it, its export can be applied by hand",
             )
         })?,
         None => all.into_iter().rfind(|l| l.writes > 0 && l.carried_into.is_none()).ok_or_else(none)?,

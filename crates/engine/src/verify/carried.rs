@@ -51,8 +51,8 @@ pub fn prove(
         proof.runs.push(back.plan.run.clone());
         proof.demand(back.done(), "return", back.why());
     } else {
-        // Where not a single write fits, production must be as it was.
-        proof.doubt(format!("not a single write could be carried: {}", ran.why()));
+        // Nothing fitted, or what was carried did not pass the checks: production must be as it was.
+        proof.doubt(format!("what could be carried did not reach production: {}", ran.why()));
     }
     if let Err(wrong) = runs(lab, old)? {
         proof.demand(false, "return", wrong.join("; "));

@@ -61,7 +61,7 @@ fn the_html_is_one_file_without_script_and_says_every_row() {
         assert!(text.contains(&format!("id=\"{}\"", row.criterion.id)), "{}", row.criterion.id);
     }
     for word in
-        ["1 of 47", "NOT-RUN", "no evidence producer in this version", "db.notes: 2 of 200", "too noisy"]
+        ["1 of 48", "NOT-RUN", "no evidence producer in this version", "db.notes: 2 of 200", "too noisy"]
     {
         assert!(text.contains(word), "{word}");
     }

@@ -3,7 +3,8 @@
 //! Owns both ends of it. It must never write to anything but scratch.
 
 use super::client::{Below, Hands, Mounts, Result, Scratch, bad_path, plain};
-use super::serve::{check_mark, io_error, json, refused};
+use super::marks::check_mark;
+use super::serve::{io_error, json, refused};
 use super::wire::Request;
 use crate::store::{self, Progress};
 use serde::{Deserialize, Serialize};

@@ -10,6 +10,7 @@ mod cut;
 mod export;
 mod lines;
 mod look;
+mod marks;
 mod mask;
 mod scratch;
 mod serve;

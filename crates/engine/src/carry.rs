@@ -62,8 +62,11 @@ pub fn left(home: &Home) -> Result<Vec<Left>, EngineError> {
         if !known.contains(&generation) {
             continue; // `gc` took its data; the export is all there is
         }
-        let Ok(text) = fs::read_to_string(entry.path().join("complete.json")) else { continue };
-        let stores: BTreeMap<StoreName, ExportStats> = serde_json::from_str(&text).unwrap_or_default();
+        let complete = entry.path().join("complete.json");
+        if !complete.exists() {
+            continue; // its export has not ended
+        }
+        let stores: BTreeMap<StoreName, ExportStats> = read_json(&complete)?;
         let carried_into = known
             .iter()
             .rev()
@@ -261,16 +264,22 @@ fn release_of(plan: &Plan, generation: Option<GenerationId>) -> Option<Digest> {
         .map(|i| i.release.clone())
 }
 
-/// The rules for a store.
-pub fn rules(home: &Home, left: GenerationId, now: &Digest, store: &StoreName) -> Result<Rules, EngineError> {
+/// The rules for each store: read once, since production waits meanwhile.
+pub fn rules(
+    home: &Home,
+    left: GenerationId,
+    now: &Digest,
+) -> Result<impl Fn(&StoreName) -> Rules, EngineError> {
     let journal = Journal::open_read(&home.state().join("journal.db"))?;
     let found = journal.as_ref().map(|j| history(j, left, now)).transpose()?.flatten();
-    Ok(match found {
+    Ok(move |store: &StoreName| match &found {
         None => Rules { touched: None, before_upgrade: true },
-        Some(History { before_upgrade, rehearsed: None }) => Rules { touched: None, before_upgrade },
+        Some(History { before_upgrade, rehearsed: None }) => {
+            Rules { touched: None, before_upgrade: *before_upgrade }
+        }
         Some(History { before_upgrade, rehearsed: Some(diffs) }) => match diffs.get(store) {
-            Some(diff) => Rules::of(diff, before_upgrade),
-            None => Rules { touched: Some(BTreeMap::new()), before_upgrade },
+            Some(diff) => Rules::of(diff, *before_upgrade),
+            None => Rules { touched: Some(BTreeMap::new()), before_upgrade: *before_upgrade },
         },
     })
 }

@@ -34,11 +34,12 @@ pub fn carry(context: &Context<'_>, key: &str, left: GenerationId, source: &str)
     }
     create_dir(&out)?;
     let mut output = Output::default();
+    let rules = rules(context.home, left, &instance.release)?;
     for name in instance.stores.keys() {
         if !abandoned.stores.contains_key(name) {
             continue;
         }
-        let mut rules = rules(context.home, left, &instance.release, name)?;
+        let mut rules = rules(name);
         if instance.stores.get(name).is_some_and(|s| s.kind == StoreKind::Files) && !rules.before_upgrade {
             // Each file is compared with what was there before in any case, and there may be many.
             rules.touched = None;

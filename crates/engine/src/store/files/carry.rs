@@ -81,8 +81,7 @@ fn verdict(
     if moved.contains(&difference.rel) && unlike.contains(&difference.rel) {
         return Some(match op(difference) {
             RowOp::Insert => TAKEN,
-            RowOp::Update => DIFFERS,
-            RowOp::Delete => DIFFERS,
+            RowOp::Update | RowOp::Delete => DIFFERS,
         });
     }
     None
@@ -208,7 +207,7 @@ fn put(from: &Path, target: &Path, difference: &Difference, item: &Item) -> Resu
             let (dir, name) = locate(target, rel)?;
             let temp = format!(".switchback-{}", ulid::Ulid::generate());
             symlinkat(&item.target[..], &dir, temp.as_str()).map_err(err("create"))?;
-            own(&dir, &temp, item).map_err(err("set the owner of"))?;
+            own(&dir, temp.as_bytes(), item).map_err(err("set the owner of"))?;
             renameat(&dir, temp.as_str(), &dir, &name[..]).map_err(err("rename"))?;
         }
         FileType::Fifo => {
@@ -217,17 +216,16 @@ fn put(from: &Path, target: &Path, difference: &Difference, item: &Item) -> Resu
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(e) => return Err(err("remove")(e)),
             }
-            let name = String::from_utf8_lossy(&name).into_owned();
-            mknodat(&dir, name.as_str(), FileType::Fifo, Mode::from_raw_mode(item.mode), 0)
+            mknodat(&dir, &name[..], FileType::Fifo, Mode::from_raw_mode(item.mode), 0)
                 .map_err(err("create"))?;
             own(&dir, &name, item).map_err(err("set the owner of"))?;
         }
-        _ => {}
+        _ => return Err(StoreError::Unsupported { path, why: "such a file cannot be carried".to_owned() }),
     }
     Ok(())
 }
 
-fn own(dir: &OwnedFd, name: &str, item: &Item) -> rustix::io::Result<()> {
+fn own(dir: &OwnedFd, name: &[u8], item: &Item) -> rustix::io::Result<()> {
     if !meta::may_chown() {
         return Ok(());
     }

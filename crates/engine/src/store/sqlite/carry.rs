@@ -9,11 +9,11 @@ use super::carry_row::{Applied, Row, Table, apply};
 use super::compare::{Key, Matched, Pair};
 use super::diff::States;
 use super::export::{defaults, untouched};
-use super::mask::close;
+use super::mask::{Virtual, close, rebuild_search, virtual_tables};
 use super::open::Db;
 use super::orphans::Orphans;
 use super::schema::Schema;
-use super::{quote, size_bytes, sql_error, value};
+use super::{size_bytes, sql_error, value};
 use rusqlite::config::DbConfig;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -249,27 +249,14 @@ fn sequences(states: &States, db: &Db, schema: &Schema) -> Result<()> {
 
 /// Search indexes of the target are built anew from their rows: they are no rows that could be carried.
 fn rebuild(db: &Db, outcome: &mut Outcome) -> Result<()> {
-    let err = |e| sql_error("rebuild a search index of", &db.path, e);
-    let mut statement = db
-        .conn
-        .prepare("SELECT name, lower(sql) FROM sqlite_schema WHERE type = 'table' AND lower(sql) LIKE 'create virtual table%'")
-        .map_err(err)?;
-    let found = statement
-        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
-        .map_err(err)?
-        .collect::<rusqlite::Result<Vec<_>>>()
-        .map_err(err)?;
-    for (name, sql) in found {
-        let plain: String = sql.chars().filter(|c| !c.is_whitespace()).collect();
-        let search = ["fts5", "fts4", "fts3"].iter().any(|kind| plain.contains(kind));
-        if !search || plain.contains("content=''") || plain.contains("content=\"\"") {
-            outcome
+    for (name, kind) in virtual_tables(db)? {
+        match kind {
+            Virtual::Search => rebuild_search(db, &name)?,
+            _ => outcome
                 .carried
                 .notes
-                .push(format!("{name}: a virtual table whose later writes were not carried"));
-            continue;
+                .push(format!("{name}: a virtual table whose later writes were not carried")),
         }
-        db.conn.execute(&format!("INSERT INTO {0}({0}) VALUES('rebuild')", quote(&name)), []).map_err(err)?;
     }
     Ok(())
 }

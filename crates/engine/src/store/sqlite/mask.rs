@@ -143,9 +143,20 @@ fn one(db: &Db, columns: &[Column], table: &[(usize, Mask)], done: &mut MaskedSt
     Ok(())
 }
 
-/// Full-text indexes keep the words of their rows in a form of their own.
-fn rebuild(db: &Db, done: &mut MaskedStore) -> Result<()> {
-    let err = |e| sql_error("rebuild a search index of", &db.path, e);
+/// What a virtual table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Virtual {
+    /// A full-text index that can be built anew from its rows.
+    Search,
+    /// One that keeps words without their rows.
+    Contentless,
+    /// Anything else.
+    Other,
+}
+
+/// The virtual tables of a database.
+pub(super) fn virtual_tables(db: &Db) -> Result<Vec<(String, Virtual)>> {
+    let err = |e| sql_error("read the schema of", &db.path, e);
     let mut statement = db
         .conn
         .prepare("SELECT name, lower(sql) FROM sqlite_schema WHERE type = 'table' AND lower(sql) LIKE 'create virtual table%'")
@@ -155,21 +166,41 @@ fn rebuild(db: &Db, done: &mut MaskedStore) -> Result<()> {
         .map_err(err)?
         .collect::<rusqlite::Result<Vec<_>>>()
         .map_err(err)?;
-    for (name, sql) in found {
-        if !sql.contains("fts5") && !sql.contains("fts4") && !sql.contains("fts3") {
-            done.notes.push(format!("the virtual table {name} may keep values in a form of its own"));
-            continue;
-        }
+    let kind = |sql: &str| {
         let plain: String = sql.chars().filter(|c| !c.is_whitespace()).collect();
-        if plain.contains("content=''") || plain.contains("content=\"\"") {
-            done.notes
-                .push(format!("the search index {name} keeps words without their rows; it was emptied"));
-            db.conn
-                .execute(&format!("INSERT INTO {0}({0}) VALUES('delete-all')", quote(&name)), [])
-                .map_err(err)?;
-            continue;
+        if !["fts5", "fts4", "fts3"].iter().any(|kind| plain.contains(kind)) {
+            Virtual::Other
+        } else if plain.contains("content=''") || plain.contains("content=\"\"") {
+            Virtual::Contentless
+        } else {
+            Virtual::Search
         }
-        db.conn.execute(&format!("INSERT INTO {0}({0}) VALUES('rebuild')", quote(&name)), []).map_err(err)?;
+    };
+    Ok(found.into_iter().map(|(name, sql)| (name, kind(&sql))).collect())
+}
+
+/// Builds a full-text index anew.
+pub(super) fn rebuild_search(db: &Db, name: &str) -> Result<()> {
+    let sql = format!("INSERT INTO {0}({0}) VALUES('rebuild')", quote(name));
+    db.conn.execute(&sql, []).map_err(|e| sql_error("rebuild a search index of", &db.path, e))?;
+    Ok(())
+}
+
+/// Full-text indexes keep the words of their rows in a form of their own.
+fn rebuild(db: &Db, done: &mut MaskedStore) -> Result<()> {
+    for (name, kind) in virtual_tables(db)? {
+        match kind {
+            Virtual::Search => rebuild_search(db, &name)?,
+            Virtual::Contentless => {
+                done.notes
+                    .push(format!("the search index {name} keeps words without their rows; it was emptied"));
+                let sql = format!("INSERT INTO {0}({0}) VALUES('delete-all')", quote(&name));
+                db.conn.execute(&sql, []).map_err(|e| sql_error("empty a search index of", &db.path, e))?;
+            }
+            Virtual::Other => {
+                done.notes.push(format!("the virtual table {name} may keep values in a form of its own"));
+            }
+        }
     }
     Ok(())
 }

@@ -6,11 +6,13 @@ use crate::anonymise::MaskedStore;
 use crate::backup::Archived;
 use crate::carry::Carried;
 use crate::check::{Artefact, CheckResult};
+use crate::config::Action;
 use crate::data::{CopyStats, ExportStats, Fingerprint, StoreDiff};
 use crate::egress::Egress;
 use crate::ids::{GenerationId, RunId, ServiceName, StepId, StoreName};
 use crate::plan::{OnFailure, Plan, Undo};
 use crate::release::Certificate;
+use crate::trigger::{Standing, Trigger};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -115,10 +117,24 @@ pub enum Event {
         /// Failed probes in a row, this one included.
         failures_in_a_row: u32,
     },
+    /// A trigger of a trial stands differently than before.
+    TriggerChanged {
+        /// Which.
+        trigger: Trigger,
+        /// Where it stands now.
+        standing: Standing,
+        /// What is to be done when it fires.
+        action: Action,
+        /// What was seen.
+        why: String,
+    },
     /// The trial passed.
     TrialConfirmed {
         /// Probes made.
         probes: u32,
+        /// The person who said so before it had, and why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
     /// The trial failed; a rollback follows.
     TrialFailed {
@@ -319,6 +335,8 @@ pub struct TrialState {
     pub deadline_ms: i64,
     /// Failed probes in a row at the last recorded probe.
     pub failures_in_a_row: u32,
+    /// Triggers that are not quiet, and why.
+    pub triggers: BTreeMap<Trigger, (Standing, String)>,
     /// How it ended.
     pub verdict: Option<TrialVerdict>,
 }
@@ -391,12 +409,21 @@ impl RunState {
                     generation: *generation,
                     deadline_ms: *deadline_ms,
                     failures_in_a_row: 0,
+                    triggers: BTreeMap::new(),
                     verdict: None,
                 });
             }
             Event::TrialProbe { failures_in_a_row, .. } => {
                 if let Some(trial) = &mut self.trial {
                     trial.failures_in_a_row = *failures_in_a_row;
+                }
+            }
+            Event::TriggerChanged { trigger, standing, why, .. } => {
+                if let Some(trial) = &mut self.trial {
+                    match standing {
+                        Standing::Quiet => drop(trial.triggers.remove(trigger)),
+                        other => drop(trial.triggers.insert(*trigger, (*other, why.clone()))),
+                    }
                 }
             }
             Event::TrialConfirmed { .. } => self.end_trial(TrialVerdict::Confirmed),

@@ -28,4 +28,5 @@ pub mod prove;
 pub mod release;
 pub mod report;
 pub mod times;
+pub mod trigger;
 pub mod workflow;

@@ -1,5 +1,6 @@
 //! Releases (what runs) and generations (a release with its data).
 
+use crate::carry::Coverage;
 use crate::config::Service;
 use crate::data::StoreKind;
 use crate::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
@@ -275,8 +276,37 @@ pub struct Certificate {
     pub rollback_ms: u64,
     /// Predicted downtime of the promotion: stop + clone + migrate + first healthy answer.
     pub downtime_ms: u64,
+    /// The least and the most that a rollback took in the last rehearsals on this host, this one included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_range_ms: Option<(u64, u64)>,
     /// Checks passed.
     pub checks_passed: u32,
+    /// What of later writes could be carried back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Coverage>,
+    /// Who vouches for all of this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
+}
+
+/// A signature by the stack's key (Ed25519, RFC 8032).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// The public key, hexadecimal.
+    pub key: String,
+    /// Hexadecimal.
+    pub value: String,
+}
+
+impl Certificate {
+    /// The bytes that are signed: a name, a line feed, and the certificate without its signature as JSON without spaces, in
+    /// the order of its fields.
+    pub fn signed_bytes(&self) -> Vec<u8> {
+        let bare = Self { signature: None, ..self.clone() };
+        let mut bytes = b"switchback.certificate/1\n".to_vec();
+        bytes.extend(serde_json::to_vec(&bare).unwrap_or_default());
+        bytes
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use crate::data::Cost;
 use crate::engine::now_ms;
 use crate::error::{EngineError, io};
 use crate::home::{Home, create_dir, write_atomic, write_json};
-use crate::journal::Journal;
 use crate::runtime::{Adopted, Stage};
 use crate::world::World;
 use std::collections::BTreeMap;
@@ -16,10 +15,9 @@ use switchback_core::config::template::{Placeholder, expand};
 use switchback_core::config::{Config, RuntimeKind, Service};
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
-use switchback_core::plan::{Plan, Ports, PromoteFacts, RehearseFacts};
+use switchback_core::plan::{Ports, PromoteFacts, RehearseFacts};
 use switchback_core::release::{
-    ArtefactRef, Certificate, FORMAT, Instance, PRODUCTION, Pointer, Release, ServiceRelease, StorePlace,
-    describe_change,
+    ArtefactRef, FORMAT, Instance, PRODUCTION, Pointer, Release, ServiceRelease, StorePlace,
 };
 
 /// A new run's id.
@@ -382,60 +380,5 @@ pub fn promote_facts(
         watch_ms: config.rollback.watch.as_millis(),
         waiver,
         carry: None,
-    })
-}
-
-/// All certificates ever issued, newest last.
-pub fn certificates(journal: &Journal) -> Result<Vec<Certificate>, EngineError> {
-    use switchback_core::journal::Event;
-    let mut found = Vec::new();
-    for record in journal.of_kind("finished")? {
-        if let Event::Finished { output, .. } = record.event {
-            found.extend(output.certificate);
-        }
-    }
-    Ok(found)
-}
-
-/// Confirms that a certificate permits what the plan does.
-pub fn certificate_holds(home: &Home, plan: &Plan) -> Result<(), EngineError> {
-    if plan.reason.is_some() {
-        return Ok(()); // a person waived it, with a reason that is in the plan
-    }
-    let (Some(from), Some(to)) = (plan.from_generation, plan.to_generation) else { return Ok(()) };
-    let release_of = |g: GenerationId| {
-        plan.instances.values().find(|i| i.is_production() && i.generation == g).map(|i| i.release.clone())
-    };
-    let (Some(from), Some(to)) = (release_of(from), release_of(to)) else {
-        return Err(EngineError::Internal { detail: "a promotion without two releases".to_owned() });
-    };
-    let journal = Journal::open_read(&home.state().join("journal.db"))?;
-    let certificates = journal.as_ref().map_or_else(|| Ok(Vec::new()), certificates)?;
-    let now = now_ms();
-    let host = crate::host_name();
-    let matching: Vec<&Certificate> = certificates.iter().filter(|c| c.from == from && c.to == to).collect();
-    if matching.iter().any(|c| c.expires_at_ms > now && c.host == host) {
-        return Ok(());
-    }
-    let change = describe_change(&plan.from, &plan.to);
-    Err(match (matching.last(), certificates.last()) {
-        (Some(old), _) if old.host != host => EngineError::refused(
-            format!("the certificate for {change} was issued on another host ({})", old.host),
-            "rehearse on this host: `switchback rehearse`",
-        ),
-        (Some(_), _) => EngineError::refused(
-            format!("the certificate for {change} has expired"),
-            "rehearse again: `switchback rehearse`; data and host may have changed since",
-        ),
-        (None, Some(_)) => EngineError::refused(
-            format!(
-                "there is a certificate, but not for {change} with exactly these artefacts and configuration"
-            ),
-            "rehearse this upgrade: `switchback rehearse`",
-        ),
-        (None, None) => EngineError::refused(
-            format!("there is no certificate for {change}"),
-            "rehearse first: `switchback rehearse`; in an emergency: `promote --without-certificate --reason TEXT`",
-        ),
     })
 }

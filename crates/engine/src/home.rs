@@ -319,6 +319,18 @@ pub fn write_json_volatile<T: Serialize>(path: &Path, value: &T) -> Result<(), E
     })
 }
 
+/// Makes a secret of 256 random bits and keeps it in a file, hexadecimal, for its owner alone.
+pub fn make_secret(path: &Path) -> Result<[u8; 32], EngineError> {
+    let mut bytes = [0; 32];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    if got.map_err(|e| io("make random bytes for", path)(e.into()))? != bytes.len() {
+        return Err(EngineError::Internal { detail: "the system gave too few random bytes".to_owned() });
+    }
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    write_atomic(path, hex.as_bytes())?;
+    Ok(bytes)
+}
+
 /// Replaces a file atomically and durably: temporary file, fsync, rename, fsync of the folder. Mode 600.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
     let temp = path.with_extension(format!("tmp-{}", std::process::id()));

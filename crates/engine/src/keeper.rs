@@ -7,6 +7,7 @@ use crate::backup::due;
 use crate::engine::{Cancel, RunEnd, now_ms};
 use crate::environments;
 use crate::error::{EngineError, io};
+use crate::history;
 use crate::home::Home;
 use crate::lock::Lock;
 use crate::notify;
@@ -15,7 +16,6 @@ use crate::runtime::process::start::own_program;
 use crate::session::Session;
 use crate::world::World;
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -25,6 +25,7 @@ use switchback_core::environment::{Environment, Sample, ServiceSample};
 use switchback_core::journal::Outcome;
 use switchback_core::notify::Severity;
 use switchback_core::plan::{self, Plan};
+use switchback_core::trigger::is_error;
 
 /// The hidden command that becomes the keeper.
 pub const KEEPER_VERB: &str = "__keeper";
@@ -239,19 +240,7 @@ pub fn sample(
     Ok(sample)
 }
 
-/// Whether a line of a log tells of an error.
-fn is_error(line: &str) -> bool {
-    let line = line.to_ascii_lowercase();
-    ["error", "fatal", "panic", "traceback", "exception"].iter().any(|word| {
-        line.match_indices(word).any(|(at, _)| {
-            let before = line[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric());
-            // "errors: 0" and "no error" are none.
-            before && !line[..at].trim_end().ends_with("no") && !line[at..].starts_with("errors: 0")
-        })
-    })
-}
-
-fn history(home: &Home, name: &str) -> PathBuf {
+fn history_file(home: &Home, name: &str) -> PathBuf {
     environments::folder(home, name).join("health.jsonl")
 }
 
@@ -260,42 +249,15 @@ fn record(home: &Home, name: &str, sample: &Sample) -> Result<(), EngineError> {
     if environments::find(home, name)?.is_none() {
         return Ok(());
     }
-    let path = history(home, name);
-    if fs::metadata(&path).is_ok_and(|m| m.len() > HISTORY_BYTES) {
-        fs::rename(&path, path.with_extension("old.jsonl")).map_err(io("rename", &path))?;
-    }
-    let mut line =
-        serde_json::to_string(sample).map_err(|e| EngineError::Internal { detail: e.to_string() })?;
-    line.push('\n');
-    let mut file = OpenOptions::new().append(true).create(true).open(&path).map_err(io("open", &path))?;
-    file.write_all(line.as_bytes()).map_err(io("write", &path))
+    history::append(&history_file(home, name), sample, HISTORY_BYTES)
 }
 
-/// The samples of an environment, oldest first; lines that are no samples are left out.
+/// The samples of an environment, oldest first.
 pub fn samples(home: &Home, name: &str) -> Vec<Sample> {
-    let path = history(home, name);
-    let text = [path.with_extension("old.jsonl"), path].map(|p| fs::read_to_string(p).unwrap_or_default());
-    text.iter().flat_map(|t| t.lines()).filter_map(|l| serde_json::from_str(l).ok()).collect()
+    history::read(&history_file(home, name))
 }
 
 fn last(home: &Home, name: &str) -> Option<Sample> {
-    let text = fs::read_to_string(history(home, name)).ok()?;
+    let text = fs::read_to_string(history_file(home, name)).ok()?;
     text.lines().next_back().and_then(|l| serde_json::from_str(l).ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_error;
-
-    #[test]
-    fn errors_are_told_from_lines_that_say_there_are_none() {
-        for line in
-            ["ERROR: x", "2026 [error] y", "FATAL:  the database", "Traceback (most recent call last):"]
-        {
-            assert!(is_error(line), "{line}");
-        }
-        for line in ["started", "errors: 0", "no error", "terrorise", "GET /healthz 200"] {
-            assert!(!is_error(line), "{line}");
-        }
-    }
 }

@@ -5,6 +5,7 @@
 
 pub mod backup;
 pub mod carry;
+pub mod certificate;
 pub mod check;
 pub mod checks;
 pub mod data;
@@ -17,6 +18,7 @@ pub mod exec;
 pub mod fault;
 pub mod gateway;
 pub mod gather;
+mod history;
 pub mod home;
 pub mod journal;
 pub mod keeper;

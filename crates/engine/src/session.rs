@@ -1,5 +1,6 @@
 //! A session: the lock, the journal, and the procedures that the command line and the watchdog share.
 
+use crate::certificate;
 use crate::checks;
 use crate::engine::{Cancel, Engine, Observer, RunEnd, now_ms};
 use crate::error::EngineError;
@@ -104,8 +105,9 @@ impl<'h> Session<'h> {
         stage: &Stage<'_>,
     ) -> Result<Plan, EngineError> {
         let world = World::open(config)?;
-        let plan = plan::promote(&gather::promote_facts(self.home, config, &world, target, waiver, stage)?);
-        gather::certificate_holds(self.home, &plan)?;
+        let plan = plan::promote(&gather::promote_facts(self.home, config, &world, target, waiver, stage)?)
+            .with_hooks(&config.hooks);
+        certificate::permits(self.home, &plan)?;
         Ok(plan)
     }
 
@@ -147,7 +149,8 @@ impl<'h> Session<'h> {
             budget_ms: config.rollback.budget.as_millis(),
             reason: reason.to_owned(),
             on_failure,
-        }))
+        })
+        .with_hooks(&config.hooks))
     }
 
     /// Plans to start production, adopting the stack if it has no generation yet.

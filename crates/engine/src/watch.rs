@@ -3,8 +3,14 @@
 //! Success is earned: only a trial whose last probe was good passes at its deadline. What the watchdog
 //! cannot see (its own errors) never counts as health.
 
+mod kept;
+mod look;
+
+pub use kept::samples;
+pub use look::{before, mark_logs, observe_before};
+
 use crate::carry;
-use crate::checks::{Suite, Target};
+use crate::checks::Suite;
 use crate::engine::{Cancel, Observer, RunEnd, now_ms};
 use crate::error::{EngineError, io};
 use crate::fault;
@@ -16,17 +22,18 @@ use crate::runtime::Placement;
 use crate::runtime::process::start::own_program;
 use crate::session::Session;
 use crate::world::World;
+use look::Eye;
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use switchback_core::check::Verdict;
-use switchback_core::config::Config;
+use switchback_core::config::{Action, Config};
 use switchback_core::ids::RunId;
 use switchback_core::journal::{Event, Outcome, RunState};
 use switchback_core::notify::Severity;
-use switchback_core::plan::{self, CheckPhase, OnFailure, Plan};
+use switchback_core::plan::{self, OnFailure, Plan};
 use switchback_core::release::describe_change;
+use switchback_core::trigger::{Change, Judge, Standing};
 
 /// The hidden command that becomes the watchdog.
 pub const WATCH_VERB: &str = "__watchdog";
@@ -100,12 +107,6 @@ pub fn spawn(home: &Home) -> Result<(), EngineError> {
         .map_err(io("start", &program))?;
     std::thread::spawn(move || child.wait());
     Ok(())
-}
-
-/// What one look at production found.
-struct Look {
-    ok: bool,
-    seen: Vec<String>,
 }
 
 /// Watches until no trial is running. Returns at once if another watchdog watches.
@@ -233,6 +234,14 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
     let world = World::open(&config)?;
     let placement = Placement { home, config: &config, instance, release: &release };
     let suite = Suite::load(home, run, &config)?;
+    let mut judge =
+        Judge::new(&config.rollback.triggers, look::before(home, run)?, config.rollback.watch.as_millis());
+    // What another watchdog saw counts; what followed from it is in the journal already.
+    for sample in kept::samples(home, run) {
+        judge.look(sample);
+    }
+    let mut eye =
+        Eye { home, world: &world, placement, suite: &suite, run, marks: look::marks(home, run)?, looks: 0 };
     let mut failures = trial.state.trial.as_ref().map_or(0, |t| t.failures_in_a_row);
     let (mut errors, mut probes, mut last_ok) = (0u32, 0u32, None::<bool>);
     // A watchdog that takes over late (after a reboot, or after one was killed) must see half of the period
@@ -252,7 +261,7 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
             // The command line was killed between the beginning of the trial and its own end.
             ended = take_over(home, cancel, observe)?;
         }
-        match look(home, &world, &placement, &suite, run) {
+        match eye.look() {
             Ok(look) => {
                 errors = 0;
                 probes += 1;
@@ -262,12 +271,22 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
                     record(home, run, &Event::TrialProbe { ok: look.ok, seen, failures_in_a_row: failures })?;
                 }
                 last_ok = Some(look.ok);
+                // Kept before it is judged: a watchdog that takes over then comes to the same.
+                kept::keep(home, run, &look.sample)?;
+                look::keep_marks(home, run, &eye.marks)?;
+                let changes = judge.look(look.sample);
+                note_changes(home, &config, run, &changes)?;
                 if failures >= config.rollback.failures {
-                    return roll_back(home, trial, &config, &look.seen, cancel, observe);
+                    let trigger = format!("{failures} probes in a row failed");
+                    return roll_back(home, trial, &config, (&trigger, &look.seen), cancel, observe);
+                }
+                if let Some(trigger) = judge.condemned() {
+                    let why = [format!("{}: {}", trigger.as_str(), judge.why(trigger))];
+                    return roll_back(home, trial, &config, (&why[0], &why), cancel, observe);
                 }
                 // Suspicion extends the trial: it ends on a good probe or with a rollback, never in between.
-                if look.ok && now_ms() >= deadline_ms {
-                    record(home, run, &Event::TrialConfirmed { probes })?;
+                if look.ok && judge.open().is_empty() && now_ms() >= deadline_ms {
+                    record(home, run, &Event::TrialConfirmed { probes, by: None })?;
                     let title = format!("generation {generation} passed its trial");
                     let change = describe_change(&trial.plan.from, &trial.plan.to);
                     tell(home, &config, Severity::Good, "trial_confirmed", title, &[change]);
@@ -297,6 +316,20 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
     }
 }
 
+/// Records which triggers stand differently, and tells of those that fired and do not roll back: a rollback is told by itself.
+fn note_changes(home: &Home, config: &Config, run: &RunId, changes: &[Change]) -> Result<(), EngineError> {
+    for Change { trigger, standing, action, why } in changes.iter().cloned() {
+        if standing == Standing::Fired && action != Action::Rollback {
+            let kept = if action == Action::Hold { "; the trial is held" } else { "" };
+            let title = format!("{} of the release that is on trial{kept}", trigger.as_str());
+            let lines = [why.clone(), "`switchback status --why`".to_owned()];
+            tell(home, config, Severity::Bad, "trigger_fired", title, &lines);
+        }
+        record(home, run, &Event::TriggerChanged { trigger, standing, action, why })?;
+    }
+    Ok(())
+}
+
 /// Waits for the next probe; shorter at the deadline, so that a trial does not last longer than it must.
 fn sleep(every: Duration, deadline_ms: i64, failures: u32, cancel: &Cancel) {
     let left = u64::try_from(deadline_ms - now_ms()).unwrap_or(0);
@@ -310,64 +343,12 @@ fn sleep(every: Duration, deadline_ms: i64, failures: u32, cancel: &Cancel) {
     }
 }
 
-fn look(
-    home: &Home,
-    world: &World,
-    placement: &Placement<'_>,
-    suite: &Suite,
-    run: &RunId,
-) -> Result<Look, EngineError> {
-    let mut seen = Vec::new();
-    let mut ok = true;
-    if let Err(differences) = world.runtime.read_back(placement)? {
-        ok = false;
-        seen.extend(differences);
-    }
-    let restarting = world.runtime.restarting(placement)?;
-    if !restarting.is_empty() {
-        ok = false;
-        seen.extend(restarting);
-    }
-    let run_dir = home.run_dir(run);
-    let target = Target {
-        world,
-        placement: *placement,
-        environment: "production".to_owned(),
-        run: run.as_str(),
-        run_dir: &run_dir,
-        scratch: &run_dir,
-        through: None,
-    };
-    let results = suite.run(&[target], CheckPhase::Production, &|_| {}, &|| false)?;
-    let mut doubt = None;
-    for result in results {
-        match result.verdict {
-            Verdict::Pass | Verdict::Waived { .. } => {}
-            Verdict::Fail { reasons } => {
-                ok = false;
-                seen.extend(reasons.iter().map(|r| format!("{}: {}: {}", result.id, r.at, r.what)));
-            }
-            Verdict::Inconclusive { why } | Verdict::NotRun { why } => {
-                doubt.get_or_insert(format!("{}: {why}", result.id));
-            }
-        }
-    }
-    // What was seen to fail has failed, whatever else could not be seen.
-    if let Some(detail) = doubt.filter(|_| ok) {
-        return Err(EngineError::Internal { detail });
-    }
-    if ok {
-        seen.push("everything as it must be".to_owned());
-    }
-    Ok(Look { ok, seen })
-}
-
 /// Rolls back, waiting for the lock as long as it takes: nobody else will do it.
 fn roll_back(
     home: &Home,
     trial: &Trial,
     config: &Config,
-    seen: &[String],
+    (trigger, seen): (&str, &[String]),
     cancel: &Cancel,
     observe: Observer<'_>,
 ) -> Result<(), EngineError> {
@@ -378,8 +359,8 @@ fn roll_back(
     if let Some(run) = guarded(&session.journal)? {
         session.resume(&run, false, cancel, observe)?;
     }
-    let trigger = format!("{} probes in a row failed", config.rollback.failures);
-    record(home, &trial.plan.run, &Event::TrialFailed { trigger: trigger.clone(), reasons: seen.to_vec() })?;
+    let failed = Event::TrialFailed { trigger: trigger.to_owned(), reasons: seen.to_vec() };
+    record(home, &trial.plan.run, &failed)?;
     let title =
         format!("{}: the trial failed, rolling back", describe_change(&trial.plan.from, &trial.plan.to));
     tell(home, config, Severity::Bad, "trial_failed", title, seen);
@@ -412,7 +393,7 @@ fn carry_writes(
 ) {
     let Some(facts) = carry::after_rollback(home, config, rolled) else { return };
     let done = facts.and_then(|facts| {
-        let plan = plan::promote(&facts);
+        let plan = plan::promote(&facts).with_hooks(&config.hooks);
         Ok((session.carry_out(&plan, config, cancel, observe)?, plan))
     });
     let (severity, title, lines) = match done {

@@ -18,6 +18,21 @@ fn the_audit_trail_is_confirmed_and_a_changed_event_is_damage() {
     assert_eq!(later["known_at"], first["events"]);
     assert!(stack.run(&["audit", "verify", "--head", "0123456789ab"]).expect(3).stderr.contains("no event"));
     stack.run(&["audit", "verify", "--head", "xyz"]).expect(2);
+    let shown = stack.run(&["audit", "verify"]).expect(0).stdout;
+    assert!(shown.contains("1 certificates, and each is as it was signed."), "{shown}");
+    // Another key vouches for nothing that was signed before.
+    let key = stack.state().join("certificate.key");
+    let kept = std::fs::read(&key).expect("a key");
+    std::fs::remove_file(&key).expect("removes");
+    let ran = stack.run(&["promote", "app=2.0.0", "--yes"]).expect(3);
+    assert!(ran.stderr.contains("does not count: it was signed with another key"), "{}", ran.stderr);
+    let ran = stack.run(&["audit", "verify"]).expect(3);
+    assert!(ran.stdout.contains("it was signed with another key"), "{}", ran.stdout);
+    std::fs::write(&key, kept).expect("writes");
+    let report = stack.report();
+    let value = report["certificate"]["signature"]["value"].as_str().expect("signed");
+    assert_eq!(value.len(), 128, "{value}");
+    assert!(report["certificate"]["coverage"]["tables"].as_u64().is_some_and(|n| n > 2), "{report}");
     let stats = stack.run(&["history", "--stats", "--json"]).expect(0).json();
     assert_eq!((&stats["rehearsed"], &stats["refused"], &stats["runs"]), (&1.into(), &0.into(), &2.into()));
     let shown = stack.run(&["history", "--stats", "--since", "1h"]).expect(0).stdout;

@@ -215,3 +215,22 @@ fn a_blind_watchdog_never_confirms() {
     stack.wait_until("the trial is confirmed", Duration::from_secs(30), || stack.status()["trial"].is_null());
     assert_eq!(stack.report()["conclusion"], "pass");
 }
+
+/// What was rolled back would fail again: a release with the same digests is refused until somebody says so.
+#[test]
+fn a_release_that_was_rolled_back_is_not_promoted_again_by_accident() {
+    let stack = promoted(ReleaseKind::LeakyPool, "1h", &["--detach"]);
+    for i in 0..20 {
+        stack.write_note(&format!("note {i}"));
+    }
+    assert!(stack.wait_for_rollback(), "{}", stack.status());
+    for command in ["promote", "upgrade"] {
+        let ran = stack.run(&[command, "app=2.2.0", "--yes"]).expect(3);
+        assert!(ran.stderr.contains("was rolled back on "), "{}", ran.stderr);
+        assert!(ran.stderr.contains("3 probes in a row failed"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("--again"), "{}", ran.stderr);
+    }
+    stack.run(&["promote", "app=2.2.0", "--yes", "--detach", "--again"]).expect(0);
+    assert_eq!(stack.status()["generation"], 3);
+    stack.run(&["rollback", "--yes"]).expect(0);
+}

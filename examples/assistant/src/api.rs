@@ -24,6 +24,7 @@ use crate::pool::{Exhausted, Lease, Pool};
 use crate::release::{Feature, Manifest};
 use crate::schema;
 use crate::store::{self, NoteChange};
+use crate::wear;
 
 /// The largest upload, in bytes: it is held in memory once.
 const UPLOAD_MAX_BYTES: usize = 64 << 20;
@@ -109,6 +110,7 @@ impl From<MultipartError> for ApiError {
 
 /// Makes the routes of a service.
 pub(crate) fn router(app: Arc<App>) -> Router {
+    let wear = Arc::new(wear::Wear::new(&app.manifest.settings));
     let mut router = Router::new()
         .route("/", get(index))
         .route("/style.css", get(style))
@@ -130,6 +132,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&app), check_token))
+        .layer(middleware::from_fn_with_state(wear, wear::meet))
         .layer(middleware::from_fn(log_access))
         .with_state(app)
 }

@@ -41,6 +41,14 @@ pub enum ReleaseKind {
     StartFailsExit0,
     /// 2.5.2: the page asks for an address that the program does not have.
     BrokenPage,
+    /// 2.6.0: answers of the API come 150 ms later.
+    SlowsDown,
+    /// 2.6.1: every seventh request to the API is answered with 500.
+    FailsSometimes,
+    /// 2.6.2: 8 MiB of memory are lost each second.
+    LosesMemory,
+    /// 2.6.3: three error messages a second, and all works.
+    Complains,
 }
 
 /// How the program gets into a release.
@@ -92,6 +100,10 @@ impl ReleaseKind {
             Self::IgnoresTerm,
             Self::StartFailsExit0,
             Self::BrokenPage,
+            Self::SlowsDown,
+            Self::FailsSometimes,
+            Self::LosesMemory,
+            Self::Complains,
         ]
     }
 
@@ -112,6 +124,10 @@ impl ReleaseKind {
             Self::IgnoresTerm => "ignores-term",
             Self::StartFailsExit0 => "start-fails-exit0",
             Self::BrokenPage => "broken-page",
+            Self::SlowsDown => "slows-down",
+            Self::FailsSometimes => "fails-sometimes",
+            Self::LosesMemory => "loses-memory",
+            Self::Complains => "complains",
         }
     }
 
@@ -132,6 +148,10 @@ impl ReleaseKind {
             Self::IgnoresTerm => "2.5.0",
             Self::StartFailsExit0 => "2.5.1",
             Self::BrokenPage => "2.5.2",
+            Self::SlowsDown => "2.6.0",
+            Self::FailsSometimes => "2.6.1",
+            Self::LosesMemory => "2.6.2",
+            Self::Complains => "2.6.3",
         }
     }
 
@@ -176,6 +196,10 @@ impl ReleaseKind {
                 start_error: Some("cannot read the licence key: no such file".to_owned()),
                 ..healthy
             },
+            Self::SlowsDown => Settings { slow_ms: 150, ..healthy },
+            Self::FailsSometimes => Settings { fail_every: 7, ..healthy },
+            Self::LosesMemory => Settings { leak_mib_per_s: 8, ..healthy },
+            Self::Complains => Settings { complaints_per_s: 3, ..healthy },
             _ => healthy,
         }
     }

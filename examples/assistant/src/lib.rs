@@ -15,6 +15,7 @@ mod schema;
 mod seed;
 mod serve;
 mod store;
+mod wear;
 
 pub use cli::run;
 pub use error::Error;

@@ -57,6 +57,14 @@ pub struct Settings {
     pub unhealthy_because: Option<String>,
     /// Whether SIGTERM is ignored.
     pub ignore_term: bool,
+    /// By how much answers of the API come later.
+    pub slow_ms: u64,
+    /// Which request to the API is answered with 500: every so many; 0 for none.
+    pub fail_every: u32,
+    /// How much memory is lost.
+    pub leak_mib_per_s: usize,
+    /// How many error messages `serve` writes.
+    pub complaints_per_s: u64,
     /// What `serve` complains about, before it exits with status 0 without serving.
     pub start_error: Option<String>,
 }
@@ -75,6 +83,10 @@ impl Default for Settings {
             crash_after_ms: None,
             unhealthy_because: None,
             ignore_term: false,
+            slow_ms: 0,
+            fail_every: 0,
+            leak_mib_per_s: 0,
+            complaints_per_s: 0,
             start_error: None,
         }
     }

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::pool::Pool;
 use crate::release::{Release, Settings};
 use crate::schema;
+use crate::wear;
 
 /// How long requests in flight may take once a stop was asked for; the whole stop is to stay below 100 ms.
 const DRAIN: Duration = Duration::from_millis(60);
@@ -94,6 +95,7 @@ fn run(runtime: &Runtime, app: Arc<App>, address: SocketAddr, settings: &Setting
         let address = listener.local_addr().map_err(Error::io("read the port"))?;
         say(&format!("listening on {address}"));
 
+        tokio::spawn(wear::go_on(settings.clone()));
         let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
         let server = axum::serve(listener, api::router(app)).with_graceful_shutdown(async {
             // A dropped sender means the same.

@@ -32,6 +32,7 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
     super::egress::check(config, &checker)?;
     super::comparing::check(config, &checker)?;
     super::backup::check(config, &checker)?;
+    super::hooks::check(config, &checker)?;
     for (index, invariant) in config.checks.invariants.iter().enumerate() {
         if !config.stores.contains_key(&invariant.store) {
             let hint =
@@ -58,6 +59,7 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
     if config.rollback.failures == 0 {
         return Err(checker.error("rollback.failures", "rollback.failures must be at least 1", None));
     }
+    super::triggers::check(config, &checker)?;
     Ok(())
 }
 

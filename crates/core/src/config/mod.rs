@@ -7,15 +7,19 @@ mod check;
 mod check_compose;
 mod comparing;
 mod egress;
+mod hooks;
 mod located;
 mod service;
 pub mod template;
+mod triggers;
 
 pub use backup::Backup;
 pub use comparing::{ApiCheck, PerformanceCheck};
 pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matches};
+pub use hooks::{Hook, Hooks};
 pub use located::{ConfigError, line_of, suggest};
 pub use service::{Health, Restart, Service, Stop, StopSignal};
+pub use triggers::{Action, Database, Disk, Errors, Latency, LogErrors, Memory, Restarts, Triggers};
 
 use crate::anonymise::Mask;
 use crate::data::StoreKind;
@@ -56,6 +60,9 @@ pub struct Config {
     /// Promotion's trial and rollback.
     #[serde(default)]
     pub rollback: Rollback,
+    /// Commands around what changes production.
+    #[serde(default)]
+    pub hooks: Hooks,
     /// What `gc` keeps.
     #[serde(default)]
     pub retention: Retention,
@@ -329,6 +336,8 @@ pub struct Rollback {
     pub failures: u32,
     /// What happens to the writes made since the promotion.
     pub writes: Writes,
+    /// What a trial is watched for besides the checks.
+    pub triggers: Triggers,
 }
 
 impl Default for Rollback {
@@ -339,6 +348,7 @@ impl Default for Rollback {
             every: Span::secs(10),
             failures: 3,
             writes: Writes::Export,
+            triggers: Triggers::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! needs what `do` returned.
 
 mod backup;
+mod hooks;
 mod procedure;
 mod promote;
 mod rehearse;
@@ -12,6 +13,7 @@ mod single;
 mod staging;
 
 pub use backup::{ArchiveFacts, FetchFacts, Ports, backup, drill, restore};
+pub use hooks::HookTime;
 pub use procedure::Procedure;
 pub use promote::{PromoteFacts, promote};
 pub use rehearse::{RehearseFacts, rehearse};
@@ -135,6 +137,16 @@ pub enum Op {
     /// Makes the folder of an instance and puts its configuration files there.
     Prepare {
         /// The instance.
+        instance: String,
+    },
+    /// Runs a command of the user, if there is one.
+    Hook {
+        /// Which.
+        when: HookTime,
+    },
+    /// Looks at production as it is, so that a trial can be compared with it.
+    Observe {
+        /// The instance that runs.
         instance: String,
     },
     /// Copies ahead, while the source is in use, what the clone can then take over.

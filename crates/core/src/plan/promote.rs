@@ -87,6 +87,12 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
             Op::Prepare { instance: new_key.clone() },
         )
         .reversible();
+    steps.add(
+        "observe",
+        format!("See how generation {old} does, to compare the trial with"),
+        Group::Prepare,
+        Op::Observe { instance: old_key.clone() },
+    );
     if facts.precopy {
         steps
             .add(

@@ -188,8 +188,8 @@ fn a_failed_gate_undoes_everything_in_reverse_and_starts_the_old_before_removing
 fn what_is_copied_ahead_is_copied_before_anything_stops_and_ended_before_it_is_removed() {
     let plan = precopy_plan();
     let steps: Vec<&str> = plan.steps.iter().map(|s| s.id.as_str()).collect();
-    assert_eq!(steps[..5], ["preflight", "prepare", "pre-copy", "stop-old", "clone"]);
-    assert_eq!(plan.steps[2].group, Group::Prepare);
+    assert_eq!(steps[..6], ["preflight", "prepare", "observe", "pre-copy", "stop-old", "clone"]);
+    assert_eq!(plan.steps[3].group, Group::Prepare);
     assert!(promote_plan().steps.iter().all(|s| s.id.as_str() != "pre-copy"), "blocks are shared");
     let (effects, _) = run(&plan, &mut |step, _| if step == "gate" { Fate::Fail } else { Fate::Ok });
     let undone: Vec<&str> = effects.iter().filter_map(|e| e.strip_prefix("undo ")).collect();

@@ -14,9 +14,8 @@ use crate::ids::{RunId, ServiceName, StackName, StoreName};
 use crate::journal::{Record, RunState, StepError};
 use crate::plan::{Group, Op, Plan, Procedure};
 use crate::release::{Certificate, describe, describe_change};
-use project::{
-    artefacts, backup, code_only, conclude, coverage, egress, exports, measure, step_report, trial,
-};
+pub use project::coverage;
+use project::{artefacts, backup, code_only, conclude, egress, exports, measure, step_report, trial};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use words::{advice, headline, production};

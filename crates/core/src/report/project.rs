@@ -10,6 +10,7 @@ use crate::journal::{Event, Outcome, Record, RunState, StepResult, TrialVerdict}
 use crate::next::is_code_only;
 use crate::plan::{Op, Plan, Procedure, Step};
 use crate::times;
+use crate::trigger::Standing;
 use std::collections::BTreeMap;
 
 pub(super) fn conclude(state: &RunState) -> (Conclusion, Vec<String>) {
@@ -243,6 +244,18 @@ pub(super) fn trial(records: &[Record], state: &RunState) -> Option<TrialReport>
             Event::TrialProbe { ok, seen, .. } => {
                 Some((u64::try_from(r.at_ms - began).unwrap_or(0), *ok, seen.clone()))
             }
+            Event::TriggerChanged { trigger, standing, action, why } => {
+                let what = match standing {
+                    Standing::Quiet => "quiet again".to_owned(),
+                    Standing::Suspect => "suspect".to_owned(),
+                    Standing::Fired => format!("fired, {}", action.as_str()),
+                };
+                let at = u64::try_from(r.at_ms - began).unwrap_or(0);
+                Some((at, *standing == Standing::Quiet, format!("{}: {what}: {why}", trigger.as_str())))
+            }
+            Event::TrialConfirmed { by: Some(by), .. } => {
+                Some((u64::try_from(r.at_ms - began).unwrap_or(0), true, format!("confirmed by {by}")))
+            }
             _ => None,
         })
         .collect();
@@ -256,7 +269,7 @@ pub(super) fn trial(records: &[Record], state: &RunState) -> Option<TrialReport>
 }
 
 /// How much could be carried back, where a rehearsal compared databases.
-pub(super) fn coverage(plan: &Plan, state: &RunState) -> Option<Coverage> {
+pub fn coverage(plan: &Plan, state: &RunState) -> Option<Coverage> {
     if plan.procedure != Procedure::Rehearse {
         return None;
     }

@@ -97,7 +97,11 @@ fn errors_processor_time_and_memory_are_compared_too() {
         looks.set(looks.get() + 1);
         let n = looks.get();
         let each = if new { 90 } else { 30 };
-        Some(Usage { cpu_ms: n * each, memory_bytes: if new { n * 20_000_000 } else { 1_000_000 } })
+        Some(Usage {
+            cpu_ms: n * each,
+            memory_bytes: if new { n * 20_000_000 } else { 1_000_000 },
+            memory_limit_bytes: None,
+        })
     };
     let (result, _folder) = compared(&check("20s"), &old, &new, &usage);
     let Verdict::Fail { reasons } = &result.verdict else { panic!("{result:?}") };

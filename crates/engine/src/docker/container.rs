@@ -50,6 +50,8 @@ pub struct Container {
     pub state: State,
     /// How often the engine restarted it.
     pub restart_count: u64,
+    /// The most memory that it may use, in bytes, if it has a limit.
+    pub memory_limit: Option<u64>,
     /// Its environment, as `NAME=VALUE`; holds secrets.
     pub env: Vec<String>,
     /// Its command, after the entrypoint.
@@ -193,10 +195,12 @@ fn container(found: ContainerInspectResponse) -> Container {
         })
         .collect();
     mounts.sort_by(|a, b| a.destination.cmp(&b.destination));
+    let limit = found.host_config.and_then(|h| h.memory).and_then(|m| u64::try_from(m).ok());
     Container {
         id: found.id.unwrap_or_default(),
         name: bare(&found.name.unwrap_or_default()),
         image_id: found.image.unwrap_or_default(),
+        memory_limit: limit.filter(|bytes| *bytes > 0),
         image: config.image.unwrap_or_default(),
         state: found.state.map(state).unwrap_or_default(),
         restart_count: count(found.restart_count),
@@ -343,10 +347,27 @@ impl Docker {
 
     /// The end of a container's log, both streams as they were written.
     pub fn logs_tail(&self, id: &str, lines: u32) -> Result<String, DockerError> {
+        let tail = lines.to_string();
+        self.read_log(id, LogsOptions { stdout: true, stderr: true, tail, ..LogsOptions::default() })
+    }
+
+    /// What a container logged since a second (UTC, since 1970), at most so many lines from the end; each begins with its
+    /// time (RFC 3339 with nanoseconds) and a space.
+    pub fn logs_since(&self, id: &str, second: i64, lines: u32) -> Result<String, DockerError> {
+        let options = LogsOptions {
+            stdout: true,
+            stderr: true,
+            timestamps: true,
+            tail: lines.to_string(),
+            since: i32::try_from(second).unwrap_or_default(),
+            ..LogsOptions::default()
+        };
+        self.read_log(id, options)
+    }
+
+    fn read_log(&self, id: &str, options: LogsOptions) -> Result<String, DockerError> {
         let id = name::object("container", id)?;
         let call = Call::read("read the log of the container", "CONTAINERS");
-        let options =
-            LogsOptions { stdout: true, stderr: true, tail: lines.to_string(), ..LogsOptions::default() };
         let collect = async {
             let mut text: Vec<u8> = Vec::new();
             let mut stream = self.client.logs(id, Some(options));

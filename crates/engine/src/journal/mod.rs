@@ -412,6 +412,7 @@ fn kind_of(event: &Event) -> &'static str {
         Event::Ended { .. } => "ended",
         Event::TrialBegan { .. } => "trial_began",
         Event::TrialProbe { .. } => "trial_probe",
+        Event::TriggerChanged { .. } => "trigger_changed",
         Event::TrialConfirmed { .. } => "trial_confirmed",
         Event::TrialFailed { .. } => "trial_failed",
         Event::TrialCancelled { .. } => "trial_cancelled",

@@ -3,9 +3,29 @@
 use super::data::temp_dir;
 use super::{Context, Failed};
 use crate::checks;
+use crate::error::EngineError;
+use crate::watch;
 use switchback_core::check::{Overall, Verdict, overall};
 use switchback_core::journal::{ErrorKind, Output, StepError};
 use switchback_core::plan::CheckPhase;
+
+/// Looks at production as it is before a promotion. Nothing that goes wrong with that speaks against the promotion.
+pub fn observe(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
+    let instance = context.instance(key)?;
+    let release = context.release(instance)?;
+    let at = context.placement(instance, &release);
+    let look = || {
+        if context.world.runtime.running(context.home, instance)?.is_empty() {
+            return Ok("it does not run; the trial has nothing to compare with".to_owned());
+        }
+        let suite = checks::Suite::load(context.home, &context.plan.run, context.config)?;
+        let cancelled = || context.cancel.requested();
+        watch::observe_before(context.home, context.world, at, &suite, &context.plan.run, &cancelled)
+    };
+    let note = look().unwrap_or_else(|e: EngineError| format!("could not be looked at: {e}"));
+    context.midway();
+    Ok(Output { notes: vec![note], ..Output::default() })
+}
 
 /// Runs the checks, alternating between the instances check by check.
 pub fn check(context: &Context<'_>, keys: &[String], phase: CheckPhase) -> Result<Output, Failed> {

@@ -7,6 +7,7 @@ mod backup;
 mod carry;
 mod checks;
 mod data;
+mod hooks;
 mod judge;
 mod mask;
 mod pointer;
@@ -120,6 +121,8 @@ pub fn perform(context: &Context<'_>) -> Result<Output, Failed> {
     match &context.step.op {
         Op::Preflight { target, need_bytes } => preflight::preflight(context, target, *need_bytes),
         Op::Prepare { instance } => services::prepare(context, instance),
+        Op::Hook { when } => hooks::run(context, *when),
+        Op::Observe { instance } => checks::observe(context, instance),
         Op::Precopy { from, to } => data::precopy(context, from, to),
         Op::Clone { from, to, mode } => data::clone(context, from, to, *mode),
         Op::Refresh { from, to, mode } => staging::refresh(context, from, to, *mode),
@@ -141,7 +144,7 @@ pub fn perform(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Dispose { instances } => services::dispose(context, instances),
         Op::Flip { from, to, to_previous, .. } => pointer::flip(context, *from, *to, *to_previous),
         Op::EditVersions { from, to } => versions::edit(context, from, to),
-        Op::BeginTrial { .. } => pointer::begin_trial(context),
+        Op::BeginTrial { instance, .. } => pointer::begin_trial(context, instance),
         Op::Export { abandoned } => data::export(context, abandoned),
         Op::Carry { instance, left, source } => carry::carry(context, instance, *left, source),
         Op::Archive { instance, source } => backup::archive(context, instance, source),
@@ -157,10 +160,12 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Prepare { instance } => services::unprepare(context, instance),
         Op::Start { instance } => services::stop(context, instance),
         Op::Stop { instance } => services::start(context, instance),
+        Op::Hook { .. } => hooks::after_all(context),
         Op::Precopy { from, to } => data::forget_precopy(context, from, to),
         Op::Flip { from, from_previous, to, .. } => pointer::unflip(context, *from, *from_previous, *to),
         Op::EditVersions { from, to } => versions::edit(context, to, from),
         Op::Preflight { .. }
+        | Op::Observe { .. }
         | Op::Clone { .. }
         | Op::Refresh { .. }
         | Op::Compare { .. }

@@ -1,6 +1,7 @@
 //! Pointing production at a generation, beginning a trial, issuing a certificate.
 
 use super::{Context, Failed};
+use crate::certificate;
 use crate::engine::now_ms;
 use crate::error::EngineError;
 use crate::scratch::Scratch;
@@ -10,6 +11,7 @@ use switchback_core::ids::GenerationId;
 use switchback_core::journal::Output;
 use switchback_core::next::findings;
 use switchback_core::release::{Certificate, FORMAT, Pointer};
+use switchback_core::report::coverage;
 use switchback_core::times;
 
 /// Points production at a generation.
@@ -72,7 +74,10 @@ pub fn unflip(
 }
 
 /// Makes sure that a watchdog watches. The engine has recorded the trial itself.
-pub fn begin_trial(context: &Context<'_>) -> Result<Output, Failed> {
+pub fn begin_trial(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
+    let instance = context.instance(key)?;
+    let release = context.release(instance)?;
+    watch::mark_logs(&context.placement(instance, &release), context.world, &context.plan.run)?;
     context.midway();
     let pid = watch::ensure(context.home)?;
     Ok(Output { notes: vec![format!("watchdog: process {pid}")], ..Output::default() })
@@ -114,7 +119,7 @@ pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Re
         .flat_map(|o| &o.checks)
         .filter(|c| c.verdict == Verdict::Pass)
         .count();
-    let certificate = Certificate {
+    let mut certificate = Certificate {
         run: context.plan.run.clone(),
         from: from.release.clone(),
         to: to.release.clone(),
@@ -123,8 +128,12 @@ pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Re
         host: crate::host_name(),
         data_bytes,
         rollback_ms,
+        rollback_range_ms: Some(certificate::rollback_range(context.home, rollback_ms)?),
+        coverage: coverage(context.plan, context.state),
+        signature: None,
         downtime_ms: times::downtime(context.records, "stop-old", "start-new").unwrap_or(0),
         checks_passed: u32::try_from(passed).unwrap_or(u32::MAX),
     };
+    certificate::sign(context.home, &mut certificate)?;
     Ok(Output { certificate: Some(certificate), ..Output::default() })
 }

@@ -1,8 +1,8 @@
 //! Before anything is touched: does what the plan was made from still hold?
 
 use super::{Context, Failed};
+use crate::certificate;
 use crate::error::EngineError;
-use crate::gather;
 use crate::runtime::PreflightFor;
 use switchback_core::journal::Output;
 use switchback_core::plan::Procedure;
@@ -45,7 +45,7 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
         output.notes.extend(context.world.data.preflight(&from, &to, need_bytes)?);
     }
     if context.plan.procedure == Procedure::Promote && instance.environment == PRODUCTION {
-        gather::certificate_holds(context.home, context.plan)?;
+        certificate::permits(context.home, context.plan)?;
         output.notes.push(match &context.plan.reason {
             None => "the certificate is valid".to_owned(),
             Some(waiver) => format!("no certificate was asked for ({waiver})"),

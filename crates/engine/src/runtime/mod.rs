@@ -84,6 +84,9 @@ pub struct Observed {
     pub processes: usize,
     /// How often it was started.
     pub starts: u32,
+    /// Whether it ended last because it used too much memory, as far as the runtime can tell.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub out_of_memory: bool,
     /// How it ended last, in words.
     pub last_exit: Option<String>,
     /// Where it is reached: port name and `host:port`.
@@ -97,6 +100,18 @@ pub struct Usage {
     pub cpu_ms: u64,
     /// Memory in use now, in bytes.
     pub memory_bytes: u64,
+    /// The most memory that it may use, where it has a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+}
+
+/// New lines of a log, and where the next ones begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPart {
+    /// The lines, without secrets.
+    pub lines: Vec<String>,
+    /// For the next look.
+    pub mark: String,
 }
 
 /// How a migration command ended.
@@ -226,6 +241,19 @@ pub trait Runtime: Send + Sync {
 
     /// The end of a service's log, at most so many bytes, without secrets.
     fn log(&self, at: &Placement<'_>, name: &ServiceName, bytes: u64) -> Vec<String>;
+
+    /// What a service logged since a mark of an earlier look, at most so many bytes from the end, without secrets. Without a
+    /// mark: no lines, and a mark for what comes from now on.
+    fn log_after(
+        &self,
+        at: &Placement<'_>,
+        name: &ServiceName,
+        mark: Option<&str>,
+        bytes: u64,
+    ) -> Result<LogPart, EngineError>;
+
+    /// Free bytes where production's data lies, if that is known.
+    fn free_bytes(&self, home: &Home) -> Option<u64>;
 
     /// Values that must be removed from anything shown.
     fn secrets(&self, at: &Placement<'_>) -> Vec<String>;

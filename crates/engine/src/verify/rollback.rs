@@ -138,7 +138,7 @@ fn promotion(lab: &mut Lab<'_>, config: &Config) -> Result<Ran, Stop> {
     if ran.done() {
         let ended = lab.wait_trial(&ran.plan.run, TRIAL_ENDS)?;
         match &ended {
-            Some(Event::TrialConfirmed { probes }) => proof.measure("probes", probes).demand(
+            Some(Event::TrialConfirmed { probes, .. }) => proof.measure("probes", probes).demand(
                 *probes > 0,
                 "trial",
                 "it was confirmed without a probe",

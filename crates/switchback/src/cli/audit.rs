@@ -4,6 +4,8 @@ use super::run::journal;
 use super::{Exit, Global, Output, Trouble};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use switchback_core::ids::RunId;
+use switchback_engine::certificate;
 use switchback_engine::home::Home;
 
 /// What to do with the audit trail.
@@ -33,6 +35,9 @@ struct Answer {
     head: String,
     /// Number of the event whose chain value was given.
     known_at: Option<i64>,
+    certificates: usize,
+    /// Those that do not count: run, and why.
+    certificates_refused: Vec<(RunId, String)>,
 }
 
 /// The shortest beginning of a chain value that is taken: 48 bits.
@@ -66,6 +71,13 @@ pub fn audit(global: &Global, command: &AuditCommand) -> Result<Exit, Trouble> {
             )
         })?),
     };
+    let certificates = certificate::certificates(&journal)?;
+    let mut refused = Vec::new();
+    for one in &certificates {
+        if let Err(why) = certificate::check_signature(&home, one)? {
+            refused.push((one.run.clone(), why));
+        }
+    }
     let runs: std::collections::BTreeSet<&str> = records.iter().map(|r| r.run.as_str()).collect();
     let answer = Answer {
         events: records.len(),
@@ -74,10 +86,13 @@ pub fn audit(global: &Global, command: &AuditCommand) -> Result<Exit, Trouble> {
         last_at_ms: records.last().map(|r| r.at_ms),
         head,
         known_at,
+        certificates: certificates.len(),
+        certificates_refused: refused,
     };
+    let exit = if answer.certificates_refused.is_empty() { Exit::Done } else { Exit::Refused };
     if out.is_json() {
         out.json(&answer)?;
-        return Ok(Exit::Done);
+        return Ok(exit);
     }
     out.line(&format!(
         "{} events of {} runs, and none was changed, removed or reordered.",
@@ -86,9 +101,18 @@ pub fn audit(global: &Global, command: &AuditCommand) -> Result<Exit, Trouble> {
     if let Some(at) = answer.known_at {
         out.line(&format!("Event {at} has the chain value that was noted."))?;
     }
+    match answer.certificates {
+        0 => {}
+        n if exit == Exit::Done => out.line(&format!("{n} certificates, and each is as it was signed."))?,
+        n => {
+            for (run, why) in &answer.certificates_refused {
+                out.line(&format!("Of {n} certificates, that of {run} does not count: {why}"))?;
+            }
+        }
+    }
     out.line(&format!(
         "Chain value of the last event: {}\nNote it elsewhere; `--head` finds out later whether the past was rewritten.",
         answer.head
     ))?;
-    Ok(Exit::Done)
+    Ok(exit)
 }

@@ -35,7 +35,7 @@ pub fn carry(global: &Global, args: &CarryArgs) -> Result<Exit, Trouble> {
     let world = World::open(&config)?;
     let wanted = args.from.map(GenerationId);
     let (facts, left) = switchback_engine::carry::facts(&home, &config, &world, wanted, args.again)?;
-    let plan = plan::promote(&facts);
+    let plan = plan::promote(&facts).with_hooks(&config.hooks);
     if args.dry_run {
         return show_plan(global, &plan);
     }

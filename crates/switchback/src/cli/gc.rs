@@ -267,7 +267,7 @@ fn mounts(instance: &Instance) -> Vec<String> {
 fn certified(home: &Home, release: &str) -> Result<bool, Trouble> {
     let now = switchback_engine::engine::now_ms();
     let Some(journal) = journal(home)? else { return Ok(false) };
-    let all = switchback_engine::gather::certificates(&journal)?;
+    let all = switchback_engine::certificate::certificates(&journal)?;
     Ok(all.iter().any(|c| c.to.0 == release && c.expires_at_ms > now))
 }
 

@@ -3,6 +3,7 @@
 mod audit;
 mod backup;
 mod carry;
+mod confirm;
 mod doctor;
 mod error;
 mod gc;
@@ -19,6 +20,7 @@ mod status;
 mod trial;
 mod upgrade;
 mod verify;
+mod why;
 
 pub use error::{Exit, Trouble};
 pub use output::Output;
@@ -117,14 +119,19 @@ pub enum Command {
         after_help = "Examples:\n  switchback rollback\n  switchback rollback --to 3 --reason 'mails are not sent'"
     )]
     Rollback(upgrade::RollbackArgs),
+    /// Keep the generation that is on trial without waiting for its trial to pass
+    #[command(after_help = "Example:\n  switchback confirm --reason 'the new messages in the log are known'")]
+    Confirm(confirm::ConfirmArgs),
     /// Go on with a run that was interrupted
     #[command(
         after_help = "Examples:\n  switchback resume\n  switchback resume --abort             # undo it instead"
     )]
     Resume(upgrade::ResumeArgs),
     /// Show what runs, and how ready a rollback is
-    #[command(after_help = "Example:\n  switchback status --json")]
-    Status,
+    #[command(
+        after_help = "Examples:\n  switchback status --json\n  switchback status --why               # how the trial was judged"
+    )]
+    Status(status::StatusArgs),
     /// List the runs
     #[command(
         after_help = "Examples:\n  switchback history --limit 5\n  switchback history --stats --since 90d"
@@ -239,8 +246,9 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Promote(args) => upgrade::promote(&global, &args),
         Command::Upgrade(args) => upgrade::upgrade(&global, &args),
         Command::Rollback(args) => upgrade::rollback(&global, &args),
+        Command::Confirm(args) => confirm::confirm(&global, &args),
         Command::Resume(args) => upgrade::resume(&global, &args),
-        Command::Status => status::status(&global),
+        Command::Status(args) => status::status(&global, &args),
         Command::History(args) => history::history(&global, &args),
         Command::Audit(command) => audit::audit(&global, &command),
         Command::Report(args) => report::report(&global, &args),

@@ -2,7 +2,8 @@
 
 use super::output::printable;
 use super::run::journal;
-use super::{Exit, Global, Output, Trouble};
+use super::{Exit, Global, Output, Trouble, why};
+use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use switchback_core::config::{Config, RuntimeKind};
@@ -11,6 +12,7 @@ use switchback_core::ids::{GenerationId, ServiceName};
 use switchback_core::journal::{Event, Record};
 use switchback_core::plan::Procedure;
 use switchback_core::release::{Instance, describe};
+use switchback_core::trigger::{Standing, Trigger};
 use switchback_engine::backup::{key_confirmed, newest};
 use switchback_engine::carry::Left;
 use switchback_engine::engine::{now_ms, production_down};
@@ -79,6 +81,23 @@ pub(super) struct TrialStatus {
     pub left_ms: u64,
     pub watchdog: Option<String>,
     pub failures_in_a_row: u32,
+    /// Triggers that are not quiet.
+    pub triggers: Vec<TriggerStatus>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct TriggerStatus {
+    pub trigger: Trigger,
+    pub standing: Standing,
+    pub why: String,
+}
+
+/// Options of status.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// How the trial that is running, or the last one, was judged: what was seen and decided
+    #[arg(long)]
+    pub why: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,8 +108,11 @@ pub(super) struct Unfinished {
 }
 
 /// Shows the status.
-pub fn status(global: &Global) -> Result<Exit, Trouble> {
+pub fn status(global: &Global, args: &StatusArgs) -> Result<Exit, Trouble> {
     let home = Home::open(&global.directory)?;
+    if args.why {
+        return why::why(global, &home);
+    }
     let config = home.config()?;
     let status = gather(&home, &config)?;
     let out = Output::new(global.json);
@@ -131,6 +153,11 @@ pub(super) fn gather(home: &Home, config: &Config) -> Result<Status, Trouble> {
             left_ms: u64::try_from(t.deadline_ms - now_ms()).unwrap_or(0),
             watchdog: watch::holder(home),
             failures_in_a_row: t.failures_in_a_row,
+            triggers: t
+                .triggers
+                .into_iter()
+                .map(|(trigger, (standing, why))| TriggerStatus { trigger, standing, why })
+                .collect(),
         }),
         None => None,
     };
@@ -287,7 +314,7 @@ fn incomplete(
 
 /// The last measured rollback: a certificate's, or a real one.
 fn last_measurement(journal: &Journal) -> Result<Option<(u64, i64, &'static str)>, Trouble> {
-    let drilled = switchback_engine::gather::certificates(journal)?
+    let drilled = switchback_engine::certificate::certificates(journal)?
         .pop()
         .map(|c| (c.rollback_ms, c.issued_at_ms, "drilled"));
     let mut real = None;
@@ -353,6 +380,10 @@ fn print(out: &Output, status: &Status) -> Result<(), Trouble> {
             trial.generation,
             human_ms(trial.left_ms)
         ))?;
+        for one in &trial.triggers {
+            let words = if one.standing == Standing::Fired { "fired" } else { "suspect" };
+            out.line(&format!("  {words:<14} {}: {}", one.trigger.as_str(), printable(&one.why)))?;
+        }
     }
     if let Some(run) = &status.unfinished {
         let down = if run.production_down { "; production is DOWN" } else { "" };

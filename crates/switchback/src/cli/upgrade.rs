@@ -11,6 +11,7 @@ use switchback_core::duration::human_ms;
 use switchback_core::ids::{GenerationId, ServiceName};
 use switchback_core::plan::{OnFailure, Plan, Procedure};
 use switchback_core::release::{describe, describe_change};
+use switchback_engine::certificate::refuse_what_failed;
 use switchback_engine::engine::{Cancel, Notice, RunEnd};
 use switchback_engine::gather::Target;
 use switchback_engine::home::Home;
@@ -41,6 +42,9 @@ pub struct PromoteArgs {
     /// Promote without a rehearsal; the waiver is recorded
     #[arg(long, requires = "reason")]
     pub without_certificate: bool,
+    /// Also if exactly this release was rolled back before
+    #[arg(long)]
+    pub again: bool,
     /// Why
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
@@ -289,6 +293,9 @@ pub fn promote(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
     session.require_settled()?;
     session.require_no_trial()?;
     let plan = planning(global, |stage| session.plan_promotion(&config, &target, waiver(args), stage))?;
+    if !args.again {
+        refuse_what_failed(&session.journal, &plan)?;
+    }
     if args.target.dry_run {
         return show_plan(global, &plan);
     }
@@ -308,7 +315,8 @@ pub fn promote(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
 }
 
 fn predicted(home: &Home, plan: &Plan) -> String {
-    let found = journal(home).ok().flatten().and_then(|j| switchback_engine::gather::certificates(&j).ok());
+    let found =
+        journal(home).ok().flatten().and_then(|j| switchback_engine::certificate::certificates(&j).ok());
     let releases: Vec<_> = plan.instances.values().map(|i| &i.release).collect();
     found
         .unwrap_or_default()
@@ -333,6 +341,9 @@ pub fn upgrade(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
     session.require_no_trial()?;
     if !args.without_certificate {
         let plan = planning(global, |stage| session.plan_rehearsal(&config, &target, stage))?;
+        if !args.again {
+            refuse_what_failed(&session.journal, &plan)?;
+        }
         if args.target.dry_run {
             return show_plan(global, &plan);
         }
@@ -383,7 +394,7 @@ pub fn rollback(global: &Global, args: &RollbackArgs) -> Result<Exit, Trouble> {
     }
     let found = switchback_engine::carry::after_rollback(&home, &config, &plan);
     let next = match found {
-        Some(Ok(facts)) => switchback_core::plan::promote(&facts),
+        Some(Ok(facts)) => switchback_core::plan::promote(&facts).with_hooks(&config.hooks),
         other => {
             if let Some(Err(why)) = other {
                 Progress::new(global.quiet).line(&format!("! The later writes are not carried: {why}"));

@@ -159,3 +159,22 @@ fn broken_page_asks_for_addresses_that_are_not_there() {
     assert!(server.get("/").text.contains("\"/api/v3/notes"));
     assert_eq!([server.get("/api/v3/notes").status, server.get("/api/notes").status], [404, 200]);
 }
+
+#[test]
+fn what_shows_with_time_shows_and_all_else_works() {
+    let stack = Stack::migrated(ReleaseKind::SlowsDown);
+    let server = stack.serve(ReleaseKind::SlowsDown);
+    let began = std::time::Instant::now();
+    assert_eq!(server.get("/api/notes").status, 200);
+    assert!(began.elapsed() >= Duration::from_millis(150));
+    drop(server);
+
+    let server = stack.serve(ReleaseKind::FailsSometimes);
+    let found: Vec<u16> = (0..14).map(|_| server.get("/api/notes").status).collect();
+    assert_eq!(found.iter().filter(|s| **s == 500).count(), 2, "{found:?}");
+    assert_eq!((found[6], found[13], server.get("/health").status), (500, 500, 200));
+    drop(server);
+
+    let server = stack.serve(ReleaseKind::Complains);
+    assert_eq!(server.get("/api/notes").status, 200);
+}

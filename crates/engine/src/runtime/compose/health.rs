@@ -220,7 +220,7 @@ impl Waiting<'_> {
             kind: ErrorKind::Refused,
             message,
             hint: Some(hint.to_owned()),
-            details: super::log_lines(runtime, at, name, 12),
+            details: super::logs::last(runtime, at, name, 12),
         };
         let now = Instant::now();
         let mut seen = "it has no container".to_owned();

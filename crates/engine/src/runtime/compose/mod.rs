@@ -11,6 +11,7 @@ pub(crate) mod instance;
 mod isolation;
 pub mod kept;
 mod lock;
+mod logs;
 mod migrate;
 mod observe;
 mod preflight;
@@ -33,7 +34,7 @@ use crate::gather;
 use crate::home::Home;
 use crate::ops::Failed;
 use crate::runtime::{
-    Adopted, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage, Usage,
+    Adopted, LogPart, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage, Usage,
 };
 use crate::scratch::Scratch;
 use crate::store::Progress;
@@ -106,14 +107,6 @@ impl ComposeRuntime {
 /// What is gone already need not be removed.
 fn gone(error: DockerError) -> Result<(), DockerError> {
     if matches!(error, DockerError::NoSuch { .. }) { Ok(()) } else { Err(error) }
-}
-
-/// The last lines of a service's log, without secrets.
-fn log_lines(runtime: &ComposeRuntime, at: &Placement<'_>, name: &ServiceName, lines: u32) -> Vec<String> {
-    let Ok(Some(container)) = container_of(&runtime.docker, at.instance, name) else { return Vec::new() };
-    let text = runtime.docker.logs_tail(&container.id, lines).unwrap_or_default();
-    let redactor = Redactor::from_values(runtime.secrets(at));
-    redactor.redact(&text).lines().map(str::to_owned).collect()
 }
 
 /// The configuration with everything that the Compose files say; see [`project::effective`].
@@ -349,14 +342,21 @@ impl Runtime for ComposeRuntime {
     }
 
     fn log(&self, at: &Placement<'_>, name: &ServiceName, bytes: u64) -> Vec<String> {
-        let mut lines = log_lines(self, at, name, 5000);
-        let mut kept = 0;
-        let first = lines.iter().rposition(|l| {
-            kept += l.len() as u64 + 1;
-            kept > bytes
-        });
-        lines.drain(..first.map_or(0, |i| i + 1));
-        lines
+        logs::tail(self, at, name, bytes)
+    }
+
+    fn log_after(
+        &self,
+        at: &Placement<'_>,
+        name: &ServiceName,
+        mark: Option<&str>,
+        bytes: u64,
+    ) -> Result<LogPart, EngineError> {
+        logs::after(self, at, name, mark, bytes)
+    }
+
+    fn free_bytes(&self, _: &Home) -> Option<u64> {
+        engine_free_bytes(&self.docker)
     }
 
     fn secrets(&self, at: &Placement<'_>) -> Vec<String> {

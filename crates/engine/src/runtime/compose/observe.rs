@@ -79,6 +79,7 @@ fn describe(
         state: text,
         health,
         processes: own.iter().filter(|c| c.state.running).count(),
+        out_of_memory: state.out_of_memory,
         starts: u32::try_from(container.restart_count).unwrap_or(u32::MAX).saturating_add(1),
         endpoints: if state.running { endpoints.collect() } else { BTreeMap::new() },
         last_exit: ended,
@@ -97,6 +98,10 @@ pub fn usage(docker: &Docker, at: &Placement<'_>) -> Result<BTreeMap<ServiceName
         let sum = found.entry(name.clone()).or_default();
         sum.cpu_ms += stats.cpu_ms;
         sum.memory_bytes += stats.memory_bytes;
+        sum.memory_limit_bytes = match (sum.memory_limit_bytes, container.memory_limit) {
+            (Some(sum), Some(more)) => Some(sum + more),
+            (one, other) => one.or(other),
+        };
     }
     Ok(found)
 }

@@ -1,6 +1,6 @@
 //! The process runtime behind the [`Runtime`] seam.
 
-use super::{cell, health, instance_members, kill_below, marker, members_below, shim, start, table};
+use super::{cell, health, instance_members, kill_below, logs, marker, members_below, shim, start, table};
 use crate::check::workflow::Endpoint;
 use crate::error::{EngineError, io};
 use crate::exec::{self, Exec, Inherit, Leftovers};
@@ -9,7 +9,7 @@ use crate::gather;
 use crate::home::{CONFIG_FILE, Home, create_dir, read_json};
 use crate::ops::{Failed, edit_versions};
 use crate::runtime::{
-    Adopted, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage, Usage,
+    Adopted, LogPart, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage, Usage,
 };
 use crate::scratch::Scratch;
 use std::collections::BTreeMap;
@@ -236,6 +236,7 @@ impl Runtime for ProcessRuntime {
                 health: None,
                 processes: members.len(),
                 starts: state.starts,
+                out_of_memory: false,
                 endpoints: ports
                     .map(|(port, number)| (port.clone(), format!("127.0.0.1:{number}")))
                     .collect(),
@@ -351,7 +352,22 @@ impl Runtime for ProcessRuntime {
     }
 
     fn log(&self, at: &Placement<'_>, name: &ServiceName, bytes: u64) -> Vec<String> {
-        at.redact(tail_bytes(&at.log_file(name), bytes))
+        at.redact(logs::tail(&at.log_file(name), bytes))
+    }
+
+    fn log_after(
+        &self,
+        at: &Placement<'_>,
+        name: &ServiceName,
+        mark: Option<&str>,
+        bytes: u64,
+    ) -> Result<LogPart, EngineError> {
+        let (lines, mark) = logs::after(&at.log_file(name), mark, bytes);
+        Ok(LogPart { lines: at.redact(lines), mark })
+    }
+
+    fn free_bytes(&self, home: &Home) -> Option<u64> {
+        crate::gather::free_bytes(&home.state()).ok()
     }
 
     fn secrets(&self, at: &Placement<'_>) -> Vec<String> {
@@ -400,17 +416,4 @@ impl Runtime for ProcessRuntime {
     fn activated(&self, _: &Placement<'_>) -> Result<(), EngineError> {
         Ok(())
     }
-}
-
-fn tail_bytes(path: &Path, bytes: u64) -> Vec<String> {
-    use std::io::{Read as _, Seek as _, SeekFrom};
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = fs::File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
-        let mut data = Vec::new();
-        file.take(bytes).read_to_end(&mut data)?;
-        Ok(data)
-    };
-    String::from_utf8_lossy(&read().unwrap_or_default()).lines().map(str::to_owned).collect()
 }

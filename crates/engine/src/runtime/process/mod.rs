@@ -6,6 +6,7 @@
 pub mod cell;
 mod driver;
 pub mod health;
+mod logs;
 mod preflight;
 pub mod shim;
 pub mod start;

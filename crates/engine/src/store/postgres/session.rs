@@ -7,6 +7,15 @@ use super::super::Progress;
 use super::lines::{Cutter, Texts};
 use super::{PgError, Psql, Result};
 
+/// The longest wait for a lock that is going on (ms), the connections of clients, and the most there can be. Before version 14
+/// the beginning of the statement stands for that of the wait.
+pub const SESSIONS: &str = "\
+SELECT (SELECT COALESCE(max(extract(epoch FROM clock_timestamp() - \
+COALESCE((to_jsonb(l) ->> 'waitstart')::timestamptz, a.query_start))) * 1000, 0)::bigint \
+FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted) \
+|| ' ' || (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') \
+|| ' ' || current_setting('max_connections')";
+
 /// Pins everything that text output depends on; `row_security = off` turns silently missing rows into
 /// an error. `VERBOSITY verbose` adds the SQLSTATE. A database of the encoding SQL_ASCII may hold any bytes,
 /// which the server would refuse to send as UTF-8; `\gset` keeps an answer from being printed.

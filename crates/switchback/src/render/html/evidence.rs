@@ -5,6 +5,7 @@ use crate::render::words::{self, Tone};
 use maud::{Markup, html};
 use switchback_core::data::{CopyStats, ExportStats};
 use switchback_core::duration::{human_bytes, human_ms};
+use switchback_core::release::Certificate;
 use switchback_core::report::{CopyLine, FingerprintLine, Report};
 
 /// More lines than a person reads.
@@ -73,12 +74,30 @@ pub fn certificate(report: &Report) -> Option<Section> {
                 div { dt { "Issued" } dd { (words::utc(c.issued_at_ms)) } }
                 div { dt { "Expires" } dd { (words::utc(c.expires_at_ms)) } }
                 div { dt { "Data cloned" } dd { (human_bytes(c.data_bytes)) } }
-                div { dt { "Rollback measured" } dd { (human_ms(c.rollback_ms)) } }
+                div { dt { "Rollback measured" } dd { (human_ms(c.rollback_ms)) (range(c)) } }
                 div { dt { "Downtime predicted" } dd { (human_ms(c.downtime_ms)) } }
                 div { dt { "Checks passed" } dd { (c.checks_passed) } }
+                @if let Some(coverage) = &c.coverage {
+                    div { dt { "Later writes" } dd {
+                        (coverage.tables - coverage.exported.len() as u64) " of " (coverage.tables) " tables can be carried back"
+                    } }
+                }
+                @if let Some(signature) = &c.signature {
+                    div { dt { "Signed with" } dd { code { (signature.key.get(..16).unwrap_or_default()) "…" } } }
+                }
             }
         },
     })
+}
+
+/// What rollbacks took in the rehearsals before, if they differ.
+fn range(certificate: &Certificate) -> String {
+    match certificate.rollback_range_ms {
+        Some((least, most)) if least < most => {
+            format!(" ({} to {} in the last rehearsals)", human_ms(least), human_ms(most))
+        }
+        _ => String::new(),
+    }
 }
 
 /// Copies, fingerprints and what was read back.

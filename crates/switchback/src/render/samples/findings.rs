@@ -8,7 +8,7 @@ use switchback_core::data::{CopyStats, Fingerprint, PartChange, PartDiff, RowCha
 use switchback_core::ids::{Digest, RunId, StoreName};
 use switchback_core::journal::{ErrorKind, Output, Record, ServiceTimes, StepError};
 use switchback_core::plan::Plan;
-use switchback_core::release::Certificate;
+use switchback_core::release::{Certificate, Signature};
 use switchback_core::report::Report;
 
 pub fn report(plan: &Plan, records: &[Record]) -> Report {
@@ -31,6 +31,7 @@ pub fn took(step: &str) -> u64 {
         "clone-code-only" | "clone-baseline" | "dispose" => 1_120,
         "start-code-only" => 3_700,
         "export" => 880,
+        "observe" => 1_900,
         _ => 35,
     }
 }
@@ -326,6 +327,10 @@ pub fn all_well(step: &str) -> Output {
             )],
             ..Output::default()
         },
+        "observe" => Output {
+            notes: vec!["6 checks timed 5 times; 3 different error messages in the logs".to_owned()],
+            ..Output::default()
+        },
         "certify" => Output {
             certificate: Some(Certificate {
                 run: RunId::from(RUN),
@@ -336,6 +341,9 @@ pub fn all_well(step: &str) -> Output {
                 host: "atlas".to_owned(),
                 data_bytes: 2_666_738_483,
                 rollback_ms: 4_881,
+                rollback_range_ms: Some((4_403, 5_120)),
+                coverage: None,
+                signature: Some(Signature { key: "3b6a27bc".repeat(8), value: "0".repeat(128) }),
                 downtime_ms: 8_592,
                 checks_passed: 20,
             }),

@@ -25,6 +25,7 @@ pub mod notify;
 pub mod performance;
 pub mod plan;
 pub mod prove;
+pub mod record;
 pub mod release;
 pub mod report;
 pub mod times;

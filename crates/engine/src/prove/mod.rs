@@ -9,6 +9,7 @@ mod fault;
 mod proxy;
 
 pub use environments::{Request, on_stack};
+pub use proxy::{Proxy, Record};
 
 use crate::checks::{Suite, Target};
 use crate::engine::now_ms;
@@ -18,7 +19,7 @@ use crate::home::Home;
 use crate::runtime::Placement;
 use crate::world::World;
 use fault::{Fault, Kind};
-use proxy::{Proxy, Seen};
+use proxy::Seen;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;

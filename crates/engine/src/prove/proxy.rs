@@ -3,7 +3,7 @@
 //! HTTP/1.1 (RFC 9112). Each request is read whole, passed on over a connection of its own, and its answer read whole: faults
 //! need both. What asks to change the protocol is refused; no check does.
 
-use super::fault::{Answered, Asked, Fault};
+use super::fault::{Answered, Asked, Fault, Kind};
 use crate::check::http::{HttpClient, HttpRequest, Limits, Redirects};
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use switchback_core::record::Exchange;
 
 /// The longest content of a request.
 const BODY: usize = 64 << 20;
@@ -61,12 +62,21 @@ impl Drop for Proxy {
 impl Proxy {
     /// Starts one before `host:port`.
     pub fn start(upstream: String, fault: Arc<Fault>) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Self::start_on(0, upstream, fault, None)
+    }
+
+    /// Starts one on a port (0: any) that keeps what it passes on.
+    pub fn recording(port: u16, upstream: String, record: Record) -> io::Result<Self> {
+        Self::start_on(port, upstream, Arc::new(Fault::new(Kind::Nothing)), Some(record))
+    }
+
+    fn start_on(port: u16, upstream: String, fault: Arc<Fault>, record: Option<Record>) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         let port = listener.local_addr()?.port();
         let (seen, stop) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicBool::new(false)));
         let (list, stopped) = (seen.clone(), stop.clone());
         std::thread::spawn(move || {
-            let serving = Arc::new(Serving { upstream, fault, seen: list });
+            let serving = Arc::new(Serving { upstream, fault, seen: list, record });
             for stream in listener.incoming().flatten() {
                 if stopped.load(Ordering::Relaxed) {
                     break;
@@ -90,7 +100,15 @@ struct Serving {
     upstream: String,
     fault: Arc<Fault>,
     seen: Arc<Mutex<BTreeSet<Seen>>>,
+    record: Option<Record>,
 }
+
+/// What a recording proxy passed on, in the order of the answers.
+pub type Record = Arc<Mutex<Vec<Exchange>>>;
+
+/// The most that is kept, and the longest content.
+const RECORDED: usize = 2000;
+const RECORDED_BODY: usize = 1 << 20;
 
 impl Serving {
     fn serve(&self, stream: &TcpStream) -> io::Result<()> {
@@ -112,9 +130,29 @@ impl Serving {
                 }
             };
             self.note(&original, &answered);
+            self.keep(&original, &answered);
             write(stream, &original, &answered)?;
         }
         Ok(())
+    }
+
+    fn keep(&self, asked: &Asked, answered: &Answered) {
+        let Some(Ok(mut list)) = self.record.as_ref().map(|r| r.lock()) else { return };
+        if list.len() >= RECORDED {
+            return;
+        }
+        let short = |bytes: &[u8]| if bytes.len() > RECORDED_BODY { Vec::new() } else { bytes.to_vec() };
+        let media =
+            answered.headers.iter().find(|(n, _)| n == "content-type").map_or("", |(_, v)| v.as_str());
+        list.push(Exchange {
+            method: asked.method.clone(),
+            target: asked.target.clone(),
+            headers: asked.headers.clone(),
+            body: short(&asked.body),
+            status: answered.status,
+            answer_type: media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase(),
+            answer: short(&answered.body),
+        });
     }
 
     fn note(&self, asked: &Asked, answered: &Answered) {

@@ -3,6 +3,7 @@
 mod audit;
 mod backup;
 mod carry;
+mod check;
 mod confirm;
 mod doctor;
 mod error;
@@ -172,6 +173,12 @@ pub enum Command {
         after_help = "Examples:\n  switchback verify\n  switchback verify --list\n  switchback verify --output reports/upgrade-infrastructure"
     )]
     Verify(verify::VerifyArgs),
+    /// Checks: make a workflow from a recording
+    #[command(
+        subcommand,
+        after_help = "Example:\n  switchback check record session.har --output checks/orders.yaml"
+    )]
+    Check(check::CheckCommand),
     /// Make known-bad upgrades on clones, and show which checks catch them
     #[command(
         after_help = "Examples:\n  switchback prove\n  switchback prove --mutant M01 --mutant M20\n  switchback prove --controls 50 --output reports"
@@ -258,6 +265,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Notify(args) => notify::notify(&global, &args),
         Command::Gc(args) => gc::gc(&global, &args),
         Command::Verify(args) => verify::verify(&global, &args),
+        Command::Check(command) => check::check(&global, &command),
         Command::Prove(args) => prove::prove(&global, &args),
         Command::Backup(args) => backup::backup(&global, &args),
         Command::Restore(args) => backup::restore(&global, &args),

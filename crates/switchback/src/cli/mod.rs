@@ -10,6 +10,7 @@ mod error;
 mod gc;
 mod history;
 mod init;
+mod man;
 mod metrics;
 mod notify;
 mod output;
@@ -211,6 +212,11 @@ pub enum Command {
         #[arg(default_value = "config", value_parser = ["config", "workflow"])]
         of: String,
     },
+    /// Print the manual page, or write those of all commands
+    #[command(
+        after_help = "Examples:\n  switchback man | man -l -\n  switchback man --output /usr/local/share/man/man1"
+    )]
+    Man(man::ManArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  switchback completions bash > /etc/bash_completion.d/switchback")]
     Completions {
@@ -280,6 +286,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
             Output::new(true).json(&schema)?;
             Ok(Exit::Done)
         }
+        Command::Man(args) => man::man(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "switchback", &mut std::io::stdout());
             Ok(Exit::Done)

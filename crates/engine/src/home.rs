@@ -28,6 +28,8 @@ const RESERVE_FILE: &str = "reserve";
 /// Enough for the journal of an undo, the shim's state and the first writes of the service that is started
 /// again; small against any stack.
 const RESERVE_BYTES: u64 = 8 << 20;
+/// With less than this, SQLite cannot make the files that it needs for reading.
+const FULL_BYTES: u64 = 1 << 20;
 
 /// A stack on disk.
 #[derive(Debug, Clone)]
@@ -110,6 +112,11 @@ impl Home {
                 let _ = fs::remove_file(&path);
             }
         }
+    }
+
+    /// Whether the state's file system is full: not even the journal can be opened then.
+    pub fn is_full(&self) -> bool {
+        crate::gather::free_bytes(&self.state()).is_ok_and(|free| free < FULL_BYTES)
     }
 
     /// Gives the reserve up; true if there was one.

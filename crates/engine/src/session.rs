@@ -29,9 +29,16 @@ impl<'h> Session<'h> {
     /// Takes the lock and opens the journal.
     pub fn open(home: &'h Home, what: &str, wait: Duration) -> Result<Self, EngineError> {
         home.create_state()?;
+        // On a full disk not even the lock can be taken, and production may have to be brought back.
+        let full = home.is_full();
+        if full {
+            home.release_reserve();
+        }
         let lock = Lock::take(&home.state().join("lock"), what, wait)?;
         let journal = Journal::open(&home.state().join("journal.db"))?;
-        home.keep_reserve();
+        if !full {
+            home.keep_reserve();
+        }
         home.sweep();
         Ok(Self { home, journal, _lock: lock })
     }

@@ -155,16 +155,22 @@ fn due(home: &Home) -> Result<Due, EngineError> {
 
 fn watch_while(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<(), EngineError> {
     loop {
-        let went = match due(home)? {
-            Due::Trial(trial) => watch_one(home, &trial, cancel, observe).map(|()| true),
-            Due::Run => take_over(home, cancel, observe),
-            Due::Nothing => return Ok(()),
-        };
+        let went = due(home).and_then(|due| match due {
+            Due::Trial(trial) => watch_one(home, &trial, cancel, observe).map(|()| Some(true)),
+            Due::Run => take_over(home, cancel, observe).map(Some),
+            Due::Nothing => Ok(None),
+        });
         match went {
-            Ok(true) => {}
-            Ok(false) => std::thread::sleep(TAKE_OVER_EVERY),
+            Ok(None) => return Ok(()),
+            Ok(Some(true)) => {}
+            Ok(Some(false)) => std::thread::sleep(TAKE_OVER_EVERY),
             // Nobody else waits for the engine to come back.
             Err(e) if e.is_away() => std::thread::sleep(TAKE_OVER_EVERY),
+            // Nor for room on the disk. What was kept aside is for this: somebody has to roll back.
+            Err(_) if home.is_full() => {
+                home.release_reserve();
+                std::thread::sleep(TAKE_OVER_EVERY);
+            }
             Err(e) => return Err(e),
         }
         if cancel.requested() {
@@ -206,9 +212,13 @@ fn take_over(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<bool
 }
 
 fn record(home: &Home, run: &RunId, event: &Event) -> Result<(), EngineError> {
-    let mut journal = Journal::open(&home.state().join("journal.db"))?;
-    journal.append(run, now_ms(), event)?;
-    Ok(())
+    let append = || -> Result<(), EngineError> {
+        let mut journal = Journal::open(&home.state().join("journal.db"))?;
+        journal.append(run, now_ms(), event)?;
+        Ok(())
+    };
+    // On a full disk, what was kept aside is for this: a rollback follows, or somebody has to know.
+    append().or_else(|e| if home.release_reserve() { append() } else { Err(e) })
 }
 
 fn still_running(home: &Home, run: &RunId) -> Result<bool, EngineError> {
@@ -236,10 +246,11 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
     let suite = Suite::load(home, run, &config)?;
     let mut judge =
         Judge::new(&config.rollback.triggers, look::before(home, run)?, config.rollback.watch.as_millis());
-    // What another watchdog saw counts; what followed from it is in the journal already.
+    // What another watchdog saw counts. What followed from its last look may not be in the journal.
     for sample in kept::samples(home, run) {
         judge.look(sample);
     }
+    note_changes(home, &config, run, &missed(&judge, &trial.state))?;
     let mut eye =
         Eye { home, world: &world, placement, suite: &suite, run, marks: look::marks(home, run)?, looks: 0 };
     let mut failures = trial.state.trial.as_ref().map_or(0, |t| t.failures_in_a_row);
@@ -261,6 +272,10 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
             // The command line was killed between the beginning of the trial and its own end.
             ended = take_over(home, cancel, observe)?;
         }
+        if let Some(trigger) = judge.condemned() {
+            let why = [format!("{}: {}", trigger.as_str(), judge.why(trigger))];
+            return roll_back(home, trial, &config, (&why[0], &why), cancel, observe);
+        }
         match eye.look() {
             Ok(look) => {
                 errors = 0;
@@ -271,18 +286,18 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
                     record(home, run, &Event::TrialProbe { ok: look.ok, seen, failures_in_a_row: failures })?;
                 }
                 last_ok = Some(look.ok);
-                // Kept before it is judged: a watchdog that takes over then comes to the same.
-                kept::keep(home, run, &look.sample)?;
-                look::keep_marks(home, run, &eye.marks)?;
+                // Kept before it is judged: a watchdog that takes over then comes to the same. One that is not kept, for the
+                // disk is full, counts all the same: this is when a watchdog is needed.
+                let _ = kept::keep(home, run, &look.sample)
+                    .and_then(|()| look::keep_marks(home, run, &eye.marks));
                 let changes = judge.look(look.sample);
                 note_changes(home, &config, run, &changes)?;
                 if failures >= config.rollback.failures {
                     let trigger = format!("{failures} probes in a row failed");
                     return roll_back(home, trial, &config, (&trigger, &look.seen), cancel, observe);
                 }
-                if let Some(trigger) = judge.condemned() {
-                    let why = [format!("{}: {}", trigger.as_str(), judge.why(trigger))];
-                    return roll_back(home, trial, &config, (&why[0], &why), cancel, observe);
+                if judge.condemned().is_some() {
+                    continue;
                 }
                 // Suspicion extends the trial: it ends on a good probe or with a rollback, never in between.
                 if look.ok && judge.open().is_empty() && now_ms() >= deadline_ms {
@@ -314,6 +329,15 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
         last_look = now_ms();
         sleep(config.rollback.every.0, deadline_ms, failures, cancel);
     }
+}
+
+/// What a watchdog that was killed had concluded and not recorded.
+fn missed(judge: &Judge, state: &RunState) -> Vec<Change> {
+    let known = |trigger| {
+        let of = state.trial.as_ref().and_then(|t| t.triggers.get(&trigger));
+        of.map_or(Standing::Quiet, |(standing, _)| *standing)
+    };
+    judge.standings().into_iter().filter(|c| c.standing != known(c.trigger)).collect()
 }
 
 /// Records which triggers stand differently, and tells of those that fired and do not roll back: a rollback is told by itself.

@@ -298,6 +298,52 @@ fn a_disk_that_fills_up_in_the_middle_of_a_promotion_is_undone() {
     stack.run(&["down", "--yes"]).expect(0);
 }
 
+/// A stack on trial with a release, whose state lies on a disk that is then filled to the last byte.
+fn on_trial_on_a_full_disk(kind: ReleaseKind) -> Option<(Stack, Mount)> {
+    let stack = up(&[kind]);
+    stack.run(&["down", "--yes"]).expect(0);
+    let mount = Mount::new(&stack.root.join("small-disk"), "120m")?;
+    let state = stack.state();
+    assert!(Command::new("cp").arg("-a").arg(&state).arg(&mount.0).status().expect("runs").success());
+    fs::remove_dir_all(&state).expect("removes");
+    std::os::unix::fs::symlink(mount.0.join(".switchback"), &state).expect("links");
+    stack.configure("watch: 2s", "watch: 1h");
+    stack.configure("failures: 3", "failures: 8");
+    stack.run(&["up"]).expect(0);
+    let version = format!("app={}", kind.version());
+    let args = ["promote", &version, "--yes", "--detach", "--without-certificate", "--reason", "test"];
+    stack.run(&args).expect(0);
+    let fill = format!("dd if=/dev/zero of='{}' bs=64k 2>/dev/null; true", mount.0.join("fill").display());
+    assert!(Command::new("sh").args(["-c", &fill]).status().expect("runs").success());
+    Some((stack, mount))
+}
+
+/// What was kept aside is enough for the watchdog to write down what it saw, and to roll back.
+#[test]
+fn a_disk_that_fills_up_during_a_trial_does_not_keep_the_watchdog_from_rolling_back() {
+    let Some((stack, mount)) = on_trial_on_a_full_disk(ReleaseKind::LeakyPool) else { return };
+    let back = || stack.version().as_deref() == Some("1.0.0");
+    stack.wait_until("the old version is back", std::time::Duration::from_secs(60), back);
+    fs::remove_file(mount.0.join("fill")).expect("removes");
+    let settled = || {
+        let status = stack.run(&["status", "--json"]);
+        status.code == Some(0) && status.json()["generation"] == 1 && status.json()["unfinished"].is_null()
+    };
+    stack.wait_until("the rollback is recorded", std::time::Duration::from_secs(30), settled);
+    stack.run(&["down", "--yes"]).expect(0);
+}
+
+#[test]
+fn a_full_disk_does_not_keep_a_person_from_rolling_back() {
+    let Some((stack, mount)) = on_trial_on_a_full_disk(ReleaseKind::V2) else { return };
+    let before = stack.rows(1);
+    stack.run(&["rollback", "--yes"]).expect(0);
+    assert_eq!(stack.version().as_deref(), Some("1.0.0"));
+    assert_eq!(stack.rows(1), before);
+    fs::remove_file(mount.0.join("fill")).expect("removes");
+    stack.run(&["down", "--yes"]).expect(0);
+}
+
 #[test]
 fn a_mistake_in_the_configuration_does_not_keep_production_from_returning() {
     let stack = up(&[ReleaseKind::V2]);

@@ -75,6 +75,11 @@ pub(super) fn build(name: &str, service: &ServiceName, all: &[&Exchange], notes:
         variables: BTreeMap::new(),
         notes,
     };
+    if all.first().is_some_and(|e| e.header("cookie").is_some()) {
+        let note =
+            "the first request has a cookie already: record the login as well, for cookies are not kept";
+        builder.notes.push(note.to_owned());
+    }
     let mut steps: Vec<Map<String, Value>> = Vec::new();
     for (number, exchange) in all.iter().enumerate() {
         steps.push(builder.step(exchange));
@@ -149,8 +154,12 @@ impl Builder<'_> {
             return None;
         }
         let ids = |key: &str| {
-            let key = key.to_ascii_lowercase();
-            key == "id" || key.ends_with("_id") || key.ends_with("uuid") || key.ends_with("id")
+            let lower = key.to_ascii_lowercase();
+            lower == "id"
+                || lower.ends_with("_id")
+                || lower.ends_with("uuid")
+                || key.ends_with("Id")
+                || key.ends_with("ID")
         };
         let fits = |p: &&Produced| {
             p.text == text && (ids(&p.key) || (!p.number && !number && text.len() >= SHORTEST))
@@ -227,13 +236,6 @@ impl Builder<'_> {
 
     fn headers(&mut self, exchange: &Exchange) -> Map<String, Value> {
         let mut found = Map::new();
-        if exchange.header("cookie").is_some() && self.produced.is_empty() && self.sent.len() <= 4 {
-            let note =
-                "the first request has a cookie already: record the login as well, for cookies are not kept";
-            if !self.notes.iter().any(|n| n == note) {
-                self.notes.push(note.to_owned());
-            }
-        }
         for (name, value) in &exchange.headers {
             let foreign = OWN.contains(&name.as_str()) || name.starts_with("sec-") || name.starts_with("if-");
             if foreign || name == "accept" && (value == "*/*" || value.contains("text/html")) {

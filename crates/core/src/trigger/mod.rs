@@ -189,6 +189,17 @@ impl Judge {
             .map(|(t, _)| *t)
     }
 
+    /// Where every trigger stands, and why.
+    pub fn standings(&self) -> Vec<Change> {
+        let change = |(trigger, state): (&Trigger, &State)| Change {
+            trigger: *trigger,
+            standing: state.standing,
+            action: trigger.action(&self.triggers),
+            why: state.why.clone(),
+        };
+        self.states.iter().map(change).collect()
+    }
+
     /// Why a trigger stands where it does.
     pub fn why(&self, trigger: Trigger) -> String {
         self.states.get(&trigger).map(|s| s.why.clone()).unwrap_or_default()

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
-use switchback_core::config::{Config, RuntimeKind};
+use switchback_core::config::{Action, Config, Hooks, RuntimeKind};
 use switchback_core::data::CopyStats;
 use switchback_core::duration::Span;
 use switchback_core::ids::{ServiceName, StoreName};
@@ -99,10 +99,13 @@ const KEEP: &str = ".keep";
 const KEPT: &str =
     "kept by `verify --keep`; to remove it, remove this file, and then run `switchback gc` on the stack\n";
 
-/// A trial that can be waited for; criteria are judged for the stack, not for its copy, and nobody is told what is broken on
-/// purpose in it.
+/// A trial that can be waited for, and not held for a person; criteria are judged for the stack, not for its copy; nobody is told
+/// what is broken on purpose in it, and no command of the user takes it for production.
 pub fn short_trial(config: &mut Config) {
     config.notify.clear();
+    config.hooks = Hooks::default();
+    config.rollback.triggers.logs.action = Action::Off;
+    config.rollback.triggers.disk.action = Action::Off;
     config.rollback.watch = WATCH;
     config.rollback.every = EVERY;
     config.rollback.failures = FAILURES;
@@ -298,6 +301,16 @@ fn remove(ground: &dyn Ground, root: &Path) -> Result<(), EngineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_of_a_stack_calls_nobody() {
+        let text = "stack: s\nservices:\n  a: { version: '1', command: [x, '{port.http}'], ports: {http: 80}, health: {tcp: http} }\n\
+                    notify: ['ntfy://a/b']\nhooks:\n  before_promote: { run: ./page }\n  after_rollback: { run: ./page }\n";
+        let mut config = Config::parse(text, "f").expect("valid");
+        assert!(config.hooks.before_promote.is_some());
+        short_trial(&mut config);
+        assert_eq!((config.hooks, config.notify), (Hooks::default(), Vec::new()));
+    }
 
     #[test]
     fn stores_are_never_linked_and_checks_are_copied() {

@@ -87,6 +87,7 @@ fn a_recorded_session_becomes_a_workflow_without_secrets_that_runs_on_other_data
     assert_eq!(steps[1]["expect"]["json"]["$.made"], json!({ "type": "string" }));
     assert_eq!(steps[1]["expect"]["json"]["$.gone"], Value::Null, "null says nothing");
     assert_eq!(steps[2]["request"]["url"], "{{app.url}}/api/notes/{{id_2}}");
+    assert_eq!(steps[2]["name"], "GET /api/notes/:id_2");
     assert_eq!(steps[3]["request"]["headers"]["x-api-key"], "{{env.APP_X_API_KEY}}");
     assert_eq!(steps[3]["expect"]["json"], json!({ "$": { "type": "array" } }));
     for secret in [token, "correct horse battery", "k-12345678", "Firefox"] {

@@ -2,7 +2,7 @@
 
 use super::{Context, Failed};
 use crate::error::EngineError;
-use crate::exec::{self, End, Exec, Inherit, Leftovers};
+use crate::exec::{self, Exec, Inherit, Leftovers};
 use std::ffi::OsString;
 use std::time::Duration;
 use switchback_core::config::{CommandLine, Hook};
@@ -45,7 +45,10 @@ fn run_with(context: &Context<'_>, when: HookTime, outcome: &str) -> Result<Outp
     };
     context.midway();
     let Some(hook) = hook else { return Ok(Output::default()) };
-    let ended = exec::run(&command(context, hook, when, outcome)).map_err(|e| {
+    let cancelled = || context.cancel.requested();
+    let mut command = command(context, hook, when, outcome);
+    command.cancel = Some(&cancelled);
+    let ended = exec::run(&command).map_err(|e| {
         let why = format!("the command hooks.{} did not start: {e}", when.as_str());
         EngineError::refused(why, "it runs in the stack's folder; try it by hand")
     })?;
@@ -61,9 +64,6 @@ fn run_with(context: &Context<'_>, when: HookTime, outcome: &str) -> Result<Outp
     )
     .to_step_error();
     error.details = notes;
-    if ended.end == End::Cancelled {
-        "it was interrupted".clone_into(&mut error.message);
-    }
     Err(Failed::from(error))
 }
 

@@ -61,10 +61,9 @@ impl Eye<'_> {
             seen.extend(restarting);
         }
         let results = self.checks()?;
-        let sample = self.sample(&results)?;
         let mut doubt = None;
-        for result in results {
-            match result.verdict {
+        for result in &results {
+            match &result.verdict {
                 Verdict::Pass | Verdict::Waived { .. } => {}
                 Verdict::Fail { reasons } => {
                     ok = false;
@@ -79,6 +78,8 @@ impl Eye<'_> {
         if let Some(detail) = doubt.filter(|_| ok) {
             return Err(EngineError::Internal { detail });
         }
+        // Last: lines of logs count as read only where the look counts.
+        let sample = self.sample(&results)?;
         if ok {
             seen.push("everything as it must be".to_owned());
         }
@@ -109,6 +110,7 @@ impl Eye<'_> {
             memory_free_bytes: runtime.is_here().then(memory_free).flatten(),
             ..Sample::default()
         };
+        let mut marks = self.marks.clone();
         let used = runtime.usage(at)?;
         for (name, seen) in runtime.observe(at)? {
             let usage = used.get(&name).copied().unwrap_or_default();
@@ -120,9 +122,9 @@ impl Eye<'_> {
                 errors: BTreeMap::new(),
             };
             if triggers.logs.action != Action::Off {
-                let mark = self.marks.get(&name).map(String::as_str);
+                let mark = marks.get(&name).map(String::as_str);
                 let part = runtime.log_after(at, &name, mark, LOG_BYTES)?;
-                self.marks.insert(name.clone(), part.mark);
+                marks.insert(name.clone(), part.mark);
                 for line in part.lines.iter().filter(|l| !triggers.logs.ignore.iter().any(|i| l.contains(i)))
                 {
                     let Some(line) = Line::read(line) else { continue };
@@ -137,6 +139,7 @@ impl Eye<'_> {
             sample.databases = self.databases();
         }
         self.looks = self.looks.wrapping_add(1);
+        self.marks = marks;
         Ok(sample)
     }
 

@@ -168,6 +168,12 @@ pub struct Output {
     /// Rows per table, or files, per store.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counts: BTreeMap<StoreName, BTreeMap<String, u64>>,
+    /// What a migration did while it ran.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub traces: BTreeMap<StoreName, crate::trace::Trace>,
+    /// What a linter says of the migration files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lint: Option<crate::lint::Lint>,
     /// Columns masked.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub masked: BTreeMap<StoreName, MaskedStore>,

@@ -164,6 +164,7 @@ pub fn facts(
         target_ports: production.ports.clone(),
         migrate: Vec::new(),
         edit: (BTreeMap::new(), BTreeMap::new()),
+        convert: BTreeMap::new(),
         cheap_base: shared || !precopy && bytes <= SMALL_BYTES,
         precopy,
         need_bytes: if shared { 0 } else { bytes * 2 },

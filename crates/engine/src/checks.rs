@@ -79,7 +79,7 @@ pub fn workflow_files(home: &Home, config: &Config) -> Result<Vec<PathBuf>, Engi
 }
 
 /// The files that a list of paths and patterns names, in order of name.
-fn named_files(home: &Home, key: &str, patterns: &[String]) -> Result<Vec<PathBuf>, EngineError> {
+pub(crate) fn named_files(home: &Home, key: &str, patterns: &[String]) -> Result<Vec<PathBuf>, EngineError> {
     let mut files = Vec::new();
     for pattern in patterns {
         let before = files.len();

@@ -121,6 +121,16 @@ pub fn new_facts(
         let made = world.runtime.release(home, config, &target.versions, stage)?;
         let ports = world.runtime.ports(home, &made)?;
         let versions = made.1.versions();
+        if let Some((store, (from, to))) =
+            gather::conversions(home, config, world, was, (&made.0, &made.1))?.into_iter().next()
+        {
+            return Err(EngineError::refused(
+                format!(
+                    "stores.{store}: an environment with Postgres {to} cannot be made from data of Postgres {from}"
+                ),
+                "`switchback rehearse` tries the conversion; keep the version of the database for an environment",
+            ));
+        }
         (made.0, versions, ports)
     };
     let migrate = gather::migrations(&home.release(&release)?, &was.versions);

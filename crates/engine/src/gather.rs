@@ -5,7 +5,7 @@ use crate::data::Cost;
 use crate::engine::now_ms;
 use crate::error::{EngineError, io};
 use crate::home::{Home, create_dir, write_atomic, write_json};
-use crate::runtime::{Adopted, Stage};
+use crate::runtime::{Adopted, Placement, Stage};
 use crate::world::World;
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use switchback_core::config::template::{Placeholder, expand};
 use switchback_core::config::{Config, RuntimeKind, Service};
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
-use switchback_core::plan::{Ports, PromoteFacts, RehearseFacts};
+use switchback_core::plan::{Majors, Ports, PromoteFacts, RehearseFacts};
 use switchback_core::release::{
     ArtefactRef, FORMAT, Instance, PRODUCTION, Pointer, Release, ServiceRelease, StorePlace,
 };
@@ -293,6 +293,9 @@ pub fn rehearse_facts(
     if id == instance.release {
         return Err(nothing_to_do(config));
     }
+    // A pattern that matches nothing is better told now.
+    crate::checks::named_files(home, "checks.lint", &config.checks.lint)?;
+    let convert = conversions(home, config, world, &instance, (&id, &release))?;
     let Cost { bytes, shared } = world.data.cost(home, &instance)?;
     let copies = if config.rehearsal.code_only_rollback { 4 } else { 3 };
     let count: usize = target_ports.values().chain(instance.ports.values()).map(BTreeMap::len).sum();
@@ -306,13 +309,34 @@ pub fn rehearse_facts(
         target: id,
         target_ports,
         free_ports: free_ports(count * 4)?,
-        need_bytes: if shared { 0 } else { bytes * copies },
+        need_bytes: if shared { 0 } else { bytes * copies } + if convert.is_empty() { 0 } else { bytes },
         budget_ms: config.rollback.budget.as_millis(),
         valid_ms: config.rehearsal.valid.as_millis(),
-        code_only: config.rehearsal.code_only_rollback,
+        // No server of the old version starts on what was converted.
+        code_only: config.rehearsal.code_only_rollback && convert.is_empty(),
+        convert,
+        lint: !config.checks.lint.is_empty(),
+        trace: config.rehearsal.trace
+            && instance.stores.values().any(|s| s.kind == switchback_core::data::StoreKind::Postgres),
         production_runs: !world.runtime.running(home, &instance)?.is_empty(),
         production: instance,
     })
+}
+
+/// Stores whose data must be converted for a release.
+pub(crate) fn conversions(
+    home: &Home,
+    config: &Config,
+    world: &World,
+    production: &Instance,
+    (id, release): (&Digest, &Release),
+) -> Result<Majors, EngineError> {
+    let old = home.release(&production.release)?;
+    let new = Instance { release: id.clone(), ..production.clone() };
+    world.data.conversions(
+        &Placement { home, config, instance: production, release: &old },
+        &Placement { home, config, instance: &new, release },
+    )
 }
 
 fn nothing_to_do(config: &Config) -> EngineError {
@@ -345,8 +369,10 @@ pub fn promote_facts(
     if id == instance.release {
         return Err(nothing_to_do(config));
     }
+    let convert = conversions(home, config, world, &instance, (&id, &release))?;
     let Cost { bytes, shared } = world.data.cost(home, &instance)?;
-    let precopy = config.runtime == RuntimeKind::Compose && !shared;
+    // A standby that takes over would be one of the old version.
+    let precopy = config.runtime == RuntimeKind::Compose && !shared && convert.is_empty();
     let before: BTreeMap<ServiceName, String> = config
         .services
         .iter()
@@ -375,7 +401,8 @@ pub fn promote_facts(
         precopy,
         // A copy by a helper container takes seconds, however small.
         cheap_base: shared || !precopy && bytes <= SMALL_BYTES,
-        need_bytes: if shared { 0 } else { bytes * 2 },
+        need_bytes: if shared { 0 } else { bytes * 2 } + if convert.is_empty() { 0 } else { bytes },
+        convert,
         budget_ms: config.rollback.budget.as_millis(),
         watch_ms: config.rollback.watch.as_millis(),
         waiver,

@@ -26,6 +26,7 @@ pub mod lock;
 pub mod mask_key;
 pub mod notify;
 pub mod ops;
+pub mod policy;
 pub mod prove;
 pub mod runtime;
 pub mod scratch;

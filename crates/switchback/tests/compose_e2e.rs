@@ -102,6 +102,30 @@ fn jupyterhub_on_a_file_system_that_shares_blocks() {
     drop(stack);
 }
 
+/// The migration was traced, and nothing of the trace is in what was compared.
+#[track_caller]
+fn assert_traced(rehearsal: &Value) {
+    let trace = &rehearsal["traces"]["db"];
+    assert_eq!(trace["timed"], true, "{trace}");
+    let tables = trace["tables"].as_array().expect("tables");
+    // New tables refer to it.
+    let users = tables.iter().find(|t| t["name"] == "hub.public.users");
+    let users = users.unwrap_or_else(|| panic!("foreign keys lock the users: {trace}"));
+    assert_eq!(
+        (&users["lock"], &users["reads_blocked_us"]),
+        (&"share_row_exclusive".into(), &0.into()),
+        "{users}"
+    );
+    assert!(users["writes_blocked_us"].as_u64().expect("a time") > 0, "{users}");
+    let altered = tables.iter().any(|t| t["lock"] == "access_exclusive" && t["reads_blocked_us"] != 0);
+    assert!(altered, "no table is altered: {trace}");
+    let tags = trace["statements"].as_array().expect("statements").iter().map(|s| &s["tag"]);
+    for wanted in ["ALTER TABLE", "CREATE TABLE", "UPDATE"] {
+        assert!(tags.clone().any(|t| t == wanted), "no {wanted}: {trace}");
+    }
+    assert!(!rehearsal["diffs"].to_string().contains("switchback_trace"), "{}", rehearsal["diffs"]);
+}
+
 /// Upgrades a hub, rolls it back and upgrades it again. `folder` says where the data of a volume lies.
 fn jupyterhub(stack: &Stack, folder: &dyn Fn(&str) -> PathBuf) {
     stack.edit("switchback.yaml", "watch: 20s, every: 2s", "watch: 5s, every: 1s");
@@ -123,6 +147,7 @@ fn jupyterhub(stack: &Stack, folder: &dyn Fn(&str) -> PathBuf) {
     assert_eq!(rehearsal["conclusion"], "pass");
     assert!(!rehearsal["certificate"].is_null(), "{rehearsal}");
     assert_eq!(rehearsal["code_only"]["possible"], false, "{}", rehearsal["code_only"]);
+    assert_traced(&rehearsal);
     assert_eq!(containers(stack), running, "a rehearsal restarted production");
     assert_eq!(staging_left(stack), Vec::<String>::new());
     bystander.assert_untouched();

@@ -9,6 +9,7 @@ mod comparing;
 mod egress;
 mod hooks;
 mod located;
+mod promotion;
 mod service;
 pub mod template;
 mod triggers;
@@ -18,6 +19,7 @@ pub use comparing::{ApiCheck, PerformanceCheck};
 pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matches};
 pub use hooks::{Hook, Hooks};
 pub use located::{ConfigError, line_of, suggest};
+pub use promotion::{Promotion, Window};
 pub use service::{Health, Restart, Service, Stop, StopSignal};
 pub use triggers::{Action, Database, Disk, Errors, Latency, LogErrors, Memory, Restarts, Triggers};
 
@@ -60,6 +62,9 @@ pub struct Config {
     /// Promotion's trial and rollback.
     #[serde(default)]
     pub rollback: Rollback,
+    /// When production may be upgraded.
+    #[serde(default)]
+    pub promotion: Promotion,
     /// Commands around what changes production.
     #[serde(default)]
     pub hooks: Hooks,
@@ -150,6 +155,10 @@ pub struct Store {
     /// Postgres: the databases that are compared; by default all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub databases: Vec<String>,
+    /// Postgres: the major version that an upgrade may convert the data to, by dump and restore. Without it an image of another
+    /// major version than the data's is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub major: Option<u32>,
 }
 
 /// How staging environments differ from production.
@@ -257,6 +266,9 @@ pub struct Checks {
     /// Requests whose times in the old and the new version are compared.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub performance: Vec<PerformanceCheck>,
+    /// Migration files in SQL that squawk looks at: paths or patterns (`migrations/*.sql`), relative to the stack.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lint: Vec<String>,
     /// Changes to existing rows that an upgrade is allowed to make: `store.table`, or `store.*`.
     pub expected_changes: Vec<String>,
 }
@@ -314,11 +326,13 @@ pub struct Rehearsal {
     pub valid: Span,
     /// Also find out whether the old version runs on the migrated data.
     pub code_only_rollback: bool,
+    /// Also record what the migration does to databases while it runs: statements, locks, rewritten tables.
+    pub trace: bool,
 }
 
 impl Default for Rehearsal {
     fn default() -> Self {
-        Self { valid: Span::secs(7 * 86_400), code_only_rollback: true }
+        Self { valid: Span::secs(7 * 86_400), code_only_rollback: true, trace: true }
     }
 }
 

@@ -123,6 +123,9 @@ pub enum Group {
     After,
 }
 
+/// Major versions of database servers before and after, by store.
+pub type Majors = BTreeMap<StoreName, (u32, u32)>;
+
 /// The operations. Instances are named by their key in [`Plan::instances`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -217,6 +220,28 @@ pub enum Op {
         /// Whose stores are cloned; nothing runs on it: the instance itself before it starts, or
         /// (where that would lengthen the downtime) the generation it was made from.
         source: String,
+    },
+    /// Has a linter look at the migration files of the stack.
+    Lint,
+    /// Converts the data of an instance, on which nothing runs, for servers of another major version.
+    Convert {
+        /// The instance.
+        instance: String,
+        /// Where its stores were cloned from: its release has the servers that can read them, and a conversion that was
+        /// interrupted begins afresh.
+        source: String,
+        /// What is converted.
+        majors: Majors,
+    },
+    /// Prepares the databases of an instance, on which nothing runs, to record what is done to them. Only for a copy.
+    TraceBegin {
+        /// The instance.
+        instance: String,
+    },
+    /// Reads what the databases of an instance recorded, and removes what [`Op::TraceBegin`] put into them.
+    TraceEnd {
+        /// The instance.
+        instance: String,
     },
     /// Runs a service's migration command on an instance.
     Migrate {
@@ -397,6 +422,16 @@ impl Steps {
         });
         let last = self.0.len() - 1;
         &mut self.0[last]
+    }
+    /// The conversion of a clone for servers of another major version.
+    fn convert(&mut self, instance: &str, source: &str, majors: &Majors) -> &mut Step {
+        let each: Vec<String> = majors
+            .iter()
+            .map(|(store, (from, to))| format!("{store} from Postgres {from} to {to}"))
+            .collect();
+        let op =
+            Op::Convert { instance: instance.to_owned(), source: source.to_owned(), majors: majors.clone() };
+        self.add("convert", format!("Convert the data of {}", each.join(", ")), Group::Switch, op)
     }
 }
 

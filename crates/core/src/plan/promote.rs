@@ -1,6 +1,6 @@
 //! The plan of a promotion, and of carrying writes back: a promotion of the same release with more data.
 
-use super::{CheckPhase, CloneMode, Group, OnFailure, Op, Plan, Procedure, Steps, stores_in};
+use super::{CheckPhase, CloneMode, Group, Majors, OnFailure, Op, Plan, Procedure, Steps, stores_in};
 use crate::ids::{Digest, GenerationId, RunId, ServiceName, StackName};
 use crate::release::{FORMAT, Instance, PRODUCTION};
 use std::collections::BTreeMap;
@@ -32,6 +32,8 @@ pub struct PromoteFacts {
     pub migrate: Vec<ServiceName>,
     /// Versions to write into `switchback.yaml`, before and after; empty if it already says so.
     pub edit: (BTreeMap<ServiceName, String>, BTreeMap<ServiceName, String>),
+    /// Stores whose data is converted for servers of another major version.
+    pub convert: Majors,
     /// Whether a clone of the migrated data costs next to no downtime; otherwise the old generation's
     /// data is cloned once the new version serves.
     pub cheap_base: bool,
@@ -117,6 +119,9 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
         Group::Switch,
         Op::Clone { from: old_key.clone(), to: new_key.clone(), mode: CloneMode::Cold },
     );
+    if !facts.convert.is_empty() {
+        steps.convert(&new_key, &old_key, &facts.convert);
+    }
     for service in &facts.migrate {
         steps.add(
             &format!("migrate-{service}"),
@@ -133,7 +138,9 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
         steps.add("carry", format!("Carry the writes made to generation {left}"), Group::Switch, op);
     }
     let base = "Keep a clone to recognise later writes by";
-    if facts.cheap_base {
+    // What was converted cannot be told from what the old generation has.
+    let early = facts.cheap_base || !facts.convert.is_empty();
+    if early {
         let op = Op::Base { instance: new_key.clone(), source: new_key.clone() };
         steps.add("base", base, Group::Switch, op);
     }
@@ -145,7 +152,7 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
             Op::Start { instance: new_key.clone() },
         )
         .reversible();
-    if !facts.cheap_base {
+    if !early {
         let op = Op::Base { instance: new_key.clone(), source: old_key.clone() };
         steps.add("base", base, Group::Check, op);
     }

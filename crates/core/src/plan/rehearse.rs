@@ -1,6 +1,6 @@
 //! The plan of a rehearsal.
 
-use super::{CheckPhase, CloneMode, Group, OnFailure, Op, Plan, Procedure, Steps, stores_in};
+use super::{CheckPhase, CloneMode, Group, Majors, OnFailure, Op, Plan, Procedure, Steps, stores_in};
 use crate::ids::{Digest, GenerationId, RunId, ServiceName, StackName};
 use crate::release::{FORMAT, Instance};
 use std::collections::BTreeMap;
@@ -36,6 +36,12 @@ pub struct RehearseFacts {
     pub valid_ms: u64,
     /// Whether to try the old version on the migrated data.
     pub code_only: bool,
+    /// Whether there are migration files to look at.
+    pub lint: bool,
+    /// Stores whose data is converted for servers of another major version.
+    pub convert: Majors,
+    /// Whether to record what the migration does to databases that can do so.
+    pub trace: bool,
     /// Whether production is running (its stores are cloned live then).
     pub production_runs: bool,
 }
@@ -99,6 +105,9 @@ pub fn rehearse(facts: &RehearseFacts) -> Plan {
         Group::Prepare,
         Op::Preflight { target: new_key.clone(), need_bytes: facts.need_bytes },
     );
+    if facts.lint {
+        steps.add("lint", "Look at the migration files", Group::Prepare, Op::Lint).on_failure(Continue);
+    }
     let mut staging = vec![base.clone(), old_key.clone(), new_key.clone()];
     if facts.code_only {
         staging.push(code_key.clone());
@@ -158,6 +167,18 @@ pub fn rehearse(facts: &RehearseFacts) -> Plan {
         Op::Clone { from: old_key.clone(), to: new_key.clone(), mode: Cold },
     );
     let mut started = vec!["clone-candidate".to_owned()];
+    if !facts.convert.is_empty() {
+        steps.convert(&new_key, &old_key, &facts.convert).on_failure(Continue).requires(&["clone-candidate"]);
+        started = vec!["convert".to_owned()];
+    }
+    if facts.trace {
+        let op = Op::TraceBegin { instance: new_key.clone() };
+        let needs: Vec<&str> = started.iter().map(String::as_str).collect();
+        steps
+            .add("trace-begin", "Prepare to trace the migration", Group::Switch, op)
+            .on_failure(Continue)
+            .requires(&needs);
+    }
     for service in &facts.migrate {
         let id = format!("migrate-{service}");
         let needs: Vec<&str> = started.iter().map(String::as_str).collect();
@@ -196,6 +217,14 @@ pub fn rehearse(facts: &RehearseFacts) -> Plan {
         )
         .on_failure(Continue)
         .requires(&["start-new"]);
+    if facts.trace {
+        // Also of a version that did not start: why is often found here.
+        let op = Op::TraceEnd { instance: new_key.clone() };
+        steps
+            .add("trace-end", "Read what the migration did", Group::Check, op)
+            .on_failure(Continue)
+            .requires(&["trace-begin"]);
+    }
     steps
         .add(
             "fingerprint-before",

@@ -53,6 +53,7 @@ fn promote_facts() -> PromoteFacts {
         migrate: vec![service("app")],
         edit: Default::default(),
         precopy: false,
+        convert: BTreeMap::new(),
         cheap_base: true,
         need_bytes: 0,
         budget_ms: 300_000,
@@ -78,6 +79,9 @@ fn rehearse_plan() -> Plan {
         budget_ms: 300_000,
         valid_ms: 1000,
         code_only: true,
+        lint: true,
+        convert: BTreeMap::new(),
+        trace: true,
         production_runs: true,
     })
 }

@@ -100,6 +100,12 @@ pub struct Report {
     /// How much could be carried back after a rollback; of a rehearsal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coverage: Option<Coverage>,
+    /// What the migration did to each database while it ran; of a rehearsal.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub traces: BTreeMap<StoreName, crate::trace::Trace>,
+    /// What a linter says of the migration files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lint: Option<crate::lint::Lint>,
     /// What was masked in copies.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub masked: BTreeMap<StoreName, MaskedStore>,
@@ -322,6 +328,8 @@ impl Report {
             egress: egress(records),
             carried: outputs().flat_map(|(_, o)| o.carried.clone()).collect(),
             coverage: coverage(plan, &state),
+            traces: outputs().flat_map(|(_, o)| o.traces.clone()).collect(),
+            lint: outputs().find_map(|(_, o)| o.lint.clone()),
             masked: outputs().flat_map(|(_, o)| o.masked.clone()).collect(),
         };
         report.headline = headline(&report);

@@ -24,8 +24,9 @@ use switchback_core::carry::{Outcome, Rules};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
-use switchback_core::plan::CloneMode;
+use switchback_core::plan::{CloneMode, Majors};
 use switchback_core::release::Instance;
+use switchback_core::trace::Trace;
 
 /// How a long operation on data talks to the run.
 #[derive(Clone, Copy)]
@@ -200,6 +201,49 @@ pub trait Data: Send + Sync {
         rules: &Rules,
         work: &Work<'_>,
     ) -> Result<Option<Outcome>, EngineError>;
+
+    /// Stores whose data must be converted before the servers of another release can start on it. Refuses what cannot be, and
+    /// what the configuration does not allow.
+    fn conversions(&self, _from: &Placement<'_>, _to: &Placement<'_>) -> Result<Majors, EngineError> {
+        Ok(Majors::new())
+    }
+
+    /// Converts a clone of a store, on which nothing runs, for the servers of its release; `from` has the release that can
+    /// read it. Returns what a person should know. After an error or an interruption the clone is of no use until it was
+    /// cloned again.
+    fn convert(
+        &self,
+        _from: &Placement<'_>,
+        _to: &Placement<'_>,
+        store: &StoreName,
+        _majors: (u32, u32),
+        _work: &Work<'_>,
+    ) -> Result<Vec<String>, EngineError> {
+        Err(EngineError::Internal { detail: format!("{store} cannot be converted") })
+    }
+
+    /// Prepares a store on which nothing runs to record what is done to it from its next start on. Only for a copy. Returns
+    /// why it cannot be, if so; `None` also where there is nothing to prepare.
+    fn trace_begin(
+        &self,
+        _at: &Placement<'_>,
+        _store: &StoreName,
+        _work: &Work<'_>,
+    ) -> Result<Option<String>, EngineError> {
+        Ok(None)
+    }
+
+    /// Reads what a store recorded, and removes what [`Data::trace_begin`] put into it. `None` if nothing was. `mode` says
+    /// whether its services are running.
+    fn trace_end(
+        &self,
+        _at: &Placement<'_>,
+        _store: &StoreName,
+        _mode: CloneMode,
+        _work: &Work<'_>,
+    ) -> Result<Option<Trace>, EngineError> {
+        Ok(None)
+    }
 
     /// Masks columns of a store on which nothing runs, so that nothing of the old values is left in its files. After an
     /// error or an interruption the store is of no use until it was copied again.

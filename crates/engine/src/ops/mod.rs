@@ -6,14 +6,17 @@
 mod backup;
 mod carry;
 mod checks;
+mod convert;
 mod data;
 mod hooks;
 mod judge;
+mod lint;
 mod mask;
 mod pointer;
 mod preflight;
 mod services;
 mod staging;
+mod trace;
 mod versions;
 
 pub(crate) use data::differing;
@@ -132,6 +135,10 @@ pub fn perform(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Register { environment, copies } => staging::register(context, environment, copies),
         Op::Unregister { name } => staging::unregister(context, name),
         Op::Base { instance, source } => data::base(context, instance, source),
+        Op::Lint => lint::lint(context),
+        Op::Convert { instance, source, majors } => convert::convert(context, instance, source, majors),
+        Op::TraceBegin { instance } => trace::begin(context, instance),
+        Op::TraceEnd { instance } => trace::end(context, instance),
         Op::Migrate { instance, service, source } => services::migrate(context, instance, service, source),
         Op::Start { instance } => services::start(context, instance),
         Op::Stop { instance } => services::stop(context, instance),
@@ -174,6 +181,10 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         | Op::Register { .. }
         | Op::Unregister { .. }
         | Op::Base { .. }
+        | Op::Lint
+        | Op::Convert { .. }
+        | Op::TraceBegin { .. }
+        | Op::TraceEnd { .. }
         | Op::Migrate { .. }
         | Op::ReadBack { .. }
         | Op::Fingerprint { .. }

@@ -161,6 +161,8 @@ pub fn migrate(context: &Context<'_>, key: &str, name: &ServiceName, source: &st
         // A migration that an earlier attempt left running must not go on beside this one.
         stop_instance(context, instance)?;
         super::data::clone(context, source, key, CloneMode::Cold)?;
+        super::convert::again(context, key)?;
+        super::trace::again(context, key)?;
     }
     context.say(&format!("migrating {name} to {}", service.version));
     let log = migration_log(&context.run_dir(), instance, name);

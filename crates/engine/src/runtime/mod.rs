@@ -20,7 +20,7 @@ use switchback_core::egress::Egress;
 use switchback_core::ids::{Digest, ServiceName, StoreName};
 use switchback_core::journal::Output;
 use switchback_core::plan::Procedure;
-use switchback_core::release::{Instance, Release, StorePlace};
+use switchback_core::release::{Instance, Release, ServiceRelease, StorePlace};
 
 /// An instance together with what is needed to place its services.
 #[derive(Clone, Copy)]
@@ -148,6 +148,9 @@ pub trait Runtime: Send + Sync {
         versions: &BTreeMap<ServiceName, String>,
         stage: &Stage<'_>,
     ) -> Result<(Digest, Release), EngineError>;
+
+    /// When what a service of a release runs was made (UTC, milliseconds since 1970), if that is known.
+    fn made_ms(&self, service: &ServiceRelease) -> Result<Option<i64>, EngineError>;
 
     /// The release that runs (or would run) before Switchback has made a generation.
     fn adopted(&self, home: &Home, config: &Config, stage: &Stage<'_>) -> Result<Adopted, EngineError>;

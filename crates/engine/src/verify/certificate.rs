@@ -64,6 +64,7 @@ fn wrong_ones(lab: &Lab<'_>, proof: &mut Proof) -> Result<(), Stop> {
 fn expired(lab: &Lab<'_>, mut config: Config, proof: &mut Proof) -> Result<(), Stop> {
     config.rehearsal.valid = Span::millis(1);
     config.rehearsal.code_only_rollback = false;
+    config.rehearsal.trace = false;
     let target = lab.sandbox()?.target.clone();
     let ran = lab.carry_out(&config, |s| s.plan_rehearsal(&config, &target, &Stage::quiet()))?;
     proof.runs.push(ran.plan.run.clone());

@@ -202,6 +202,19 @@ fn time(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
             "the migration took longer than its deadline",
         );
     }
+    for (store, trace) in &ran.report.traces {
+        let (reads, writes) = trace.blocked_us();
+        let ms = |us: u64| human_ms(us.div_ceil(1000));
+        proof.measure(
+            format!("{store}, traced"),
+            format!(
+                "{} statements; a table not readable for {}, not writable for {}",
+                trace.calls(),
+                ms(reads),
+                ms(writes)
+            ),
+        );
+    }
     if migrations(ran).is_empty() {
         proof.not_run("no migration command runs in this upgrade");
     }

@@ -58,6 +58,7 @@ fn rehearse(lab: &Lab<'_>, mutated: &Config, target: &Target, proof: &mut Proof)
     let mut config = mutated.clone();
     // It would be tried on data that is known to be wrong.
     config.rehearsal.code_only_rollback = false;
+    config.rehearsal.trace = false;
     let ran = lab.carry_out(&config, |s| s.plan_rehearsal(&config, target, &Stage::quiet()))?;
     proof.runs.push(ran.plan.run.clone());
     Ok(ran)
@@ -169,6 +170,7 @@ fn lost_rows_of_containers(
     };
     let mut mutated = config.clone();
     mutated.rehearsal.code_only_rollback = false;
+    mutated.rehearsal.trace = false;
     let plan = |s: &Session<'_>| s.plan_rehearsal(&mutated, target, &Stage::quiet());
     let ran = lab.carry_out_seen(&mutated, plan, &observe)?;
     proof.runs.push(ran.plan.run.clone());

@@ -45,6 +45,9 @@ pub struct PromoteArgs {
     /// Also if exactly this release was rolled back before
     #[arg(long)]
     pub again: bool,
+    /// Also outside of `promotion.windows`, and a version younger than `promotion.min_age`
+    #[arg(long)]
+    pub any_time: bool,
     /// Why
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
@@ -293,9 +296,7 @@ pub fn promote(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
     session.require_settled()?;
     session.require_no_trial()?;
     let plan = planning(global, |stage| session.plan_promotion(&config, &target, waiver(args), stage))?;
-    if !args.again {
-        refuse_what_failed(&session.journal, &plan)?;
-    }
+    refuse_now(&home, &config, &session, &plan, args)?;
     if args.target.dry_run {
         return show_plan(global, &plan);
     }
@@ -312,6 +313,23 @@ pub fn promote(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
     let (exit, end) = carry_out_as(global, &home, &mut session, &plan, &config, last)?;
     drop(session);
     follow(global, &home, &plan, exit, &end, args.detach)
+}
+
+/// Refuses what failed before, and what the configuration does not allow at this time.
+fn refuse_now(
+    home: &Home,
+    config: &Config,
+    session: &Session<'_>,
+    plan: &Plan,
+    args: &PromoteArgs,
+) -> Result<(), Trouble> {
+    if !args.again {
+        refuse_what_failed(&session.journal, plan)?;
+    }
+    if !args.any_time {
+        switchback_engine::policy::permits(home, config, plan, &jiff::Zoned::now())?;
+    }
+    Ok(())
 }
 
 fn predicted(home: &Home, plan: &Plan) -> String {
@@ -341,9 +359,8 @@ pub fn upgrade(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
     session.require_no_trial()?;
     if !args.without_certificate {
         let plan = planning(global, |stage| session.plan_rehearsal(&config, &target, stage))?;
-        if !args.again {
-            refuse_what_failed(&session.journal, &plan)?;
-        }
+        // Before an hour of rehearsing.
+        refuse_now(&home, &config, &session, &plan, args)?;
         if args.target.dry_run {
             return show_plan(global, &plan);
         }

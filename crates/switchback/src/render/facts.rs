@@ -43,6 +43,7 @@ pub fn key(report: &Report) -> Vec<Fact> {
         exported(report),
         writers(report),
         migration(report),
+        blocked(report),
         carried(report).or_else(|| coverage(report)),
         masked(report),
         Some(Fact {
@@ -103,6 +104,19 @@ fn masked(report: &Report) -> Option<Fact> {
         name: "Masked",
         value: words::count(all.iter().map(|c| c.values).sum(), "value"),
         note: format!("in {}", words::count(all.len() as u64, "column")),
+        share: None,
+        tone: Tone::Quiet,
+    })
+}
+
+fn blocked(report: &Report) -> Option<Fact> {
+    let note = words::blocked(report)?;
+    let longest = report.traces.values().map(|t| t.blocked_us().1).max().unwrap_or(0);
+    Some(Fact {
+        rank: Rank::Side,
+        name: "Migration locks",
+        value: if longest == 0 { "none".to_owned() } else { words::micros(longest) },
+        note,
         share: None,
         tone: Tone::Quiet,
     })

@@ -19,6 +19,7 @@ pub fn text(report: &Report) -> String {
     numbers(&mut out, report);
     checks(&mut out, report);
     data(&mut out, report);
+    trace(&mut out, report);
     exports(&mut out, report);
     egress(&mut out, report);
     carried(&mut out, report);
@@ -297,6 +298,29 @@ fn carried(out: &mut String, report: &Report) {
         );
     }
     out.push('\n');
+}
+
+fn trace(out: &mut String, report: &Report) {
+    let mut tables: Vec<_> =
+        report.traces.values().flat_map(|t| &t.tables).filter(|t| t.lock.is_some()).collect();
+    if tables.is_empty() {
+        return;
+    }
+    tables.sort_by_key(|t| std::cmp::Reverse((t.reads_blocked_us, t.writes_blocked_us)));
+    out.push_str("<details><summary>Locks of the migration</summary>\n\n| Table | Strongest lock | No reads | No writes | Written anew |\n|:--|:--|--:|--:|:--|\n");
+    for table in tables.iter().take(MOST_ROWS) {
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} | {} |",
+            code(&words::shorten(&table.name, 160)),
+            table.lock.map_or("", switchback_core::trace::Lock::as_str),
+            words::micros(table.reads_blocked_us),
+            words::micros(table.writes_blocked_us),
+            if table.rewritten { "yes" } else { "" },
+        );
+    }
+    more(out, tables.len(), "");
+    out.push_str("\n</details>\n\n");
 }
 
 fn masked(out: &mut String, report: &Report) {

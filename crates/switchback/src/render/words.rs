@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use switchback_core::check::{CheckResult, Verdict};
 use switchback_core::data::{PartChange, PartDiff, StoreDiff};
+use switchback_core::duration::human_ms;
 use switchback_core::plan::{Group, Procedure};
 use switchback_core::report::{Conclusion, Report, StepStatus};
 
@@ -196,6 +197,35 @@ pub fn holds_files(diff: &StoreDiff) -> bool {
 }
 
 pub use switchback_core::times::utc;
+
+/// A time in microseconds.
+pub fn micros(us: u64) -> String {
+    if us < 10_000 { format!("{:.1} ms", us as f64 / 1000.0) } else { human_ms(us / 1000) }
+}
+
+/// Which table the migration would have kept others from longest, in words; nothing if no migration was traced.
+pub fn blocked(report: &Report) -> Option<String> {
+    let tables = report.traces.values().flat_map(|t| &t.tables);
+    let worst = tables.max_by_key(|t| (t.reads_blocked_us.max(t.writes_blocked_us), t.reads_blocked_us));
+    if report.traces.is_empty() {
+        return None;
+    }
+    Some(match worst.map(|t| (t, t.reads_blocked_us, t.writes_blocked_us)) {
+        Some((t, reads, writes)) if writes > 0 && reads == writes => {
+            format!("{} could not have been used for {}", shorten(&t.name, 80), micros(writes))
+        }
+        Some((t, 0, writes)) if writes > 0 => {
+            format!("{} could not have been written for {}", shorten(&t.name, 80), micros(writes))
+        }
+        Some((t, reads, writes)) if writes > 0 => format!(
+            "{} could not have been written for {}, nor read for {}",
+            shorten(&t.name, 80),
+            micros(writes),
+            micros(reads)
+        ),
+        _ => "it would have kept nobody waiting".to_owned(),
+    })
+}
 
 /// A number with thousands apart: `12,345`.
 pub fn number(n: u64) -> String {

@@ -98,7 +98,7 @@ fn data_outside_of_the_mount_is_refused_and_another_major_version_too() {
     sql(&stack, "drop tablespace far");
 
     // The image of another major version on the same volume.
-    let parts = ["sbt/postgres:17 is Postgres 17, and the data was made by Postgres 15", "pg_dumpall"];
+    let parts = ["sbt/postgres:17 is Postgres 17, and the data was made by Postgres 15", "major: 17"];
     stack.set("DB_IMAGE", "sbt/postgres:17");
     refused(&stack, &["rehearse"], &parts);
     assert_eq!(sql(&stack, "select name from things"), "one");

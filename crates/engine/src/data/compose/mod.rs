@@ -7,6 +7,7 @@
 mod ahead;
 mod archive;
 mod carrying;
+mod convert;
 mod facts;
 mod masking;
 mod mounts;
@@ -16,6 +17,7 @@ mod refresh;
 mod server;
 mod standby;
 mod throwaway;
+mod tracing;
 
 pub use facts::{MountFacts, PostgresFacts};
 
@@ -41,8 +43,9 @@ use switchback_core::carry::{Outcome, Rules};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
-use switchback_core::plan::CloneMode;
+use switchback_core::plan::{CloneMode, Majors};
 use switchback_core::release::{Instance, MountPlace, StorePlace};
+use switchback_core::trace::Trace;
 
 /// Data that the engine's containers can reach.
 pub struct ComposeData {
@@ -320,6 +323,40 @@ impl Data for ComposeData {
         work: &Work<'_>,
     ) -> Result<Option<Outcome>, EngineError> {
         self.carry_store(from, to, store, rules, work)
+    }
+
+    fn conversions(&self, from: &Placement<'_>, to: &Placement<'_>) -> Result<Majors, EngineError> {
+        convert::needed(self, from, to)
+    }
+
+    fn convert(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        store: &StoreName,
+        majors: (u32, u32),
+        work: &Work<'_>,
+    ) -> Result<Vec<String>, EngineError> {
+        self.convert_store(from, to, store, majors, work)
+    }
+
+    fn trace_begin(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        _: &Work<'_>,
+    ) -> Result<Option<String>, EngineError> {
+        self.arm_store(at, store)
+    }
+
+    fn trace_end(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        mode: CloneMode,
+        work: &Work<'_>,
+    ) -> Result<Option<Trace>, EngineError> {
+        self.traced_store(at, store, mode, work)
     }
 
     fn mask(

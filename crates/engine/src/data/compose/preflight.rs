@@ -4,7 +4,7 @@
 
 use super::mounts::mounts;
 use super::server::{Server, engine_error};
-use super::{ComposeData, place};
+use super::{ComposeData, convert, place};
 use crate::error::EngineError;
 use crate::gather::{RESERVE_BYTES, free_bytes};
 use crate::runtime::Placement;
@@ -142,16 +142,9 @@ fn majors(
     let said = env.iter().find_map(|e| e.strip_prefix("PG_MAJOR="));
     let Some(target) = said.and_then(|v| v.parse::<u32>().ok()) else { return Ok(()) };
     let own = facts.major();
-    if target == own {
+    let allowed = to.config.stores.get(name).and_then(|s| s.major);
+    if target == own || target > own && allowed == Some(target) {
         return Ok(());
     }
-    Err(EngineError::refused(
-        format!(
-            "stores.{name}: {} is Postgres {target}, and the data was made by Postgres {own}: no server starts on the data of another major version",
-            image.reference
-        ),
-        format!(
-            "keep {own} for this upgrade; to change the major version, dump all databases with {own} and restore them into an empty volume with {target} (pg_dumpall, psql), then let Switchback take the new volume over"
-        ),
-    ))
+    Err(convert::refusal(name, &image.reference, own, target))
 }

@@ -91,6 +91,11 @@ impl<'a> Server<'a> {
         })
     }
 
+    /// The same, ending its own server when it is closed.
+    pub fn owning(self, throwaway: Throwaway<'a>) -> Self {
+        Self { throwaway: Some(throwaway), ..self }
+    }
+
     /// Its container.
     pub fn container(&self) -> &str {
         &self.container

@@ -70,8 +70,12 @@ impl<'a> Throwaway<'a> {
             init: false,
             ..RunSpec::default()
         };
-        let id = data.docker.run_detached(&spec)?;
-        Ok(Self { docker: &data.docker, id, ended: false })
+        Ok(Self::of(&data.docker, data.docker.run_detached(&spec)?))
+    }
+
+    /// A server in a container that was made for it.
+    pub fn of(docker: &'a Docker, id: String) -> Self {
+        Self { docker, id, ended: false }
     }
 
     /// Its container.

@@ -47,7 +47,7 @@ use switchback_core::duration::human_ms;
 use switchback_core::egress::Egress;
 use switchback_core::ids::{Digest, ServiceName, StoreName};
 use switchback_core::journal::Output;
-use switchback_core::release::{Instance, Release, StorePlace};
+use switchback_core::release::{Instance, Release, ServiceRelease, StorePlace};
 use switchback_core::workflow::Redactor;
 
 /// Making containers takes a moment each; a hung engine must not hang us.
@@ -116,6 +116,12 @@ pub fn effective(home: &Home, config: &Config) -> Result<Config, EngineError> {
 }
 
 impl Runtime for ComposeRuntime {
+    fn made_ms(&self, service: &ServiceRelease) -> Result<Option<i64>, EngineError> {
+        let Some(image) = &service.image else { return Ok(None) };
+        let found = self.docker.image(&image.id)?;
+        Ok(found.and_then(|i| crate::policy::parse_made(&i.created)))
+    }
+
     fn release(
         &self,
         home: &Home,

@@ -21,7 +21,7 @@ use switchback_core::duration::human_ms;
 use switchback_core::egress::Egress;
 use switchback_core::ids::{Digest, ServiceName, StoreName};
 use switchback_core::journal::Output;
-use switchback_core::release::{Instance, Release, StorePlace};
+use switchback_core::release::{Instance, Release, ServiceRelease, StorePlace};
 use switchback_core::workflow::Redactor;
 
 /// Services as local processes.
@@ -29,6 +29,15 @@ use switchback_core::workflow::Redactor;
 pub struct ProcessRuntime;
 
 impl Runtime for ProcessRuntime {
+    /// When it was put where it lies: programs do not say when they were made.
+    fn made_ms(&self, service: &ServiceRelease) -> Result<Option<i64>, EngineError> {
+        let Some(artefact) = &service.artefact else { return Ok(None) };
+        let path = Path::new(&artefact.path);
+        let changed = fs::metadata(path).and_then(|m| m.modified()).map_err(io("look at", path))?;
+        let since = changed.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since.as_millis()).ok())
+    }
+
     fn release(
         &self,
         home: &Home,

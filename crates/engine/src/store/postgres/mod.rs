@@ -2,13 +2,14 @@
 //!
 //! Owns every SQL text that is run against users' servers. It never links a client library and never
 //! opens a connection: SQL goes through [`Psql`], which runs `psql` of the user's image. Reading
-//! happens in read-only transactions; only [`make_harmless`], [`mask`], [`carry_writes`] and, if it is allowed to,
+//! happens in read-only transactions; only [`make_harmless`], [`mask`], [`carry_writes`], [`trace`] and, if it is allowed to,
 //! [`integrity`] write, and all are for clones. Nothing here may put a name into SQL except quoted
 //! by the server or by `names`, nor print a password, a connection string or a setting's value.
 
 mod carry;
 mod carry_sql;
 mod compare;
+pub mod convert;
 mod counts;
 mod diff;
 mod error;
@@ -29,6 +30,7 @@ mod schema;
 mod session;
 pub mod standby;
 mod sums;
+pub mod trace;
 mod value;
 mod words;
 

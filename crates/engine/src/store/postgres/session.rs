@@ -24,6 +24,7 @@ const PREAMBLE: &str = "\
 \\set ON_ERROR_STOP 1
 SELECT pg_catalog.set_config('client_encoding', CASE pg_catalog.getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END, false) \\gset switchback_
 SET client_min_messages = error;
+SET application_name = 'switchback';
 SET standard_conforming_strings = on;
 SET search_path = pg_catalog;
 SET \"TimeZone\" = 'UTC';

@@ -11,6 +11,7 @@ mod rows;
 mod steps;
 mod summary;
 mod timeline;
+mod trace;
 mod trial;
 
 pub use carried::remarks;
@@ -33,6 +34,7 @@ pub fn page(report: &Report) -> String {
         timeline::section(report),
         checks::section(report),
         data::section(report),
+        trace::section(report),
         egress::section(report),
         carried::section(report),
         masked::section(report),

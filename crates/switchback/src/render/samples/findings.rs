@@ -286,6 +286,16 @@ pub fn all_well(step: &str) -> Output {
             )],
             ..Output::default()
         },
+        "lint" => Output {
+            notes: notes(&["14 files, 2 findings"]),
+            lint: Some(super::trace::lint()),
+            ..Output::default()
+        },
+        "trace-end" => Output {
+            notes: notes(&["ledger: 52 statements within 3.1 s"]),
+            traces: BTreeMap::from([(store("ledger"), super::trace::trace())]),
+            ..Output::default()
+        },
         "diff" => Output {
             diffs: BTreeMap::from([(store("notes"), harmless_diff()), (store("uploads"), files_diff())]),
             checks: vec![

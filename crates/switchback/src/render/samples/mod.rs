@@ -2,6 +2,7 @@
 
 mod findings;
 mod stack;
+mod trace;
 
 use findings::*;
 use serde_json::json;

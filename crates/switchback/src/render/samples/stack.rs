@@ -60,6 +60,9 @@ pub fn rehearsal() -> Plan {
         budget_ms: 30_000,
         valid_ms: 7 * 86_400_000,
         code_only: true,
+        lint: true,
+        convert: BTreeMap::new(),
+        trace: true,
         production_runs: true,
     })
 }
@@ -96,6 +99,7 @@ fn promotion_facts() -> PromoteFacts {
         migrate: vec![service("assistant")],
         edit: (versions("1.4.2"), versions("2.0.0")),
         precopy: false,
+        convert: BTreeMap::new(),
         cheap_base: true,
         need_bytes: 1 << 30,
         budget_ms: 30_000,

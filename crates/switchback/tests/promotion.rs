@@ -1,0 +1,76 @@
+//! When a promotion may begin.
+
+mod common;
+
+use assistant::ReleaseKind;
+use common::Stack;
+use std::fs;
+
+/// A stack with a section `promotion`, at generation 1.
+fn stack(promotion: &str) -> Stack {
+    let stack = Stack::new(&[ReleaseKind::V2]);
+    let path = stack.root.join("switchback.yaml");
+    let text = fs::read_to_string(&path).expect("reads");
+    fs::write(&path, format!("{text}promotion: {promotion}\n")).expect("writes");
+    stack.run(&["up"]).expect(0);
+    stack
+}
+
+fn target() -> String {
+    format!("app={}", ReleaseKind::V2.version())
+}
+
+const WAIVED: [&str; 5] = ["--yes", "--detach", "--without-certificate", "--reason", "test"];
+
+fn promote(stack: &Stack, command: &str, more: &[&str]) -> common::Ran {
+    let target = target();
+    stack.run(&[&[command, target.as_str()][..], &WAIVED, more].concat())
+}
+
+#[test]
+fn a_promotion_waits_for_its_window_and_a_rollback_does_not() {
+    // Open all week but for the hours around now, whatever the zone is.
+    let now = jiff::Zoned::now();
+    let hour = |ahead: i64| {
+        now.checked_add(jiff::Span::new().hours(ahead)).expect("a time").strftime("%H:00").to_string()
+    };
+    let stack = stack(&format!("{{ windows: [\"{}-{}\"] }}", hour(2), hour(4)));
+    for command in ["promote", "upgrade"] {
+        let refused = promote(&stack, command, &[]).expect(3).all();
+        assert!(
+            refused.contains("outside of promotion.windows") && refused.contains("--any-time"),
+            "{refused}"
+        );
+    }
+    assert_eq!(stack.status()["generation"], 1);
+    stack.run(&["rehearse", &target()]).expect(0);
+    promote(&stack, "promote", &["--any-time"]).expect(0);
+    assert_eq!(stack.status()["generation"], 2);
+    stack.run(&["rollback", "--yes"]).expect(0);
+    assert_eq!(stack.status()["generation"], 1);
+}
+
+#[test]
+fn within_its_window_a_promotion_begins() {
+    let stack = stack("{ windows: [\"00:00-12:00\", \"12:00-24:00\"] }");
+    promote(&stack, "promote", &[]).expect(0);
+    assert_eq!(stack.status()["generation"], 2);
+}
+
+#[test]
+fn a_version_that_is_too_young_is_not_promoted_yet() {
+    let stack = stack("{ min_age: 3d }");
+    let refused = promote(&stack, "promote", &[]).expect(3).all();
+    assert!(refused.contains("promotion.min_age is 3days") && refused.contains("ago"), "{refused}");
+    promote(&stack, "promote", &["--any-time"]).expect(0);
+}
+
+#[test]
+fn a_window_that_is_none_is_a_mistake_in_the_configuration() {
+    let stack = Stack::new(&[ReleaseKind::V2]);
+    let path = stack.root.join("switchback.yaml");
+    let text = fs::read_to_string(&path).expect("reads");
+    fs::write(&path, format!("{text}promotion: {{ windows: [\"someday 02:00-03:00\"] }}\n")).expect("writes");
+    let told = stack.run(&["up"]).expect(2).all();
+    assert!(told.contains("\"someday\" is no day"), "{told}");
+}

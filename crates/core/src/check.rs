@@ -141,6 +141,9 @@ pub struct CheckResult {
     /// Files with details, relative to the run's folder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artefacts: Vec<Artefact>,
+    /// How pages look against those of the old version; of a journey in the new one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looks: Vec<crate::look::Look>,
 }
 
 /// One part of a check.

@@ -27,8 +27,25 @@ pub struct Journey {
     /// Errors in the console, failed requests and exceptions that contain one of these texts are tolerated.
     #[serde(default)]
     pub tolerate: Vec<String>,
+    /// Parts of the page that differ every time (a clock, a name with the run's id), as CSS selectors: pictures do not show them.
+    #[serde(default)]
+    pub mask: Vec<String>,
+    /// What it means if the new version looks otherwise.
+    #[serde(default)]
+    pub look: LookRule,
     /// What is done, in order.
     pub steps: Vec<Step>,
+}
+
+/// What it means if pages of the new version look otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LookRule {
+    /// The report shows it.
+    #[default]
+    Shown,
+    /// It is a failure, unless a person approved exactly this look.
+    Same,
 }
 
 fn minute() -> Span {

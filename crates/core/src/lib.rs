@@ -21,6 +21,7 @@ pub mod ids;
 pub mod journal;
 pub mod journey;
 pub mod lint;
+pub mod look;
 pub mod next;
 pub mod notify;
 pub mod performance;

@@ -3,6 +3,7 @@
 //! On production only what cannot change anything runs, unless the user says otherwise.
 
 mod compared;
+pub mod looks;
 
 use crate::check::command::{self, CommandContext};
 use crate::check::workflow::{self, WorkflowContext};
@@ -20,6 +21,7 @@ use switchback_core::config::{
 };
 use switchback_core::ids::{RunId, ServiceName, StoreName};
 use switchback_core::journey::Journey;
+use switchback_core::look::Approved;
 use switchback_core::plan::CheckPhase;
 use switchback_core::workflow::{Endpoint, Redactor, Workflow, WorkflowError};
 
@@ -61,6 +63,7 @@ impl Target<'_> {
 pub struct Suite {
     workflows: Vec<(String, Workflow)>,
     journeys: Vec<(String, Journey)>,
+    approved: Approved,
     invariants: Vec<Invariant>,
     commands: Vec<CommandCheck>,
     api: Vec<ApiCheck>,
@@ -133,6 +136,11 @@ pub fn keep(home: &Home, run: &RunId, config: &Config) -> Result<(), EngineError
         fs::copy(&file, dir.join(name)).map_err(io("copy", &file))?;
     }
     let journeys = named_files(home, "checks.journeys", &config.checks.journeys)?;
+    if !journeys.is_empty() {
+        let kept = dir.join(JOURNEYS).join(looks::KEPT);
+        create_dir(kept.parent().unwrap_or(&dir))?;
+        crate::home::write_json(&kept, &looks::approved(home)?)?;
+    }
     for file in journeys {
         load_journey(&file)?;
         let folder = dir.join(JOURNEYS);
@@ -188,6 +196,7 @@ impl Suite {
         Ok(Self {
             workflows: files.iter().map(|f| load(f)).collect::<Result<_, _>>()?,
             journeys: journeys.iter().map(|f| load_journey(f)).collect::<Result<_, _>>()?,
+            approved: looks::read(&dir.join(JOURNEYS).join(looks::KEPT))?,
             invariants: config.checks.invariants.clone(),
             commands: config.checks.commands.clone(),
             api: config.checks.api.clone(),
@@ -273,7 +282,7 @@ impl Suite {
         {
             compared::compare(&self.api, &self.performance, (old, new), say, cancelled, &mut results);
             // Last: what a person leaves behind would be a difference between the two.
-            compared::walk(&self.journeys, (old, new), say, cancelled, &mut results);
+            compared::walk((&self.journeys, &self.approved), (old, new), say, cancelled, &mut results);
         }
         Ok(results)
     }
@@ -331,6 +340,7 @@ fn isolation(target: &Target<'_>) -> Option<CheckResult> {
 
 fn blank(id: String, kind: CheckKind, target: &Target<'_>, verdict: Verdict, began: Instant) -> CheckResult {
     CheckResult {
+        looks: Vec::new(),
         id,
         kind,
         environment: target.environment.clone(),

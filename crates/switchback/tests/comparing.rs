@@ -103,6 +103,39 @@ fn a_page_that_is_broken_is_refused_by_its_journey_and_by_nothing_else() {
 }
 
 #[test]
+fn a_page_that_looks_otherwise_is_refused_until_a_person_approves_it() {
+    let stack = with_journey(&[ReleaseKind::V2]);
+    let strict = JOURNEY.replacen("steps:", "look: same\nmask: ['li']\nsteps:", 1);
+    fs::write(stack.root.join("journeys/add.yaml"), &strict).expect("writes");
+    stack.run(&["rehearse", "app=2.0.0"]).expect(3);
+    let report = stack.report();
+    let all = report["checks"].as_array().expect("checks");
+    let journey = all.iter().find(|c| c["id"] == "journey/add" && c["environment"] == "candidate");
+    let journey = journey.unwrap_or_else(|| panic!("{report}"));
+    let looks = journey["looks"].as_array().expect("looks");
+    assert_eq!(looks.len(), 2, "{journey}");
+    assert!(looks.iter().all(|l| l["changed_ppm"].as_u64().is_some_and(|n| n > 0)), "{journey}");
+    let page = stack.run(&["report", "--format", "html"]).expect(0).stdout;
+    assert!(
+        page.contains("data:image/png;base64,") && page.contains("What differs"),
+        "no pictures on the page"
+    );
+
+    let unknown = stack.run(&["check", "approve", "--only", "journey/add/nowhere"]).expect(3).all();
+    assert!(unknown.contains("journey/add/added, journey/add/end"), "{unknown}");
+    stack.run(&["check", "approve", "--only", "journey/add/end"]).expect(0);
+    stack.run(&["rehearse", "app=2.0.0"]).expect(3);
+    let approved = stack.run(&["check", "approve", "--json"]).expect(0).json();
+    assert_eq!(approved["approved"], serde_json::json!(["journey/add/added"]), "{approved}");
+    assert!(stack.run(&["check", "approve"]).expect(0).all().contains("not approved before"));
+    stack.run(&["rehearse", "app=2.0.0"]).expect(0);
+    assert!(stack.report()["certificate"].is_object());
+    // A damaged file is told, not taken for none.
+    fs::write(stack.root.join("approved-looks.json"), "{").expect("writes");
+    stack.run(&["rehearse", "app=2.0.0"]).expect(5);
+}
+
+#[test]
 fn mutants_of_pages_are_caught_by_a_journey() {
     let stack = with_journey(&[ReleaseKind::V1]);
     let proved = stack.run(&["prove", "--json", "--mutant", "M25", "--mutant", "M26"]).expect(0).json();

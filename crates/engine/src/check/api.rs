@@ -85,6 +85,7 @@ pub fn run(check: &ApiCheck, sides: &Sides<'_>) -> CheckResult {
         seen.measured.insert("changes that are accepted".to_owned(), seen.accepted.to_string());
     }
     CheckResult {
+        looks: Vec::new(),
         id: format!("api/{}", check.service),
         kind: CheckKind::Api,
         environment: sides.environment.clone(),

@@ -35,6 +35,14 @@ fn server(script: &'static str, style: u16) -> Endpoint {
 const JOURNEY: &str = "steps:\n  - open: '{{app.url}}/'\n  - expect: { title: Notes, role: heading }\n  - fill: { css: '#t', value: 'buy {{env.WORD}}' }\n  - click: { text: Add }\n  - expect: { text: 'buy milk', css: li }\n  - screenshot: after\n";
 
 fn walked(text: &str, old: Endpoint, new: Endpoint) -> (Vec<CheckResult>, tempfile::TempDir) {
+    walked_with(text, (old, new), &Approved::default())
+}
+
+fn walked_with(
+    text: &str,
+    (old, new): (Endpoint, Endpoint),
+    approved: &Approved,
+) -> (Vec<CheckResult>, tempfile::TempDir) {
     let journey = Journey::parse("notes.yaml", text).expect("a journey");
     let folder = tempfile::tempdir().expect("a folder");
     let name = || ServiceName::new("app").expect("a name");
@@ -45,8 +53,8 @@ fn walked(text: &str, old: Endpoint, new: Endpoint) -> (Vec<CheckResult>, tempfi
         scope: Scope { run_id: "r", endpoints, env: &env, vars: BTreeMap::new() },
         redactor: Redactor::default(),
     };
-    let results =
-        run("notes", &journey, &[side("baseline", &old), side("candidate", &new)], folder.path(), &|| false);
+    let sides = [side("baseline", &old), side("candidate", &new)];
+    let results = run("notes", &journey, &sides, folder.path(), approved, &|| false);
     (results, folder)
 }
 
@@ -113,4 +121,61 @@ fn the_browser_reaches_nothing_but_this_host() {
     );
     let text = said(&results[1]);
     assert!(text.contains("example.com/x: net::ERR_NAME_NOT_RESOLVED") && !text.contains("token"), "{text}");
+}
+
+/// Another colour of a word, another name of a button, and a clock.
+const OTHERWISE: &str = "<script>document.querySelector('h1').style.color = 'crimson'; \
+    document.querySelector('button').setAttribute('aria-label', 'Add note');</script>";
+const CLOCK: &str = "<script>const c = document.createElement('p'); c.id = 'clock'; c.textContent = performance.timeOrigin + Math.random(); \
+    document.body.append(c);</script>";
+
+#[test]
+fn pages_are_compared_by_what_is_seen_and_by_what_a_screen_reader_finds() {
+    let (same, _kept) = walked(JOURNEY, server("", 200), server("", 200));
+    let looks = &same[1].looks;
+    assert!(same[0].looks.is_empty() && looks.len() == 2, "{looks:?}");
+    assert!(looks.iter().all(|l| !l.differs()), "{looks:?}");
+    assert_eq!(same[1].measured["look of after"], "as before");
+
+    // Told, and no failure.
+    let (told, folder) = walked(JOURNEY, server("", 200), server(OTHERWISE, 200));
+    assert_eq!(told[1].verdict, Verdict::Pass, "{}", said(&told[1]));
+    let look = told[1].looks.iter().find(|l| l.name == "after").expect("a look");
+    assert!(look.changed_ppm > 0 && look.changed_ppm < 100_000 && look.places == 1, "{look:?}");
+    assert_eq!(look.gone, ["button \"Add\""]);
+    assert_eq!(look.fresh, ["button \"Add note\""]);
+    assert_eq!(look.pictures.len(), 3);
+    assert!(look.pictures.iter().all(|p| folder.path().join(p).is_file()), "{look:?}");
+    assert!(told[1].artefacts.iter().any(|a| a.title == "after: what differs"));
+
+    // Where it has to be the same, it is one, until a person approves exactly this.
+    let strict = format!("look: same\n{JOURNEY}");
+    let (failed, _kept) = walked(&strict, server("", 200), server(OTHERWISE, 200));
+    assert!(said(&failed[1]).contains("the page looks otherwise"), "{}", said(&failed[1]));
+    let mut approved = Approved::default();
+    assert_eq!(approved.approve(&failed, |_| true), ["journey/notes/after", "journey/notes/end"]);
+    let (passed, _kept) = walked_with(&strict, (server("", 200), server(OTHERWISE, 200)), &approved);
+    assert_eq!(passed[1].verdict, Verdict::Pass, "{}", said(&passed[1]));
+    assert!(passed[1].looks.iter().all(|l| l.approved));
+    let other = "<script>document.querySelector('h1').style.color = 'blue'</script>";
+    let (again, _kept) = walked_with(&strict, (server("", 200), server(other, 200)), &approved);
+    assert!(said(&again[1]).contains("the page looks otherwise"));
+}
+
+#[test]
+fn what_differs_every_time_is_masked() {
+    let strict = format!("look: same\n{JOURNEY}");
+    let (failed, _kept) = walked(&strict, server(CLOCK, 200), server(CLOCK, 200));
+    assert!(said(&failed[1]).contains("looks otherwise"), "{}", said(&failed[1]));
+    let masked = format!("mask: ['#clock', '.never']\n{strict}");
+    let (passed, _kept) = walked(&masked, server(CLOCK, 200), server(CLOCK, 200));
+    assert_eq!(passed[1].verdict, Verdict::Pass, "{}", said(&passed[1]));
+    // A page that allows no styles but its own.
+    let policy = "<meta http-equiv=Content-Security-Policy content=\"style-src 'self'\">";
+    let clock: &'static str = Box::leak(format!("{policy}{CLOCK}").into_boxed_str());
+    let (passed, _kept) = walked(&masked, server(clock, 200), server(clock, 200));
+    assert_eq!(passed[1].verdict, Verdict::Pass, "{}", said(&passed[1]));
+    let wrong = masked.replace("'.never'", "'..never'");
+    let (told, _kept) = walked(&wrong, server("", 200), server("", 200));
+    assert!(said(&told[1]).contains("is no selector"), "{}", said(&told[1]));
 }

@@ -102,6 +102,7 @@ pub fn run(check: &CommandCheck, context: &CommandContext<'_>) -> CheckResult {
     let took_ms = elapsed_ms(began);
     measured.insert("total".to_owned(), human_ms(took_ms));
     CheckResult {
+        looks: Vec::new(),
         id: format!("command/{}", check.id),
         kind: CheckKind::Command,
         environment: context.environment.clone(),

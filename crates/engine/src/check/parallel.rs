@@ -71,6 +71,7 @@ pub(super) fn run(workflow: &Workflow, workers: u32, context: &WorkflowContext<'
         threads.into_iter().filter_map(|t| t.join().ok()).collect()
     });
     let none = CheckResult {
+        looks: Vec::new(),
         id: format!("workflow/{}", workflow.id),
         kind: CheckKind::Workflow,
         environment: context.environment.clone(),

@@ -102,6 +102,7 @@ impl Asker<'_> {
 pub fn run(check: &PerformanceCheck, sides: &Sides<'_>) -> CheckResult {
     let began = Instant::now();
     let mut result = CheckResult {
+        looks: Vec::new(),
         id: format!("performance/{}", check.name),
         kind: CheckKind::Performance,
         environment: sides.environment.clone(),

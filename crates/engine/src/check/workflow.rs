@@ -92,6 +92,7 @@ pub(super) fn run_one(
     run.measured.insert("requests".to_owned(), run.requests.to_string());
     run.measured.insert("total".to_owned(), human_ms(took_ms));
     CheckResult {
+        looks: Vec::new(),
         id: format!("workflow/{}", workflow.id),
         kind: CheckKind::Workflow,
         environment: context.environment.clone(),

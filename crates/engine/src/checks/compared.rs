@@ -8,6 +8,7 @@ use switchback_core::check::{CheckKind, CheckResult, Verdict};
 use switchback_core::config::{ApiCheck, PerformanceCheck};
 use switchback_core::ids::ServiceName;
 use switchback_core::journey::Journey;
+use switchback_core::look::Approved;
 use switchback_core::workflow::{Endpoint, Redactor, Scope, Template};
 
 /// Runs them, the old version first in `sides`.
@@ -71,7 +72,7 @@ pub fn compare(
 
 /// Walks journeys in a browser, on the old side and then on the new one.
 pub fn walk(
-    journeys: &[(String, Journey)],
+    (journeys, approved): (&[(String, Journey)], &Approved),
     (old, new): (&Target<'_>, &Target<'_>),
     say: &dyn Fn(&str),
     cancelled: &dyn Fn() -> bool,
@@ -102,7 +103,7 @@ pub fn walk(
                 redactor: new_redactor,
             },
         ];
-        results.extend(browser::run(id, journey, &sides, new.run_dir, cancelled));
+        results.extend(browser::run(id, journey, &sides, new.run_dir, approved, cancelled));
     }
 }
 

@@ -128,6 +128,7 @@ fn result(
             .collect()
     });
     CheckResult {
+        looks: Vec::new(),
         id: format!("integrity/{name}"),
         kind: CheckKind::Integrity,
         environment: after.environment.clone(),

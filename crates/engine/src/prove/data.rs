@@ -76,6 +76,7 @@ fn in_folder(
     let diff = ground.world.data.diff(&at(pristine), &at(&mutated), CloneMode::Cold, store, &work)?;
     let failures = losses(store, StoreKind::Sqlite, &diff, &ground.config.checks.expected_changes);
     let result = CheckResult {
+        looks: Vec::new(),
         id: format!("integrity/{store}"),
         kind: CheckKind::Integrity,
         environment: ground.new.environment.clone(),

@@ -1,6 +1,7 @@
-//! Writing checks: workflows from recordings.
+//! Writing checks: workflows from recordings, and approved looks of pages.
 
-use super::run::cancel_on_signals;
+use super::report::find;
+use super::run::{cancel_on_signals, write_report};
 use super::upgrade::open;
 use super::{Exit, Global, Output, Trouble};
 use crate::progress::Progress;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use switchback_core::config::Config;
 use switchback_core::ids::ServiceName;
 use switchback_core::record::{Exchange, Recorded, parse_har, workflow};
+use switchback_engine::checks::looks;
 use switchback_engine::environments;
 use switchback_engine::gather;
 use switchback_engine::home::Home;
@@ -30,6 +32,22 @@ pub enum CheckCommand {
         after_help = "Examples:\n  switchback check record session.har --output checks/orders.yaml\n  switchback check record --environment staging --listen 9000 --output checks/orders.yaml"
     )]
     Record(RecordArgs),
+    /// Approve how pages look in a rehearsal: exactly these looks then count as before
+    #[command(
+        after_help = "Examples:\n  switchback check approve\n  switchback check approve --only journey/notes/end\n  switchback check approve 01KT"
+    )]
+    Approve(ApproveArgs),
+}
+
+/// Options of check approve.
+#[derive(Debug, Args)]
+pub struct ApproveArgs {
+    /// The run; by default the last one. A unique beginning is enough
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// Only these: `journey/NAME`, or `journey/NAME/PICTURE`
+    #[arg(long, value_name = "LOOK")]
+    pub only: Vec<String>,
 }
 
 /// Options of check record.
@@ -57,7 +75,57 @@ pub struct RecordArgs {
 
 /// Does it.
 pub fn check(global: &Global, command: &CheckCommand) -> Result<Exit, Trouble> {
-    let CheckCommand::Record(args) = command;
+    match command {
+        CheckCommand::Record(args) => record(global, args),
+        CheckCommand::Approve(args) => approve(global, args),
+    }
+}
+
+/// Takes the looks of a run over.
+fn approve(global: &Global, args: &ApproveArgs) -> Result<Exit, Trouble> {
+    let home = Home::open(&global.directory)?;
+    let run = find(&home, args.run.as_deref())?;
+    let report = write_report(&home, &run)?;
+    let differ: Vec<String> = report
+        .checks
+        .iter()
+        .flat_map(|c| c.looks.iter().filter(|l| l.differs()).map(move |l| format!("{}/{}", c.id, l.name)))
+        .collect();
+    let is_meant = |name: &str, only: &str| {
+        name == only || name.strip_prefix(only).is_some_and(|rest| rest.starts_with('/'))
+    };
+    if let Some(unknown) = args.only.iter().find(|o| !differ.iter().any(|d| is_meant(d, o))) {
+        let known = if differ.is_empty() { "none".to_owned() } else { differ.join(", ") };
+        return Err(Trouble::refused(
+            format!("in run {run} no page {unknown:?} looks otherwise"),
+            format!("those that do: {known}"),
+        ));
+    }
+    let mut approved = looks::approved(&home)?;
+    let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|o| is_meant(name, o));
+    let added = approved.approve(&report.checks, wanted);
+    if !added.is_empty() {
+        looks::write(&home, &approved)?;
+    }
+    let out = Output::new(global.json);
+    if out.is_json() {
+        out.json(&json!({ "run": run, "file": looks::FILE, "approved": added }))?;
+    } else if added.is_empty() {
+        out.line(&format!("In run {run} no page looks otherwise that was not approved before."))?;
+    } else {
+        for name in &added {
+            out.line(&format!("approved  {name}"))?;
+        }
+        out.line(&format!(
+            "Written to {}. The next rehearsal takes exactly these looks as before.",
+            looks::FILE
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Makes a workflow of a recording.
+fn record(global: &Global, args: &RecordArgs) -> Result<Exit, Trouble> {
     let (home, config) = open(global)?;
     let service = service(&config, args.service.as_deref())?;
     let path = home.root().join(&args.output);

@@ -1,6 +1,6 @@
 //! The report of a run, in the format asked for.
 
-use super::run::{journal, write_report};
+use super::run::{file_of, journal, write_report};
 use super::{Exit, Global, Output, Trouble};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ pub fn report(global: &Global, args: &ReportArgs) -> Result<Exit, Trouble> {
         Format::Text => {
             crate::render::terminal(&report, args.output.is_none() && console::colors_enabled(), 100)
         }
-        Format::Html => crate::render::html(&report),
+        Format::Html => crate::render::html(&report, &|path| file_of(&home, &run, path)),
         Format::Markdown => crate::render::markdown(&report),
         Format::Junit => crate::render::junit(&report),
         Format::Json => {

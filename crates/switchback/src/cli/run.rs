@@ -54,10 +54,22 @@ pub fn write_report(home: &Home, run: &RunId) -> Result<Report, EngineError> {
     let json =
         serde_json::to_vec_pretty(&report).map_err(|e| EngineError::Internal { detail: e.to_string() })?;
     write_atomic(&dir.join("report.json"), &json)?;
-    write_atomic(&dir.join("report.html"), crate::render::html(&report).as_bytes())?;
+    write_atomic(
+        &dir.join("report.html"),
+        crate::render::html(&report, &|path| file_of(home, run, path)).as_bytes(),
+    )?;
     write_atomic(&dir.join("report.md"), crate::render::markdown(&report).as_bytes())?;
     write_atomic(&dir.join("junit.xml"), crate::render::junit(&report).as_bytes())?;
     Ok(report)
+}
+
+/// A file of a run. Paths come from the journal: none may lead out of the run's folder.
+pub fn file_of(home: &Home, run: &RunId, path: &str) -> Option<Vec<u8>> {
+    let relative = std::path::Path::new(path);
+    let inside = relative.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+    let path = home.run_dir(run).join(relative);
+    let plain = inside && path.symlink_metadata().is_ok_and(|m| m.is_file());
+    plain.then(|| std::fs::read(path).ok()).flatten()
 }
 
 /// Says how a run ended and returns its exit code.

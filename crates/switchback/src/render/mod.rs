@@ -20,9 +20,12 @@ mod tests;
 
 use switchback_core::report::Report;
 
+/// The content of a file of the run by its path, for pictures; nothing if there is none.
+pub type Files<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
+
 /// Renders one self-contained page: no script, no external resource.
-pub fn html(report: &Report) -> String {
-    html::page(report)
+pub fn html(report: &Report, files: Files<'_>) -> String {
+    html::page(report, files)
 }
 
 /// Renders a short text in GitHub's Markdown, for pull requests and chats.

@@ -1,6 +1,10 @@
 //! Journeys in a real browser: what a person sees, old and new.
 
 mod chromium;
+mod errors;
+mod look;
+mod picture;
+mod tree;
 
 pub use chromium::{VARIABLE, find};
 
@@ -14,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use switchback_core::check::{Artefact, CheckKind, CheckResult, CheckStep, Failure, Verdict};
 use switchback_core::journey::{Expect, Journey, Key, Step};
+use switchback_core::look::Approved;
 use switchback_core::workflow::{Redactor, Scope, Template, shorten};
 
 /// Waiting for something to be so.
@@ -42,7 +47,14 @@ struct Walked {
     trouble: Option<String>,
     /// Errors of the page itself: exceptions, the console, failed requests; with what identifies them.
     errors: BTreeMap<String, String>,
-    pictures: Vec<(String, Vec<u8>)>,
+    pictures: Vec<Shot>,
+}
+
+/// What a page looked like at one place.
+pub(super) struct Shot {
+    name: String,
+    png: Vec<u8>,
+    tree: tree::Tree,
 }
 
 /// Walks a journey on both sides; errors of the page that the old side has as well are not the new one's.
@@ -51,8 +63,11 @@ pub fn run(
     journey: &Journey,
     sides: &[Side<'_>; 2],
     run_dir: &Path,
+    approved: &Approved,
     cancelled: &dyn Fn() -> bool,
 ) -> Vec<CheckResult> {
+    let check = format!("journey/{id}");
+    let mut before: Vec<(Shot, String)> = Vec::new();
     let mut known: BTreeSet<String> = BTreeSet::new();
     let mut results = Vec::new();
     for (index, side) in sides.iter().enumerate() {
@@ -60,7 +75,7 @@ pub fn run(
         let folder = run_dir.join("browser").join(format!("{id}-{index}"));
         let mut walked = walk(journey, side, &folder.join("profile"), cancelled);
         let _ = fs::remove_dir_all(folder.join("profile"));
-        let artefacts = keep(&walked.pictures, &folder, run_dir, &side.environment).unwrap_or_else(|e| {
+        let mut artefacts = keep(&walked.pictures, &folder, run_dir, &side.environment).unwrap_or_else(|e| {
             walked.trouble.get_or_insert(e);
             Vec::new()
         });
@@ -70,7 +85,7 @@ pub fn run(
             .filter(|(key, _)| !known.contains(*key))
             .map(|(_, text)| text.clone())
             .collect();
-        let measured = BTreeMap::from([
+        let mut measured = BTreeMap::from([
             ("errors of the page".to_owned(), walked.errors.len().to_string()),
             ("pictures".to_owned(), walked.pictures.len().to_string()),
         ]);
@@ -85,12 +100,23 @@ pub fn run(
                 ..Failure::default()
             }));
         }
+        let paths: Vec<String> = artefacts.iter().map(|a| a.path.clone()).collect();
+        let after: Vec<(Shot, String)> = walked.pictures.into_iter().zip(paths).collect();
+        let looks = if index == 0 {
+            before = after;
+            Vec::new()
+        } else {
+            look::compare(&before, &after, (&folder, run_dir), &mut artefacts, |name, digest| {
+                approved.has(&check, name, digest)
+            })
+        };
+        look::judge(&looks, journey, &mut measured, &mut reasons);
         let verdict = match walked.trouble {
             Some(why) if reasons.is_empty() => Verdict::Inconclusive { why: side.redactor.redact(&why) },
             _ => Verdict::from_failures(reasons),
         };
         results.push(CheckResult {
-            id: format!("journey/{id}"),
+            id: check.clone(),
             kind: CheckKind::Journey,
             environment: side.environment.clone(),
             verdict,
@@ -98,19 +124,20 @@ pub fn run(
             measured,
             steps: walked.steps,
             artefacts,
+            looks,
         });
     }
     results
 }
 
 fn keep(
-    pictures: &[(String, Vec<u8>)],
+    pictures: &[Shot],
     folder: &Path,
     run_dir: &Path,
     environment: &str,
 ) -> Result<Vec<Artefact>, String> {
     let mut kept = Vec::new();
-    for (name, bytes) in pictures {
+    for Shot { name, png: bytes, .. } in pictures {
         fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let path: PathBuf = folder.join(format!("{name}.png"));
         fs::write(&path, bytes).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -138,7 +165,7 @@ fn walk(journey: &Journey, side: &Side<'_>, profile: &Path, cancelled: &dyn Fn()
             return walked;
         }
     };
-    let mut walker = Walker { browser: &mut browser, side, until };
+    let mut walker = Walker { browser: &mut browser, mask: &journey.mask, side, until };
     if let Err(why) = walker.headers(&journey.headers) {
         walked.trouble = Some(why);
         return walked;
@@ -185,7 +212,7 @@ fn walk(journey: &Journey, side: &Side<'_>, profile: &Path, cancelled: &dyn Fn()
         let _ = walker.picture("end", &mut walked.pictures);
     }
     let tolerated = |text: &str| journey.tolerate.iter().any(|t| text.contains(t.as_str()));
-    for (key, text) in errors(browser.events.make_contiguous()) {
+    for (key, text) in errors::errors(browser.events.make_contiguous()) {
         if !tolerated(&text) && walked.errors.len() < 1000 {
             walked.errors.insert(key, side.redactor.show(&shorten(&text)));
         }
@@ -208,6 +235,8 @@ impl From<String> for Stop {
 
 struct Walker<'a, 'b> {
     browser: &'a mut Chromium,
+    /// What pictures do not show.
+    mask: &'a [String],
     side: &'a Side<'b>,
     until: Instant,
 }
@@ -272,7 +301,7 @@ impl Walker<'_, '_> {
         self.browser.call("Network.setExtraHTTPHeaders", &json!({ "headers": all })).map(drop)
     }
 
-    fn step(&mut self, step: &Step, pictures: &mut Vec<(String, Vec<u8>)>) -> Result<String, Stop> {
+    fn step(&mut self, step: &Step, pictures: &mut Vec<Shot>) -> Result<String, Stop> {
         match step {
             Step::Open(address) => self.open(&self.text(address)?),
             Step::Click(target) => {
@@ -391,95 +420,35 @@ impl Walker<'_, '_> {
         }
     }
 
-    fn picture(&mut self, name: &str, pictures: &mut Vec<(String, Vec<u8>)>) -> Result<String, String> {
+    fn picture(&mut self, name: &str, pictures: &mut Vec<Shot>) -> Result<String, String> {
         let _ = self.browser.evaluate("document.fonts.ready.then(() => null)");
+        if !self.mask.is_empty() {
+            // The place stays, what is in it does not show; nor does a caret that blinks. A sheet that a script makes is
+            // not held up by the page's own policy, as a style element is.
+            let rule = format!(
+                "{0}, :is({0}) * {{ visibility: hidden !important }} * {{ caret-color: transparent !important }}",
+                self.mask.join(", ")
+            );
+            let made = self.browser.evaluate(&format!(
+                "(() => {{ const s = new CSSStyleSheet(); s.replaceSync({}); s.switchback = true; document.adoptedStyleSheets = [...document.adoptedStyleSheets, s]; return s.cssRules.length; }})()",
+                json!(rule)
+            ))?;
+            if made != 2 {
+                return Err(format!("mask: {:?} is no selector", self.mask.join(", ")));
+            }
+        }
         let answer = self.browser.call("Page.captureScreenshot", &json!({ "format": "png" }))?;
         let data = answer["data"].as_str().unwrap_or_default();
         let bytes = base64::engine::general_purpose::STANDARD.decode(data).map_err(|e| e.to_string())?;
-        pictures.retain(|(n, _)| n != name);
-        pictures.push((name.to_owned(), bytes));
+        let tree = self.browser.call("Accessibility.getFullAXTree", &json!({}))?;
+        if !self.mask.is_empty() {
+            self.browser.evaluate(
+                "document.adoptedStyleSheets = document.adoptedStyleSheets.filter(s => !s.switchback)",
+            )?;
+        }
+        pictures.retain(|s| s.name != name);
+        pictures.push(Shot { name: name.to_owned(), png: bytes, tree: tree::read(&tree) });
         Ok("kept".to_owned())
-    }
-}
-
-/// Errors of a page: what identifies each (numbers and ports left out), and what it says.
-fn errors(events: &[Value]) -> BTreeMap<String, String> {
-    let mut addresses: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut found = BTreeMap::new();
-    let mut add = |text: String| {
-        let mut key = String::new();
-        for c in text.chars() {
-            if !c.is_ascii_digit() {
-                key.push(c);
-            } else if !key.ends_with('#') {
-                key.push('#');
-            }
-        }
-        found.entry(key).or_insert(text);
-    };
-    for event in events {
-        let params = &event["params"];
-        match event["method"].as_str().unwrap_or_default() {
-            "Runtime.exceptionThrown" => {
-                let details = &params["exceptionDetails"];
-                let text = details["exception"]["description"].as_str().or(details["text"].as_str());
-                add(format!(
-                    "uncaught exception: {}",
-                    text.unwrap_or_default().lines().next().unwrap_or_default()
-                ));
-            }
-            "Runtime.consoleAPICalled" if params["type"] == "error" => {
-                let words: Vec<String> = params["args"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .map(|a| a["value"].as_str().or(a["description"].as_str()).unwrap_or_default().to_owned())
-                    .collect();
-                add(format!("console error: {}", words.join(" ")));
-            }
-            "Log.entryAdded"
-                if params["entry"]["level"] == "error" && params["entry"]["source"] != "network" =>
-            {
-                add(format!("console error: {}", params["entry"]["text"].as_str().unwrap_or_default()));
-            }
-            "Network.requestWillBeSent" => {
-                if let (Some(id), Some(url)) =
-                    (params["requestId"].as_str(), params["request"]["url"].as_str())
-                {
-                    addresses.insert(id, url);
-                }
-            }
-            "Network.responseReceived" => {
-                let status = params["response"]["status"].as_u64().unwrap_or(0);
-                if status >= 400 {
-                    let url = params["response"]["url"].as_str().unwrap_or_default();
-                    add(format!("failed request: {} answered {status}", place(url)));
-                }
-            }
-            "Network.loadingFailed" if params["canceled"] != true => {
-                let url = params["requestId"]
-                    .as_str()
-                    .and_then(|id| addresses.get(id))
-                    .copied()
-                    .unwrap_or_default();
-                let why = params["errorText"].as_str().unwrap_or_default();
-                add(format!("failed request: {}: {why}", place(url)));
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-/// An address without host and query: those differ between environments, and a query may hold secrets.
-fn place(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let (host, path) = rest.split_once('/').map_or((rest, String::new()), |(h, p)| (h, format!("/{p}")));
-    let path = path.split(['?', '#']).next().unwrap_or_default().to_owned();
-    if host.starts_with("127.0.0.1") || host.starts_with("localhost") {
-        path
-    } else {
-        format!("{host}{path}")
     }
 }
 

@@ -5,6 +5,7 @@ mod checks;
 mod data;
 mod egress;
 mod evidence;
+mod looks;
 mod masked;
 mod parts;
 mod rows;
@@ -26,13 +27,14 @@ const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
 /// Renders the whole page.
-pub fn page(report: &Report) -> String {
+pub fn page(report: &Report, files: super::Files<'_>) -> String {
     let (label, tone) = words::conclusion(report.conclusion);
     let title =
         format!("{label}: {} of {} ({})", words::procedure(report.procedure), report.stack, report.change);
     let sections = [
         timeline::section(report),
         checks::section(report),
+        looks::section(report, files),
         data::section(report),
         trace::section(report),
         egress::section(report),

@@ -7,6 +7,7 @@ use switchback_core::check::{Artefact, CheckKind, CheckResult, CheckStep, Failur
 use switchback_core::data::{CopyStats, Fingerprint, PartChange, PartDiff, RowChange, RowOp, StoreDiff};
 use switchback_core::ids::{Digest, RunId, StoreName};
 use switchback_core::journal::{ErrorKind, Output, Record, ServiceTimes, StepError};
+use switchback_core::look::Look;
 use switchback_core::plan::Plan;
 use switchback_core::release::{Certificate, Signature};
 use switchback_core::report::Report;
@@ -103,6 +104,7 @@ pub fn check(id: &str, kind: CheckKind, environment: &str, took_ms: u64, verdict
         _ => BTreeMap::new(),
     };
     CheckResult {
+        looks: Vec::new(),
         id: id.to_owned(),
         kind,
         environment: environment.to_owned(),
@@ -305,7 +307,7 @@ pub fn all_well(step: &str) -> Output {
             ..Output::default()
         },
         "checks" => Output {
-            checks: suite("baseline").into_iter().chain(suite("candidate")).collect(),
+            checks: suite("baseline").into_iter().chain(suite("candidate")).chain([pages()]).collect(),
             ..Output::default()
         },
         "checks-code-only" => {
@@ -360,5 +362,35 @@ pub fn all_well(step: &str) -> Output {
             ..Output::default()
         },
         _ => Output::default(),
+    }
+}
+
+/// A journey whose pages look otherwise: one is approved, one is not, one is as before.
+fn pages() -> CheckResult {
+    let picture = |name: &str, kind: &str| format!("browser/notes-1/{name}{kind}.png");
+    let look = |name: &str, changed_ppm, approved| Look {
+        name: name.to_owned(),
+        changed_ppm,
+        places: 2,
+        digest: Digest::of(name.as_bytes()).0,
+        approved,
+        pictures: vec![
+            format!("browser/notes-0/{name}.png"),
+            picture(name, ""),
+            picture(name, ".difference"),
+        ],
+        ..Look::default()
+    };
+    CheckResult {
+        looks: vec![
+            Look {
+                gone: vec!["button \"Add\"".to_owned()],
+                fresh: vec!["button \"Add <b>note</b>\"".to_owned()],
+                ..look("end", 23_400, false)
+            },
+            look("list", 1_100, true),
+            look("start", 0, false),
+        ],
+        ..check("journey/notes", CheckKind::Journey, "candidate", 3_420, Verdict::Pass)
     }
 }

@@ -127,6 +127,14 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
                     None,
                 ));
             }
+            let otherwise =
+                |c: &&CheckResult| !c.verdict.permits() && c.looks.iter().any(|l| l.differs() && !l.approved);
+            if report.checks.iter().any(|c| otherwise(&c)) {
+                advice.push(say(
+                    "If the pages look as they should now (under Pages), approve them.",
+                    Some(&format!("switchback check approve {}", report.run)),
+                ));
+            }
             advice.push(say("After a fix, rehearse again.", Some(&with_versions(report, "rehearse"))));
             advice
         }

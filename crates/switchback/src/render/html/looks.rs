@@ -14,7 +14,7 @@ const MOST_PAGES: usize = 8;
 /// A picture of more bytes is only linked.
 const LARGEST: usize = 1 << 20;
 /// Names of what a screen reader finds.
-const MOST_NAMES: usize = 40;
+const MOST_NAMES: usize = 12;
 
 /// The section, if any page was looked at on both sides.
 pub fn section(report: &Report, files: Files<'_>) -> Option<Section> {
@@ -78,8 +78,11 @@ fn page(check: &CheckResult, look: &Look, files: Files<'_>, shown: bool) -> Mark
                 @if !list.is_empty() {
                     p.dim {
                         "A screen reader " (what) ": "
-                        @for name in list.iter().take(MOST_NAMES) { code { (words::shorten(name, 120)) } " " }
-                        @if list.len() > MOST_NAMES { "and " (list.len() - MOST_NAMES) " more" }
+                        @for (index, name) in list.iter().take(MOST_NAMES).enumerate() {
+                            @if index > 0 { ", " }
+                            code { (words::shorten(name, 120)) }
+                        }
+                        @if list.len() > MOST_NAMES { " and " (list.len() - MOST_NAMES) " more" }
                     }
                 }
             }

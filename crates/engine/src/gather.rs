@@ -278,6 +278,18 @@ pub struct Target {
     pub versions: BTreeMap<ServiceName, String>,
 }
 
+/// Whether what is desired is another release than production's.
+pub fn differs(
+    home: &Home,
+    config: &Config,
+    world: &World,
+    target: &Target,
+    stage: &Stage<'_>,
+) -> Result<bool, EngineError> {
+    let (_, instance) = production(home, config, world)?;
+    Ok(world.runtime.release(home, config, &target.versions, stage)?.0 != instance.release)
+}
+
 /// Facts of a rehearsal.
 pub fn rehearse_facts(
     home: &Home,

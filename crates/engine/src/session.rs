@@ -19,7 +19,7 @@ use switchback_core::plan::{self, OnFailure, Plan, RollbackFacts};
 
 /// The right to change a stack.
 pub struct Session<'h> {
-    home: &'h Home,
+    pub(crate) home: &'h Home,
     /// The stack's journal.
     pub journal: Journal,
     _lock: Lock,

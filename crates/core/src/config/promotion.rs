@@ -1,9 +1,11 @@
 //! `promotion`: when production may be upgraded.
 
 use crate::duration::Span;
+use crate::ids::ServiceName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 /// When production may be upgraded. Rollbacks are never held up.
@@ -16,6 +18,57 @@ pub struct Promotion {
     /// A version whose image or program was made less than this ago is not promoted yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_age: Option<Span>,
+    /// What `switchback auto` promotes by itself after a rehearsal that passed.
+    pub auto: Auto,
+}
+
+/// What is promoted without asking.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Auto {
+    /// Nothing: it is rehearsed, and people are told that it can be promoted.
+    #[default]
+    Ask,
+    /// Only new patch levels: `5.4.6` after `5.4.5`, for every service that changes.
+    Patch,
+    /// Everything.
+    Always,
+}
+
+impl Auto {
+    /// Whether a change of versions is promoted without asking.
+    pub fn permits(self, from: &Versions, to: &Versions) -> bool {
+        match self {
+            Self::Ask => false,
+            Self::Always => true,
+            Self::Patch => {
+                let mut changed =
+                    to.iter().filter(|(name, version)| from.get(*name) != Some(*version)).peekable();
+                // A change of configuration alone has no level.
+                let any = changed.peek().is_some();
+                any && from.keys().all(|name| to.contains_key(name))
+                    && changed.all(|(name, version)| from.get(name).is_some_and(|old| is_patch(old, version)))
+            }
+        }
+    }
+}
+
+/// Versions by service.
+type Versions = BTreeMap<ServiceName, String>;
+
+/// Whether only the third number went up: `v5.4.6` after `v5.4.5`, `17.2.1-alpine` after `17.2.0-alpine`.
+fn is_patch(old: &str, new: &str) -> bool {
+    let parse = |version: &str| {
+        let (numbers, rest) = version.find(['-', '+']).map_or((version, ""), |at| version.split_at(at));
+        let (prefix, numbers) = numbers.strip_prefix('v').map_or(("", numbers), |n| ("v", n));
+        let parts: Option<Vec<u64>> = numbers.split('.').map(|n| n.parse().ok()).collect();
+        match parts?.as_slice() {
+            [major, minor, patch] => Some((prefix.to_owned(), *major, *minor, rest.to_owned(), *patch)),
+            _ => None,
+        }
+    };
+    let (Some(old), Some(new)) = (parse(old), parse(new)) else { return false };
+    (&old.0, old.1, old.2, &old.3) == (&new.0, new.1, new.2, &new.3) && new.4 > old.4
 }
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
@@ -172,6 +225,28 @@ mod tests {
         assert_eq!(weekend.opens_in(6, 180), 7 * 1440 - 60);
         assert_eq!(weekend.opens_in(5, 0), 1440 + 120);
         assert_eq!(window("fri 22:00-02:00").opens_in(5, 100), 0);
+    }
+
+    #[test]
+    fn only_what_the_policy_names_is_promoted_without_asking() {
+        let versions = |list: &[(&str, &str)]| -> Versions {
+            list.iter().map(|(n, v)| (ServiceName::new(*n).expect("a name"), (*v).to_owned())).collect()
+        };
+        let from = versions(&[("app", "5.4.5"), ("db", "17.2-alpine")]);
+        let case = |app: &str, db: &str| {
+            let to = versions(&[("app", app), ("db", db)]);
+            [Auto::Ask, Auto::Patch, Auto::Always].map(|a| a.permits(&from, &to))
+        };
+        assert_eq!(case("5.4.6", "17.2-alpine"), [false, true, true]);
+        assert_eq!(case("5.5.0", "17.2-alpine"), [false, false, true]);
+        assert_eq!(case("5.4.4", "17.2-alpine"), [false, false, true]);
+        // What has no third number has no patch level; nor has another variant, or a change of configuration.
+        assert_eq!(case("5.4.6", "17.3-alpine"), [false, false, true]);
+        assert_eq!(case("5.4.6-rc1", "17.2-alpine"), [false, false, true]);
+        assert_eq!(case("5.4.5", "17.2-alpine"), [false, false, true]);
+        assert_eq!(case("latest", "17.2-alpine"), [false, false, true]);
+        assert!(is_patch("v1.2.9-alpine", "v1.2.10-alpine") && !is_patch("1.2.9", "v1.2.10"));
+        assert!(!Auto::Patch.permits(&from, &versions(&[("app", "5.4.6")])));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and the exit codes.
 
 mod audit;
+mod auto;
 mod backup;
 mod carry;
 mod check;
@@ -116,6 +117,9 @@ pub enum Command {
     /// Rehearse, and promote if nothing speaks against it
     #[command(after_help = "Examples:\n  switchback upgrade hub=5.4.6\n  switchback upgrade --yes --detach")]
     Upgrade(upgrade::PromoteArgs),
+    /// Rehearse what changed in the configuration, and promote it as far as `promotion.auto` allows; for a timer
+    #[command(after_help = "Examples:\n  switchback auto --dry-run\n  switchback auto")]
+    Auto(auto::AutoArgs),
     /// Return production to the previous generation: data, configuration and code together
     #[command(
         after_help = "Examples:\n  switchback rollback\n  switchback rollback --to 3 --reason 'mails are not sent'"
@@ -258,6 +262,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Rehearse(args) => upgrade::rehearse(&global, &args),
         Command::Promote(args) => upgrade::promote(&global, &args),
         Command::Upgrade(args) => upgrade::upgrade(&global, &args),
+        Command::Auto(args) => auto::auto(&global, &args),
         Command::Rollback(args) => upgrade::rollback(&global, &args),
         Command::Confirm(args) => confirm::confirm(&global, &args),
         Command::Resume(args) => upgrade::resume(&global, &args),

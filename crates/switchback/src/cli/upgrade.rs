@@ -182,7 +182,7 @@ fn change(plan: &Plan) -> String {
     }
 }
 
-fn carry_out_as(
+pub fn carry_out_as(
     global: &Global,
     home: &Home,
     session: &mut Session<'_>,

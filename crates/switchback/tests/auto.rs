@@ -1,0 +1,94 @@
+//! Upgrades without a hand.
+
+mod common;
+
+use assistant::ReleaseKind;
+use common::Stack;
+use serde_json::Value;
+use std::fs;
+
+/// A stack at generation 1 with a policy, and what becomes of news.
+fn stack(releases: &[ReleaseKind], promotion: &str) -> Stack {
+    let stack = Stack::new(releases);
+    let path = stack.root.join("switchback.yaml");
+    let text = fs::read_to_string(&path).expect("reads");
+    fs::write(&path, format!("{text}promotion: {promotion}\n")).expect("writes");
+    stack.run(&["up"]).expect(0);
+    stack
+}
+
+/// Another version is desired.
+fn desire(stack: &Stack, version: &str) {
+    let path = stack.root.join("switchback.yaml");
+    let text = fs::read_to_string(&path).expect("reads");
+    let now = text.lines().find(|l| l.trim_start().starts_with("version:")).expect("a version").to_owned();
+    let indent = &now[..now.len() - now.trim_start().len()];
+    fs::write(&path, text.replacen(&now, &format!("{indent}version: \"{version}\""), 1)).expect("writes");
+}
+
+fn procedures(stack: &Stack) -> Vec<String> {
+    let history = stack.run(&["history", "--json"]).expect(0).json();
+    let runs = history["runs"].as_array().expect("runs").iter();
+    runs.map(|r| r["procedure"].as_str().expect("a procedure").to_owned()).collect()
+}
+
+fn auto(stack: &Stack, code: i32) -> Value {
+    stack.run(&["auto", "--json"]).expect(code).json()
+}
+
+#[test]
+fn what_changed_is_rehearsed_once_and_left_to_a_person() {
+    let stack = stack(&[ReleaseKind::V2], "{ auto: patch }");
+    assert!(auto(&stack, 0)["why"].as_str().expect("why").contains("exactly what switchback.yaml says"));
+    desire(&stack, "2.0.0");
+    let plan = stack.run(&["auto", "--dry-run"]).expect(0).all();
+    assert!(plan.contains("Nothing was done"), "{plan}");
+    for _ in 0..2 {
+        let why = auto(&stack, 0)["why"].as_str().expect("why").to_owned();
+        assert!(why.contains("passed its rehearsal and can be promoted"), "{why}");
+    }
+    // The certificate serves a person.
+    assert_eq!(procedures(&stack).iter().filter(|p| *p == "rehearse").count(), 1);
+    assert_eq!(stack.status()["generation"], 1);
+    stack.run(&["promote", "--yes"]).expect(0);
+    assert_eq!(stack.status()["generation"], 2);
+}
+
+#[test]
+fn what_the_policy_allows_is_promoted_in_its_window_and_what_fails_its_trial_is_not_tried_again() {
+    let stack = stack(&[ReleaseKind::V2, ReleaseKind::LeakyPool], "{ auto: always, min_age: 1d }");
+    desire(&stack, "2.0.0");
+    let why = auto(&stack, 0)["why"].as_str().expect("why").to_owned();
+    assert!(why.contains("waits") && why.contains("promotion.min_age"), "{why}");
+    stack.configure("auto: always, min_age: 1d", "auto: always");
+    assert_eq!(auto(&stack, 0)["procedure"], "promote");
+    stack.wait_until("the trial is over", std::time::Duration::from_secs(30), || {
+        stack.status()["trial"].is_null()
+    });
+    assert_eq!(stack.status()["generation"], 2);
+    assert_eq!(procedures(&stack).iter().filter(|p| *p == "rehearse").count(), 1, "the certificate was used");
+
+    desire(&stack, "2.2.0");
+    stack.configure("watch: 2s", "watch: 1h");
+    auto(&stack, 0);
+    let why = auto(&stack, 0)["why"].as_str().expect("why").to_owned();
+    assert!(why.contains("generation 3 is on trial"), "{why}");
+    for i in 0..60 {
+        stack.write_note(&format!("note {i}"));
+    }
+    assert!(stack.wait_for_rollback(), "{}", stack.status());
+    let why = auto(&stack, 0)["why"].as_str().expect("why").to_owned();
+    assert!(why.contains("was rolled back on"), "{why}");
+}
+
+#[test]
+fn what_was_refused_is_not_rehearsed_again_until_something_changes() {
+    let stack = stack(&[ReleaseKind::V2, ReleaseKind::LossyMigration], "{ auto: always }");
+    desire(&stack, "2.1.0");
+    stack.run(&["auto"]).expect(3);
+    let why = auto(&stack, 0)["why"].as_str().expect("why").to_owned();
+    assert!(why.contains("refused exactly this change"), "{why}");
+    assert_eq!(procedures(&stack).iter().filter(|p| *p == "rehearse").count(), 1);
+    desire(&stack, "2.0.0");
+    assert_eq!(auto(&stack, 0)["procedure"], "promote");
+}

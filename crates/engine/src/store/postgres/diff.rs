@@ -116,7 +116,7 @@ impl States {
     /// A database that only the new server has: compared with nothing, all its tables are new.
     pub(super) fn added(after: &dyn Psql, database: &str, progress: &Progress<'_>) -> Result<Self> {
         let schema = load(after, database, &session::cancel(progress))?;
-        let before = Schema { encoding: schema.encoding.clone(), ..Schema::default() };
+        let before = Schema { encoding: schema.encoding.clone(), major: schema.major, ..Schema::default() };
         let mut states = Self {
             database: database.to_owned(),
             before,
@@ -249,7 +249,7 @@ pub fn diff(
     let chosen = Databases::read(psql, databases)?;
     let cancel = || (progress.cancel)();
     let (old, new) = both(|| globals(before, &cancel), || globals(after, &cancel))?;
-    let mut schema_changes = words::changes("", &old, &new);
+    let mut schema_changes = words::changes("", None, &old, &new);
     let mut parts = Vec::new();
     let mut new_orphans = Vec::new();
     for database in &chosen.both {
@@ -257,7 +257,12 @@ pub fn diff(
         let mut meter = Meter::new(progress, states.bytes());
         parts.extend(compare(psql, &states, progress, &mut meter)?);
         parts.extend(sequences(&states));
-        schema_changes.extend(words::changes(database, &states.before.objects, &states.after.objects));
+        schema_changes.extend(words::changes(
+            database,
+            words::printed_otherwise(&states.before, &states.after),
+            &states.before.objects,
+            &states.after.objects,
+        ));
         new_orphans.extend(states.orphans.0.new_in(database, &states.orphans.1));
         meter.finish();
     }

@@ -86,12 +86,12 @@ pub fn export(
     let chosen = Databases::read((before, after), databases)?;
     let cancel = session::cancel(progress);
     let (old, new) = (globals(before, &cancel)?, globals(after, &cancel)?);
-    let mut found = Found { schema_changes: words::changes("", &old, &new), ..Found::default() };
+    let mut found = Found { schema_changes: words::changes("", None, &old, &new), ..Found::default() };
     let mut shapes = (BTreeMap::new(), BTreeMap::new());
     for database in &chosen.both {
         let states = States::read((before, after), database, progress)?;
         one(before, after, &states, &dir, progress, &mut found)?;
-        let changes = words::changes(database, &states.before.objects, &states.after.objects);
+        let changes = words::changes(database, None, &states.before.objects, &states.after.objects);
         found.schema_changes.extend(changes);
         shapes.0.insert(database.clone(), states.before.objects);
         shapes.1.insert(database.clone(), states.after.objects);

@@ -135,6 +135,8 @@ pub(super) struct Sequence {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Schema {
     pub encoding: String,
+    /// The server's major version: it decides how definitions are printed.
+    pub major: u32,
     pub objects: Objects,
     /// By part name.
     pub tables: BTreeMap<String, Table>,
@@ -160,7 +162,7 @@ impl Schema {
     /// Takes a line of [`SCHEMA_SQL`] over. Returns whether it was one.
     pub(super) fn take(&mut self, database: &str, line: &Texts) -> Result<bool> {
         match line.tag() {
-            "E" => self.encoding = line.owned(1)?,
+            "E" => (self.encoding, self.major) = (line.owned(1)?, line.number(2)?),
             "L" => {
                 if line.number::<u64>(1)? > 0 {
                     self.tables.insert(large_objects(database), Table::large_objects());

@@ -1,6 +1,6 @@
 -- The shape of one database. Lines: o kind, name, parent, definition: an object;
 -- T a relation with rows; C its columns; K its primary key; S a sequence; L large objects; E encoding.
-COPY (SELECT 'E', getdatabaseencoding()) TO STDOUT;
+COPY (SELECT 'E', getdatabaseencoding(), current_setting('server_version_num')::int / 10000) TO STDOUT;
 COPY (SELECT 'L', count(*) FROM pg_largeobject_metadata) TO STDOUT;
 COPY (
   SELECT 'T', n.nspname, c.relname, c.relkind, c.relpersistence = 'u', pg_table_size(c.oid),

@@ -4,7 +4,7 @@
 //! that stands for something secret.
 
 use super::names;
-use super::schema::{Object, Objects};
+use super::schema::{Object, Objects, Schema};
 use std::collections::BTreeSet;
 
 /// Definitions longer than this are not quoted.
@@ -24,8 +24,22 @@ fn printable(name: &str) -> String {
     name.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
-/// Names everything that differs between two sets of objects. `database` is empty for the cluster.
-pub(super) fn changes(database: &str, before: &Objects, after: &Objects) -> Vec<String> {
+/// Kinds whose definition the server prints from its parsed form: another major version may print the same one otherwise.
+const PRINTED: [&str; 4] = ["view", "materialized view", "rule", "constraint"];
+
+/// The new major version, where two servers may print the same definition in two ways.
+pub(super) fn printed_otherwise(before: &Schema, after: &Schema) -> Option<u32> {
+    (before.major != after.major).then_some(after.major)
+}
+
+/// Names everything that differs between two sets of objects. `database` is empty for the cluster; `printed_by` is
+/// [`printed_otherwise`].
+pub(super) fn changes(
+    database: &str,
+    printed_by: Option<u32>,
+    before: &Objects,
+    after: &Objects,
+) -> Vec<String> {
     let place = if database.is_empty() { String::new() } else { format!("{}: ", names::database(database)) };
     let relations = |objects: &Objects| -> BTreeSet<String> {
         objects.values().filter_map(|o| o.parent.clone()).collect()
@@ -53,7 +67,10 @@ pub(super) fn changes(database: &str, before: &Objects, after: &Objects) -> Vec<
             (Some(old), Some(new)) if old != new => words.push(match (shown(kind, old), shown(kind, new)) {
                 (Some(a), Some(b)) => format!("{head}: {a} -> {b}"),
                 _ if SECRET.contains(&kind.as_str()) => format!("{head} changed"),
-                _ => format!("{head} redefined"),
+                _ => match printed_by.filter(|_| PRINTED.contains(&kind.as_str())) {
+                    Some(major) => format!("{head} redefined, or printed otherwise by Postgres {major}"),
+                    None => format!("{head} redefined"),
+                },
             }),
             _ => {}
         }

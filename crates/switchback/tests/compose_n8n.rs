@@ -68,6 +68,7 @@ fn story(stack: &Stack, place: &str) {
     assert_eq!(failed(&refused).into_iter().filter(|(_, e)| e != "code-only").collect::<Vec<_>>(), expected);
     let html = fs::read_to_string(newest_report(stack)).expect("a report");
     assert!(html.contains("shop-banner"), "the HTML report names the check");
+    assert_traced(&refused);
     // The old version on the migrated data says that it is well, and its webhooks fail.
     let code_only = &refused["code_only"];
     assert_eq!(code_only["possible"], false, "{code_only}");
@@ -97,6 +98,25 @@ fn story(stack: &Stack, place: &str) {
     assert_ne!(exports, "null", "nothing was exported");
     assert!(exported_executions(stack) >= 2, "{exports}");
     eprintln!("MEASURED n8n on {place}, in seconds: {times:?}; {}", passed["times"]);
+}
+
+/// The migrations that 2.8.4 runs when it starts were traced.
+fn assert_traced(report: &Value) {
+    let trace = &report["traces"]["db"];
+    assert_eq!(trace["timed"], true, "{}", trace["notes"]);
+    let statements = trace["statements"].as_array().expect("statements");
+    let with = |field: &str, value: &str| statements.iter().filter(|s| s[field] == value).count();
+    assert!(with("tag", "ALTER TABLE") > 10 && with("tag", "CREATE TABLE") > 5, "{trace}");
+    assert!(with("effect", "destroys") > 0 && with("lock", "access_exclusive") > 5, "{trace}");
+    let locked = trace["tables"].as_array().expect("tables").iter().filter(|t| t["reads_blocked_us"] != 0);
+    eprintln!(
+        "MEASURED n8n: {} statements in {} ms, {} tables locked, {} bytes of log, errors {}",
+        statements.len(),
+        trace["span_us"].as_u64().unwrap_or(0) / 1000,
+        locked.count(),
+        trace["wal_bytes"],
+        trace["errors"]
+    );
 }
 
 fn newest_report(stack: &Stack) -> PathBuf {

@@ -1,6 +1,6 @@
 //! How long does the exact comparison of two Postgres databases take, beside what one would write in SQL?
 //!
-//! `cargo bench -p switchback-engine --bench integrity` makes two clusters of 6 million rows (0.8 GB), the second with three rows
+//! `cargo bench -p switchback-engine --bench integrity` makes two clusters of 6 million rows (0.6 GB), the second with three rows
 //! changed; `-- 1000000` is the number of rows. `REPEAT=5` repetitions, in each of them every way once, in turn: the
 //! comparison of Switchback, which names the rows; a fingerprint of one side; `md5` over the ordered rows of both sides at the same
 //! time; and the server's own `hash_record_extended` summed up over both sides, the fastest that SQL can do. It needs the

@@ -35,6 +35,8 @@ pub fn assemble(raw: Raw) -> Trace {
     let (inside, alone) = assigned(&raw.events, &sessions);
     let mut held = Vec::new();
     let mut timed = Vec::new();
+    let released: BTreeMap<i64, Vec<i64>> = sessions.iter().map(|(pid, l)| (*pid, releases(l))).collect();
+    let release = |pid: i64, at: usize| released.get(&pid).and_then(|r| r.get(at)).copied();
     for (pid, lines) in &sessions {
         for (at, line) in lines.iter().enumerate() {
             let events = inside.get(&(*pid, at)).map_or(&[][..], Vec::as_slice);
@@ -46,7 +48,7 @@ pub fn assemble(raw: Raw) -> Trace {
                 line.text.clone_from(&event.text);
             }
             let began = began(&line);
-            let released = end_of_transaction(lines, at);
+            let released = release(*pid, at).unwrap_or(line.ended_us);
             timed.push(statement(&tables, &line, events, (began, released), &mut held));
         }
     }
@@ -60,10 +62,8 @@ pub fn assemble(raw: Raw) -> Trace {
             transaction: String::new(),
             text: event.text.clone(),
         };
-        let released = sessions.get(&event.pid).map_or(event.ended_us, |lines| {
-            let next = lines.iter().position(|l| l.ended_us >= event.ended_us);
-            next.map_or(event.ended_us, |at| end_of_transaction(lines, at))
-        });
+        let next = sessions.get(&event.pid).and_then(|l| l.iter().position(|l| l.ended_us >= event.ended_us));
+        let released = next.and_then(|at| release(event.pid, at)).unwrap_or(event.ended_us);
         timed.push(statement(&tables, &line, &[event], (event.began_us, released), &mut held));
     }
     timed.sort_by_key(|t| (t.began, t.ended));
@@ -111,18 +111,17 @@ fn assigned<'r>(
     let mut alone = Vec::new();
     for event in events {
         let lines = sessions.get(&event.pid).map_or(&[][..], Vec::as_slice);
-        let near = |line: &LogLine| {
-            line.database == event.database
-                && event.ended_us >= began(line) - SLACK_US
-                && event.ended_us <= line.ended_us + SLACK_US
-        };
+        // A session's lines are in the order of their ends: only those around the event are looked at.
+        let first = lines.partition_point(|l| l.ended_us + SLACK_US < event.ended_us);
+        let around = lines.get(first..).unwrap_or(&[]);
+        let near = || around.iter().take_while(|l| began(l) - SLACK_US <= event.ended_us);
+        let own = |line: &LogLine| line.database == event.database;
         // Short statements follow one another faster than the log counts: their texts tell them apart.
         let beginning: String = event.text.chars().take(BEGINNING).collect();
         let same = |line: &LogLine| line.text.chars().take(BEGINNING).eq(beginning.chars());
-        let found =
-            lines.iter().position(|l| near(l) && same(l)).or_else(|| lines.iter().position(|l| near(l)));
+        let found = near().position(|l| own(l) && same(l)).or_else(|| near().position(|l| own(l)));
         match found {
-            Some(at) => inside.entry((event.pid, at)).or_default().push(event),
+            Some(at) => inside.entry((event.pid, first + at)).or_default().push(event),
             None => alone.push(event),
         }
     }
@@ -159,23 +158,24 @@ fn sessions(lines: &[LogLine]) -> BTreeMap<i64, Vec<&LogLine>> {
     found
 }
 
-/// When the transaction of a line of a session ended: with a `COMMIT` right after its last line, else with that line.
-fn end_of_transaction(lines: &[&LogLine], at: usize) -> i64 {
-    let Some(own) = lines.get(at) else { return 0 };
-    if own.transaction.is_empty() {
-        return own.ended_us;
-    }
-    let after = lines.get(at + 1..).unwrap_or(&[]);
-    let mut end = own.ended_us;
-    for line in after {
-        if line.transaction == own.transaction {
-            end = line.ended_us;
-        } else {
-            let ends = matches!(line.tag.as_str(), "COMMIT" | "ROLLBACK" | "COMMIT PREPARED");
-            return if ends && line.transaction.is_empty() { line.ended_us } else { end };
+/// When the transaction of each line of a session ended: with a `COMMIT` right after its last line, else with that line.
+fn releases(lines: &[&LogLine]) -> Vec<i64> {
+    let mut ends: Vec<i64> = lines.iter().map(|l| l.ended_us).collect();
+    // From the end, so that a long transaction is gone through once.
+    for (at, pair) in lines.windows(2).enumerate().rev() {
+        let [own, next] = pair else { continue };
+        if own.transaction.is_empty() {
+            continue;
+        }
+        let commits = matches!(next.tag.as_str(), "COMMIT" | "ROLLBACK" | "COMMIT PREPARED");
+        let after = ends.get(at + 1).copied();
+        if let (Some(end), Some(after)) = (ends.get_mut(at), after)
+            && (next.transaction == own.transaction || commits && next.transaction.is_empty())
+        {
+            *end = after;
         }
     }
-    end
+    ends
 }
 
 fn statement(

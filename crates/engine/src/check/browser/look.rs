@@ -12,19 +12,21 @@ use switchback_core::look::Look;
 /// A picture of a failure shows a page that the other side has not.
 const FAILURE: &str = "failure";
 
-/// Compares the pictures that both sides have; those that show what differs are kept beside the others.
+/// Compares the pictures that both sides have; those that show what differs are kept beside the others. What cannot be compared
+/// is an error: it is not as before.
 pub fn compare(
     before: &[(Shot, String)],
     after: &[(Shot, String)],
     (folder, run_dir): (&Path, &Path),
     artefacts: &mut Vec<Artefact>,
     approved: impl Fn(&str, &str) -> bool,
-) -> Vec<Look> {
+) -> Result<Vec<Look>, String> {
     let mut looks = Vec::new();
     for (new, new_path) in after.iter().filter(|(s, _)| s.name != FAILURE) {
         let Some((old, old_path)) = before.iter().find(|(s, _)| s.name == new.name) else { continue };
-        // A browser that writes no picture was told of when it did so.
-        let (Ok(was), Ok(is)) = (Picture::decode(&old.png), Picture::decode(&new.png)) else { continue };
+        let not_compared = |e: String| format!("the pictures {} cannot be compared: {e}", new.name);
+        let was = Picture::decode(&old.png).map_err(not_compared)?;
+        let is = Picture::decode(&new.png).map_err(not_compared)?;
         let (gone, fresh) = tree::compare(&old.tree, &new.tree);
         let mut look = Look {
             name: new.name.clone(),
@@ -34,25 +36,24 @@ pub fn compare(
             fresh,
             ..Look::default()
         };
-        if let Ok(Some(difference)) = was.difference(&is) {
+        if let Some(difference) = was.difference(&is).map_err(not_compared)? {
             look.changed_ppm = difference.ppm;
             look.places = difference.places as u64;
             let path = folder.join(format!("{}.difference.png", new.name));
-            if fs::write(&path, &difference.png).is_ok() {
-                let shown = path.strip_prefix(run_dir).unwrap_or(&path).to_string_lossy().into_owned();
-                artefacts.push(Artefact {
-                    title: format!("{}: what differs", new.name),
-                    path: shown.clone(),
-                    blake3: blake3::hash(&difference.png).to_hex().to_string(),
-                    bytes: difference.png.len() as u64,
-                });
-                look.pictures.push(shown);
-            }
+            fs::write(&path, &difference.png).map_err(|e| format!("{}: {e}", path.display()))?;
+            let shown = path.strip_prefix(run_dir).unwrap_or(&path).to_string_lossy().into_owned();
+            artefacts.push(Artefact {
+                title: format!("{}: what differs", new.name),
+                path: shown.clone(),
+                blake3: blake3::hash(&difference.png).to_hex().to_string(),
+                bytes: difference.png.len() as u64,
+            });
+            look.pictures.push(shown);
         }
         look.approved = look.differs() && approved(&look.name, &look.digest);
         looks.push(look);
     }
-    looks
+    Ok(looks)
 }
 
 fn digest(picture: &Picture, tree: &tree::Tree) -> String {

@@ -106,8 +106,10 @@ pub fn run(
             before = after;
             Vec::new()
         } else {
-            look::compare(&before, &after, (&folder, run_dir), &mut artefacts, |name, digest| {
-                approved.has(&check, name, digest)
+            let known = |name: &str, digest: &str| approved.has(&check, name, digest);
+            look::compare(&before, &after, (&folder, run_dir), &mut artefacts, known).unwrap_or_else(|why| {
+                walked.trouble.get_or_insert(why);
+                Vec::new()
             })
         };
         look::judge(&looks, journey, &mut measured, &mut reasons);

@@ -58,8 +58,7 @@ pub(super) fn needed(
         if old.major == new.major {
             continue;
         }
-        let allowed = to.config.stores.get(name).and_then(|s| s.major);
-        if new.major < old.major || allowed != Some(new.major) {
+        if !is_allowed(to, name, old.major, new.major) {
             return Err(refusal(name, &new.image, old.major, new.major));
         }
         if old.pgdata != new.pgdata {
@@ -83,13 +82,22 @@ pub(super) fn needed(
 }
 
 /// What an image of Postgres says of itself. Another one is found out in staging, where its server does not start.
-struct Said {
-    image: String,
-    major: u32,
+pub(super) struct Said {
+    pub(super) image: String,
+    pub(super) major: u32,
     pgdata: Option<String>,
 }
 
-fn said(data: &ComposeData, at: &Placement<'_>, reached: &Reached) -> Result<Option<Said>, EngineError> {
+/// Whether the configuration lets the data be converted; never to an older version.
+pub(super) fn is_allowed(to: &Placement<'_>, name: &StoreName, own: u32, target: u32) -> bool {
+    target > own && to.config.stores.get(name).and_then(|s| s.major) == Some(target)
+}
+
+pub(super) fn said(
+    data: &ComposeData,
+    at: &Placement<'_>,
+    reached: &Reached,
+) -> Result<Option<Said>, EngineError> {
     let Some(image) = at.release.services.get(&reached.service).and_then(|s| s.image.as_ref()) else {
         return Ok(None);
     };
@@ -371,7 +379,9 @@ impl<'a> Ground<'a> {
 
 fn told(failed: &str, stderr: &str) -> EngineError {
     // The first error is the cause, the rest follows from it.
-    let lines: Vec<&str> = stderr.lines().filter(|l| !l.trim().is_empty()).collect();
+    // `LINE 1: …` repeats the statement, which may be one with the digest of a password.
+    let lines: Vec<&str> =
+        stderr.lines().filter(|l| !l.trim().is_empty() && !l.starts_with("LINE ")).collect();
     let first = lines.iter().position(|l| l.contains("ERROR") || l.contains("error:")).unwrap_or(0);
     let shown: Vec<&str> = lines.into_iter().skip(first).take(4).collect();
     EngineError::refused(

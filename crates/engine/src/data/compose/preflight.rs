@@ -135,16 +135,10 @@ fn majors(
     reached: &Reached,
     facts: &ServerFacts,
 ) -> Result<(), EngineError> {
-    let image = to.release.services.get(&reached.service).and_then(|s| s.image.as_ref());
-    let Some(image) = image else { return Ok(()) };
-    let env = data.docker.image(&image.id)?.map(|i| i.env).unwrap_or_default();
-    // The images of Postgres say so; another one is found out in staging, where its server does not start.
-    let said = env.iter().find_map(|e| e.strip_prefix("PG_MAJOR="));
-    let Some(target) = said.and_then(|v| v.parse::<u32>().ok()) else { return Ok(()) };
+    let Some(said) = convert::said(data, to, reached)? else { return Ok(()) };
     let own = facts.major();
-    let allowed = to.config.stores.get(name).and_then(|s| s.major);
-    if target == own || target > own && allowed == Some(target) {
+    if said.major == own || convert::is_allowed(to, name, own, said.major) {
         return Ok(());
     }
-    Err(convert::refusal(name, &image.reference, own, target))
+    Err(convert::refusal(name, &said.image, own, said.major))
 }

@@ -11,7 +11,7 @@ CREATE TABLE switchback_trace.dropped (
   pid int, transaction bigint, at double precision, id oid, kind text, name text, original boolean);
 CREATE TABLE switchback_trace.rewrite (
   pid int, transaction bigint, at double precision, name text, reason int);
-CREATE TABLE switchback_trace.relation AS
+CREATE VIEW switchback_trace.now AS
   SELECT c.oid AS id, n.nspname || '.' || c.relname AS name,
          coalesce(pg_relation_filenode(c.oid), 0)::bigint AS file, pg_total_relation_size(c.oid) AS bytes,
          pg_stat_get_tuples_inserted(c.oid) AS inserted, pg_stat_get_tuples_updated(c.oid) AS updated,
@@ -19,6 +19,7 @@ CREATE TABLE switchback_trace.relation AS
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f') AND c.relpersistence <> 't'
     AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'switchback_trace');
+CREATE TABLE switchback_trace.relation AS SELECT * FROM switchback_trace.now;
 CREATE TABLE switchback_trace.start AS SELECT pg_current_wal_lsn() AS lsn, pg_database_size(current_database()) AS bytes;
 
 -- Only a setting: a write would give the transaction an id, and DROP INDEX CONCURRENTLY refuses to run then.

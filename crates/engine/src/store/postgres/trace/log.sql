@@ -29,7 +29,7 @@ COPY (
   FROM switchback_line
   WHERE command_tag IN ('INSERT', 'UPDATE', 'DELETE', 'MERGE', 'COPY', 'CALL')
      OR process_id IN (SELECT process_id FROM switchback_session)
-  ORDER BY process_id, session_line_num LIMIT 200000
+  ORDER BY process_id, session_line_num LIMIT :most
 ) TO STDOUT;
 COPY (
   SELECT 's', count(*), coalesce(sum(ms) * 1000, 0)::bigint FROM switchback_line WHERE command_tag = 'SELECT'

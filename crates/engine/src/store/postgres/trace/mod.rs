@@ -33,6 +33,9 @@ const SETTINGS: [(&str, &str); 14] = [
     ("log_parameter_max_length", "0"),
 ];
 
+/// Lines of the log that are read.
+const MOST_LINES: usize = 200_000;
+
 /// Settings that servers before this version do not know.
 const NEWER: [(&str, u32); 1] = [("log_parameter_max_length", 130_000)];
 
@@ -215,7 +218,7 @@ fn list(database: &str, json: &str) -> Result<Vec<String>> {
 /// Takes over what the server logged.
 fn log(psql: &dyn Psql, raw: &mut Raw, cancel: &dyn Fn() -> bool) -> Result<()> {
     let ask = |encoding: &str| {
-        let sql = session::writing(&format!("\\set encoding {encoding}\n{LOG}"));
+        let sql = session::writing(&format!("\\set encoding {encoding}\n\\set most {MOST_LINES}\n{LOG}"));
         session::cluster_lines(psql, &sql, cancel)
     };
     let lines = match ask("UTF8") {
@@ -243,6 +246,11 @@ fn log(psql: &dyn Psql, raw: &mut Raw, cancel: &dyn Fn() -> bool) -> Result<()> 
             }),
             _ => {}
         }
+    }
+    if raw.lines.len() >= MOST_LINES {
+        raw.notes.push(format!(
+            "more than {MOST_LINES} statements were logged; those of later sessions are left out"
+        ));
     }
     Ok(())
 }

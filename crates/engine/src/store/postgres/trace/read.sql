@@ -15,14 +15,7 @@ COPY (
          greatest(coalesce(a.inserted, 0) - coalesce(b.inserted, 0), 0),
          greatest(coalesce(a.updated, 0) - coalesce(b.updated, 0), 0),
          greatest(coalesce(a.deleted, 0) - coalesce(b.deleted, 0), 0)
-  FROM switchback_trace.relation b FULL JOIN (
-    SELECT c.oid AS id, n.nspname || '.' || c.relname AS name,
-           coalesce(pg_relation_filenode(c.oid), 0)::bigint AS file, pg_total_relation_size(c.oid) AS bytes,
-           pg_stat_get_tuples_inserted(c.oid) AS inserted, pg_stat_get_tuples_updated(c.oid) AS updated,
-           pg_stat_get_tuples_deleted(c.oid) AS deleted
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f') AND c.relpersistence <> 't'
-      AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'switchback_trace')) a USING (id)
+  FROM switchback_trace.relation b FULL JOIN switchback_trace.now a USING (id)
   ORDER BY 2, 3
 ) TO STDOUT;
 COPY (

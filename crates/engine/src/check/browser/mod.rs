@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 /// After the last step: what is still on its way may fail.
 const SETTLE: Duration = Duration::from_millis(300);
+/// How long a picture waits for a page that goes on changing.
+const STANDSTILL: Duration = Duration::from_secs(3);
 /// A failure of the page, where there are many.
 const TROUBLES: usize = 20;
 
@@ -422,6 +424,28 @@ impl Walker<'_, '_> {
         }
     }
 
+    /// A picture of the page once it no longer changes: what it still loads would be a difference by chance. A page that never
+    /// stands still is taken as it is.
+    fn settled(&mut self) -> Result<Vec<u8>, String> {
+        self.browser.wait(SETTLE, "nothing is waited for");
+        let until = Instant::now() + STANDSTILL;
+        let mut last = self.shot()?;
+        loop {
+            self.browser.wait(SETTLE, "nothing is waited for");
+            let next = self.shot()?;
+            if next == last || Instant::now() > until {
+                return Ok(next);
+            }
+            last = next;
+        }
+    }
+
+    fn shot(&mut self) -> Result<Vec<u8>, String> {
+        let answer = self.browser.call("Page.captureScreenshot", &json!({ "format": "png" }))?;
+        let data = answer["data"].as_str().unwrap_or_default();
+        base64::engine::general_purpose::STANDARD.decode(data).map_err(|e| e.to_string())
+    }
+
     fn picture(&mut self, name: &str, pictures: &mut Vec<Shot>) -> Result<String, String> {
         let _ = self.browser.evaluate("document.fonts.ready.then(() => null)");
         if !self.mask.is_empty() {
@@ -439,9 +463,7 @@ impl Walker<'_, '_> {
                 return Err(format!("mask: {:?} is no selector", self.mask.join(", ")));
             }
         }
-        let answer = self.browser.call("Page.captureScreenshot", &json!({ "format": "png" }))?;
-        let data = answer["data"].as_str().unwrap_or_default();
-        let bytes = base64::engine::general_purpose::STANDARD.decode(data).map_err(|e| e.to_string())?;
+        let bytes = self.settled()?;
         let tree = self.browser.call("Accessibility.getFullAXTree", &json!({}))?;
         if !self.mask.is_empty() {
             self.browser.evaluate(

@@ -12,7 +12,7 @@ const DEFAULT: &str = "unix:///var/run/docker.sock";
 /// Where an engine is and how it is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// As configured: `unix:///var/run/docker.sock`, `tcp://host:2376`.
+    /// As configured: `unix:///var/run/docker.sock`, `ssh://user@host`, `tcp://host:2376`.
     pub address: String,
     /// How it is spoken to.
     pub(super) transport: Transport,
@@ -32,6 +32,54 @@ pub(super) enum Transport {
         /// A folder with `ca.pem`, `cert.pem` and `key.pem`.
         certificates: PathBuf,
     },
+    /// Through `ssh`, which runs `docker system dial-stdio` over there.
+    Ssh(SshTarget),
+}
+
+/// A host that `ssh` leads to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SshTarget {
+    /// `USER@HOST` or `HOST`, which may be a name from the configuration of `ssh`.
+    pub login: String,
+    /// Its port, if it is said.
+    pub port: Option<u16>,
+    /// The engine's socket over there, if it is said.
+    pub socket: Option<String>,
+}
+
+impl SshTarget {
+    /// Takes what follows `ssh://`. What could be an option or a word of a shell is refused.
+    fn parse(rest: &str) -> Option<Self> {
+        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        let (user, place) = authority.rsplit_once('@').map_or((None, authority), |(u, p)| (Some(u), p));
+        let (host, port) = match place.strip_prefix('[') {
+            Some(inner) => {
+                let (host, after) = inner.split_once(']')?;
+                (host, after.strip_prefix(':').or(after.is_empty().then_some(""))?)
+            }
+            None => place.split_once(':').unwrap_or((place, "")),
+        };
+        let word = |text: &str, more: &str| {
+            text.bytes().next().is_some_and(|c| c != b'-')
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+        };
+        if !word(host, "._-:") || !user.is_none_or(|u| word(u, "._-")) {
+            return None;
+        }
+        let socket = match path.trim_end_matches('/') {
+            "" => None,
+            path if word(path, "/._-") => Some(path.to_owned()),
+            _ => return None,
+        };
+        let port = if port.is_empty() { None } else { Some(port.parse().ok().filter(|p| *p > 0)?) };
+        let login = user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}"));
+        Some(Self { login, port, socket })
+    }
+
+    /// The host alone.
+    fn host(&self) -> &str {
+        self.login.rsplit_once('@').map_or(self.login.as_str(), |(_, host)| host)
+    }
 }
 
 /// Reads one environment variable; an empty one counts as absent.
@@ -109,17 +157,19 @@ impl Endpoint {
                     None => Transport::Http(authority),
                 }
             }
-            Some(("ssh", _)) => {
-                return Err(unusable(
-                    address,
-                    "ssh is not supported; forward the socket with `ssh -N -L /tmp/docker.sock:/var/run/docker.sock \
-                     USER@HOST` and set DOCKER_HOST=unix:///tmp/docker.sock",
-                ));
-            }
+            Some(("ssh", rest)) => match SshTarget::parse(rest) {
+                Some(target) => Transport::Ssh(target),
+                None => {
+                    return Err(unusable(
+                        address,
+                        "it has the form ssh://USER@HOST:PORT; a password has no place in it",
+                    ));
+                }
+            },
             _ => {
                 return Err(unusable(
                     address,
-                    "known are unix:///PATH, tcp://HOST:PORT and https://HOST:PORT",
+                    "known are unix:///PATH, ssh://USER@HOST, tcp://HOST:PORT and https://HOST:PORT",
                 ));
             }
         };
@@ -152,6 +202,7 @@ impl Endpoint {
                 let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
                 host.to_owned()
             }
+            Transport::Ssh(target) => target.host().to_owned(),
         }
     }
 }
@@ -198,7 +249,11 @@ mod tests {
     #[test]
     fn addresses_that_cannot_be_used_say_what_to_do() {
         for (address, word) in [
-            ("ssh://me@host", "ssh -N -L"),
+            ("ssh://me:secret@host", "password"),
+            ("ssh://-oProxyCommand=x", "ssh://USER@HOST"),
+            ("ssh://me@host;id", "ssh://USER@HOST"),
+            ("ssh://me@host/a b", "ssh://USER@HOST"),
+            ("ssh://me@host:0", "ssh://USER@HOST"),
             ("https://host", "DOCKER_CERT_PATH"),
             ("tcp://user:secret@host:1", "tcp://HOST:PORT"),
             ("unix://relative", "known are"),
@@ -207,6 +262,16 @@ mod tests {
             let error = Endpoint::parse(address, None).expect_err(address).to_string();
             assert!(error.contains(word), "{error}");
         }
+        let far =
+            Endpoint::parse("ssh://me@far.example:2222/run/user/1000/docker.sock", None).expect("valid");
+        let target = SshTarget {
+            login: "me@far.example".into(),
+            port: Some(2222),
+            socket: Some("/run/user/1000/docker.sock".into()),
+        };
+        assert_eq!((far.host().as_str(), far.transport), ("far.example", Transport::Ssh(target)));
+        let six = Endpoint::parse("ssh://[fe80::1]:22/", None).expect("valid");
+        assert_eq!(six.host(), "fe80::1");
         let tls = Endpoint::parse("tcp://[::1]", Some("/certs".into())).expect("valid");
         assert_eq!(tls.host(), "[::1]");
     }

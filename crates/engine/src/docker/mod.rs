@@ -17,7 +17,9 @@ mod join;
 mod name;
 mod network;
 pub mod permissions;
+mod private;
 mod run;
+mod ssh;
 mod stats;
 mod stream;
 pub mod thaw;
@@ -36,8 +38,11 @@ pub use volume::{ScratchVolume, Volume};
 use bollard::errors::Error as Answer;
 use endpoint::Transport;
 use error::{Call, translate};
+use ssh::Tunnel;
 use std::collections::HashMap;
 use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
@@ -66,6 +71,8 @@ pub struct Docker {
     client: bollard::Docker,
     runtime: Runtime,
     endpoint: Endpoint,
+    /// For an endpoint with `ssh://`; dropped after the client, whose connections go through it.
+    tunnel: Option<Arc<Tunnel>>,
     api: String,
 }
 
@@ -73,6 +80,26 @@ impl std::fmt::Debug for Docker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Docker({}, API {})", self.endpoint.address, self.api)
     }
+}
+
+/// Where something listens on the engine's host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listens<'a> {
+    /// At all its addresses.
+    Everywhere,
+    /// At this one.
+    At(&'a str),
+    /// At a container's own address.
+    InContainer(&'a str),
+}
+
+/// Who wants to reach something on another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// This process, as long as it lives.
+    Program,
+    /// A person, who reads the address as that host has it.
+    Person,
 }
 
 /// What the engine says about itself.
@@ -124,8 +151,16 @@ impl Docker {
             .build()
             .map_err(|source| DockerError::Stream { doing: "start a thread", source })?;
         let version = bollard::API_DEFAULT_VERSION;
+        let tunnel = match &endpoint.transport {
+            Transport::Ssh(target) => Some(Tunnel::open(target)?),
+            _ => None,
+        };
         let client = match &endpoint.transport {
             Transport::Unix(path) => bollard::Docker::connect_with_unix(path, NO_LIMIT_SECS, version),
+            Transport::Ssh(_) => {
+                let socket = tunnel.as_ref().map(|t| t.socket()).unwrap_or_default();
+                bollard::Docker::connect_with_unix(&socket.to_string_lossy(), NO_LIMIT_SECS, version)
+            }
             Transport::Http(authority) => {
                 bollard::Docker::connect_with_http(authority, NO_LIMIT_SECS, version)
             }
@@ -145,7 +180,7 @@ impl Docker {
             },
             other => failed(&other),
         })?;
-        let mut docker = Self { client, runtime, endpoint, api: String::new() };
+        let mut docker = Self { client, runtime, endpoint, tunnel, api: String::new() };
         match docker.ask(call, "the engine", docker.client.version()) {
             Ok(found) => {
                 let (newest, oldest) = (found.api_version.as_deref(), found.min_api_version.as_deref());
@@ -182,6 +217,41 @@ impl Docker {
     /// Where ports are reached that the engine publishes: `127.0.0.1`, or the host of a remote engine.
     pub fn host_address(&self) -> String {
         self.endpoint.host()
+    }
+
+    /// Where something is reached that listens at an address of the engine's host: its published ports, and (where this is that host,
+    /// or `ssh` leads to it) the addresses of containers. `None` where that cannot be.
+    pub fn reach(&self, listens: Listens<'_>, port: u16, whom: Whom) -> Option<(String, u16)> {
+        let address = match listens {
+            Listens::Everywhere => "127.0.0.1",
+            Listens::At(address) => address,
+            Listens::InContainer(address) if self.tunnel.is_some() || self.is_local() => address,
+            Listens::InContainer(_) => return None,
+        };
+        let published = !matches!(listens, Listens::InContainer(_));
+        match &self.tunnel {
+            Some(tunnel) if whom == Whom::Program => {
+                Some(("127.0.0.1".to_owned(), tunnel.forward(address, port)?))
+            }
+            None if published && matches!(address, "127.0.0.1" | "::1") => Some((self.host_address(), port)),
+            _ => Some((address.to_owned(), port)),
+        }
+    }
+
+    /// The socket of this process that leads to an engine behind `ssh`, for other programs.
+    pub fn forwarded_socket(&self) -> Option<PathBuf> {
+        self.tunnel.as_ref().map(|t| t.socket())
+    }
+
+    /// The host that `ssh` leads to, in the words of its command line.
+    pub fn login(&self) -> Option<String> {
+        match &self.endpoint.transport {
+            Transport::Ssh(target) => Some(match target.port {
+                Some(port) => format!("-p {port} {}", target.login),
+                None => target.login.clone(),
+            }),
+            _ => None,
+        }
     }
 
     /// Whether the engine is spoken to through a socket of this host, so that it (usually) shares its files.
@@ -252,7 +322,17 @@ impl Docker {
     }
 
     fn failed(&self, call: Call, what: &str, error: &Answer) -> DockerError {
-        translate(&self.endpoint.address, call, what, error)
+        match translate(&self.endpoint.address, call, what, error) {
+            // The connection only broke; `ssh` knows why.
+            DockerError::EngineUnreachable { endpoint, why } => {
+                let why = match self.tunnel.as_ref().and_then(|t| t.said()) {
+                    Some(said) => format!("{why} (ssh: {said})"),
+                    None => why,
+                };
+                DockerError::EngineUnreachable { endpoint, why }
+            }
+            other => other,
+        }
     }
 }
 

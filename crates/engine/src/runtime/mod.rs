@@ -242,6 +242,16 @@ pub trait Runtime: Send + Sync {
     /// Where checks reach the services.
     fn endpoints(&self, at: &Placement<'_>) -> BTreeMap<ServiceName, Endpoint>;
 
+    /// Where a person reaches the services: as [`Runtime::endpoints`], but as the host has it that [`Runtime::login`] leads to.
+    fn addresses(&self, at: &Placement<'_>) -> BTreeMap<ServiceName, Endpoint> {
+        self.endpoints(at)
+    }
+
+    /// The host on which the services run, in the words of `ssh`'s command line, if it is another one that is reached by `ssh`.
+    fn login(&self) -> Option<String> {
+        None
+    }
+
     /// The end of a service's log, at most so many bytes, without secrets.
     fn log(&self, at: &Placement<'_>, name: &ServiceName, bytes: u64) -> Vec<String>;
 

@@ -5,6 +5,7 @@ pub mod applications;
 pub mod bank;
 pub mod docker;
 pub mod engine;
+pub mod ssh;
 pub mod upgrade;
 
 use assistant::{PlaceProgram, ReleaseKind};

@@ -35,6 +35,8 @@ pub struct MountFacts {
     pub bytes: Option<u64>,
     /// Whether a clone shares its blocks; none if it is not known.
     pub shared: Option<bool>,
+    /// Free bytes there, where this host cannot see it for itself.
+    pub free_bytes: Option<u64>,
     /// The folder of the host beside which clones lie; none where they are volumes of the engine.
     pub beside: Option<String>,
 }
@@ -66,11 +68,15 @@ impl ComposeData {
                 at: mount.at.clone(),
                 bytes: None,
                 shared: None,
+                free_bytes: None,
                 beside: mount.beside.as_deref().and_then(parent).map(str::to_owned),
             };
             if self.mount_exists(home, &mount.at)? {
                 facts.bytes = Some(self.hands(home)?.size_bytes(StoreKind::Files, (&mount.at, ""))?);
                 facts.shared = self.shares(home, mount)?;
+                if !self.docker.is_local() {
+                    facts.free_bytes = Some(self.hands(home)?.room((&mount.at, ""))?.free_bytes);
+                }
             }
             found.push(facts);
         }

@@ -17,7 +17,7 @@ use switchback_core::data::StoreKind;
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::StoreName;
 use switchback_core::plan::CloneMode;
-use switchback_core::release::{Mount, Server as Reached};
+use switchback_core::release::{Mount, MountPlace, Server as Reached};
 
 /// Looks at everything that would make a clone fail late, or be less than it seems.
 pub fn preflight(
@@ -38,11 +38,11 @@ pub fn preflight(
 /// Room on the file systems of bind mounts, beside whose data the clones go. The engine's own disk is the runtime's.
 fn room(data: &ComposeData, from: &Placement<'_>, need_bytes: u64) -> Result<Vec<String>, EngineError> {
     let all: Vec<Mount> = mounts(from.instance).into_keys().collect();
+    if !data.docker.is_local() {
+        return room_there(data, from, &all, need_bytes);
+    }
     if all.iter().all(|m| m.beside.is_none()) {
         return Ok(Vec::new());
-    }
-    if !data.docker.is_local() {
-        return Ok(vec!["disk: the engine runs elsewhere, its free space is not known".to_owned()]);
     }
     let sizes = if all.len() == 1 || need_bytes == 0 { vec![1; all.len()] } else { sizes(data, from, &all)? };
     let total = u128::from(sizes.iter().sum::<u64>().max(1));
@@ -59,23 +59,51 @@ fn room(data: &ComposeData, from: &Placement<'_>, need_bytes: u64) -> Result<Vec
     }
     let mut notes = Vec::new();
     for (folder, need) in wanted.into_values() {
-        let free = free_bytes(&folder)?;
-        if free < need.saturating_add(RESERVE_BYTES) {
-            return Err(EngineError::refused(
-                format!(
-                    "not enough disk space at {}: {} are needed for the clones and {} in reserve, {} are free",
-                    folder.display(),
-                    human_bytes(need),
-                    human_bytes(RESERVE_BYTES),
-                    human_bytes(free)
-                ),
-                "free some space; `switchback gc` removes what is no longer needed",
-            ));
-        }
-        let (need, free) = (human_bytes(need), human_bytes(free));
-        notes.push(format!("disk at {}: {need} needed, {free} free", folder.display()));
+        notes.push(enough(&folder.display().to_string(), need, free_bytes(&folder)?)?);
     }
     Ok(notes)
+}
+
+/// The same where this host sees none of the file systems: helpers on the mounts are asked.
+fn room_there(
+    data: &ComposeData,
+    from: &Placement<'_>,
+    all: &[Mount],
+    need_bytes: u64,
+) -> Result<Vec<String>, EngineError> {
+    let hands = data.hands(from.home)?;
+    let mut wanted: BTreeMap<u64, (String, u64, u64)> = BTreeMap::new();
+    let sizes = if all.len() == 1 || need_bytes == 0 { vec![1; all.len()] } else { sizes(data, from, all)? };
+    let total = u128::from(sizes.iter().sum::<u64>().max(1));
+    for (mount, size) in all.iter().zip(sizes) {
+        if !data.mount_exists(from.home, &mount.at)? {
+            continue;
+        }
+        let room = hands.room((&mount.at, ""))?;
+        let share = u64::try_from(u128::from(need_bytes) * u128::from(size) / total).unwrap_or(u64::MAX);
+        let name = match &mount.at {
+            MountPlace::Volume(name) | MountPlace::Dir(name) => name.clone(),
+        };
+        wanted.entry(room.device).or_insert((name, room.free_bytes, 0)).2 += share;
+    }
+    wanted.into_values().map(|(name, free, need)| enough(&name, need, free)).collect()
+}
+
+/// Refuses where what is needed is not free; otherwise says what is.
+fn enough(place: &str, need: u64, free: u64) -> Result<String, EngineError> {
+    if free < need.saturating_add(RESERVE_BYTES) {
+        return Err(EngineError::refused(
+            format!(
+                "not enough disk space at {place}: {} are needed for the clones and {} in reserve, {} are free",
+                human_bytes(need),
+                human_bytes(RESERVE_BYTES),
+                human_bytes(free)
+            ),
+            "free some space; `switchback gc` removes what is no longer needed",
+        ));
+    }
+    let (need, free) = (human_bytes(need), human_bytes(free));
+    Ok(format!("disk at {place}: {need} needed, {free} free"))
 }
 
 fn sizes(data: &ComposeData, from: &Placement<'_>, all: &[Mount]) -> Result<Vec<u64>, EngineError> {

@@ -5,9 +5,10 @@
 
 mod output;
 
+use super::private::PrivateDir;
 use super::{Docker, DockerError};
 use crate::exec::{self, Exec, Inherit, Leftovers, Output, Sink};
-use output::{PrivateDir, failed, keep_log};
+use output::{failed, keep_log};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
@@ -25,6 +26,9 @@ const CONFIG: Duration = Duration::from_secs(120);
 const AROUND: Duration = Duration::from_secs(120);
 /// A model larger than this is no Compose project.
 const LARGEST_MODEL: u64 = 64 << 20;
+
+/// Variables that choose an engine.
+const CHOOSES: [&str; 4] = ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
 
 /// Docker Compose, found and new enough.
 #[derive(Debug, Clone)]
@@ -183,6 +187,18 @@ impl ComposeCli {
     #[must_use]
     pub fn hiding(mut self, redactor: Redactor) -> Self {
         self.redactor = redactor;
+        self
+    }
+
+    /// The same, for the engine that another connection leads to: what `ssh://` means is decided once.
+    #[must_use]
+    pub fn at(mut self, docker: &Docker) -> Self {
+        if let Some(socket) = docker.forwarded_socket() {
+            self.env.retain(|(name, _)| !CHOOSES.iter().any(|c| name == c));
+            let mut host = OsString::from("unix://");
+            host.push(socket);
+            self.env.push((CHOOSES[0].into(), host));
+        }
         self
     }
 

@@ -8,7 +8,7 @@ use super::super::{
 };
 use super::lines::Lines;
 use super::serve::STORE_VERB;
-use super::wire::{At, DIRS, Entry, Request, SCRATCH, VOLUMES};
+use super::wire::{At, DIRS, Entry, Request, Room, SCRATCH, VOLUMES};
 use crate::store::{Progress, StoreError};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -246,6 +246,13 @@ impl<'a> Hands<'a> {
         let mut mounts = Mounts::default();
         let path = mounts.reads(at)?;
         self.ask(mounts, &Request::SizeBytes { kind, path }, &Progress::none())
+    }
+
+    /// How much room there is on the file system of a mount. Only to be asked where that is not this host's.
+    pub fn room(&self, at: Below<'_>) -> Result<Room> {
+        let mut mounts = Mounts::default();
+        let path = mounts.reads(at)?;
+        self.ask(mounts, &Request::Room { path }, &Progress::none())
     }
 
     /// Clones a store whose writers are running to a path that does not exist, or a tree into an empty volume.

@@ -25,4 +25,4 @@ pub use look::Survey;
 pub use serve::{STORE_VERB, serve};
 pub use vault::Placed;
 pub(crate) use vault::vault_request;
-pub use wire::Entry;
+pub use wire::{Entry, Room};

@@ -4,7 +4,7 @@
 //! folder.
 
 use super::marks::{check_mark, mark, remove, remove_marked};
-use super::wire::{Entry, Failure, Line, Request, SCRATCH, VOLUMES};
+use super::wire::{Entry, Failure, Line, Request, Room, SCRATCH, VOLUMES};
 use super::{marks, mask};
 use crate::check::sql::sqlite_value;
 use crate::store::{self, Progress, StoreError};
@@ -111,10 +111,17 @@ pub(super) fn refused(path: &Path, why: impl Into<String>) -> StoreError {
     StoreError::Unsupported { path: path.to_owned(), why: why.into() }
 }
 
+fn room(path: &Path) -> store::Result<Room> {
+    let device = fs::metadata(path).map_err(io_error("look at", path))?.dev();
+    let found = rustix::fs::statvfs(path).map_err(|e| io_error("ask for free space on", path)(e.into()))?;
+    Ok(Room { device, free_bytes: found.f_bavail.saturating_mul(found.f_frsize) })
+}
+
 /// What is asked for, as JSON.
 fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
     match request {
         Request::SizeBytes { kind, path } => json(store::size_bytes(kind, Path::new(&path))?),
+        Request::Room { path } => json(room(Path::new(&path))?),
         Request::CloneLive { kind, from, to } => {
             clone(store::clone_live, kind, Path::new(&from), Path::new(&to), progress)
         }

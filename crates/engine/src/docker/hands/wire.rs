@@ -39,6 +39,15 @@ impl At {
     }
 }
 
+/// Room on the file system of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// The same for mounts on one file system, as long as nothing is mounted anew.
+    pub device: u64,
+    /// What may still be written, in bytes.
+    pub free_bytes: u64,
+}
+
 /// What a helper is asked to do. All paths are absolute paths in the helper. Further operations on stores
 /// (incremental copies, cloning a tree by sharing blocks only) belong here, and in `serve.rs` and `client.rs`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,6 +55,9 @@ impl At {
 pub(super) enum Request {
     SizeBytes {
         kind: StoreKind,
+        path: String,
+    },
+    Room {
         path: String,
     },
     CloneLive {

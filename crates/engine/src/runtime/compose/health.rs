@@ -3,7 +3,8 @@
 use super::ComposeRuntime;
 use super::containers::{container_of, has_done, is_one_off, jobs, of_project, project};
 use crate::check::http::{probe_http, probe_tcp, probe_tcp_stays};
-use crate::docker::{Container, ExecSpec};
+use crate::check::workflow::Endpoint;
+use crate::docker::{Container, ExecSpec, Listens, Whom};
 use crate::error::EngineError;
 use crate::runtime::process::elapsed_ms;
 use crate::runtime::{Placement, ProbeResult, Stage};
@@ -17,18 +18,22 @@ use switchback_core::journal::{ErrorKind, ServiceTimes, StepError};
 const RESTARTS: u64 = 3;
 
 /// The address of a container's port: where it is published, else on its network.
-pub fn address(runtime: &ComposeRuntime, container: &Container, port: u16) -> Option<(String, u16)> {
+pub fn address(
+    runtime: &ComposeRuntime,
+    container: &Container,
+    port: u16,
+    whom: Whom,
+) -> Option<(String, u16)> {
     let wanted = format!("{port}/tcp");
     if let Some(published) = container.ports.iter().find(|p| p.container_port == wanted) {
-        let host = match published.host_ip.as_str() {
-            "" | "0.0.0.0" | "::" => runtime.docker.host_address(),
-            "127.0.0.1" | "::1" => runtime.docker.host_address(),
-            other => other.to_owned(),
+        let listens = match published.host_ip.as_str() {
+            "" | "0.0.0.0" | "::" => Listens::Everywhere,
+            other => Listens::At(other),
         };
-        return Some((host, published.host_port));
+        return runtime.docker.reach(listens, published.host_port, whom);
     }
     let ip = container.networks.values().find(|ip| !ip.is_empty())?;
-    runtime.docker.is_local().then(|| (ip.clone(), port))
+    runtime.docker.reach(Listens::InContainer(ip), port, whom)
 }
 
 /// Where a port of an instance's container is reached: in staging through the gateway, else as [`address`] says.
@@ -37,15 +42,43 @@ pub fn reached(
     at: &Placement<'_>,
     (name, container): (&ServiceName, &Container),
     port: u16,
+    whom: Whom,
 ) -> Option<(String, u16)> {
     if at.instance.is_production() {
-        return address(runtime, container, port);
+        return address(runtime, container, port, whom);
     }
     let service = &at.release.services.get(name)?.definition;
     let given = at.instance.ports.get(name)?;
     let listen =
         given.iter().find(|(n, _)| service.ports.get(*n) == Some(&port)).map(|(_, listen)| *listen)?;
-    (listen > 0).then(|| (runtime.docker.host_address(), listen))
+    if listen == 0 {
+        return None;
+    }
+    runtime.docker.reach(Listens::At("127.0.0.1"), listen, whom)
+}
+
+/// Where the ports of an instance's services are reached.
+pub fn endpoints(
+    runtime: &ComposeRuntime,
+    at: &Placement<'_>,
+    whom: Whom,
+) -> BTreeMap<ServiceName, Endpoint> {
+    let mut found = BTreeMap::new();
+    for (name, service) in &at.release.services {
+        let container = container_of(&runtime.docker, at.instance, name).ok().flatten();
+        let mut host = runtime.docker.host_address();
+        let mut ports = BTreeMap::new();
+        for (port, number) in &service.definition.ports {
+            let place = container.as_ref().and_then(|c| reached(runtime, at, (name, c), *number, whom));
+            if let Some((address, place)) = place {
+                host = address;
+                ports.insert(port.clone(), place);
+            }
+        }
+        let main = service.definition.main_port().and_then(|p| ports.get(p)).copied().unwrap_or(0);
+        found.insert(name.clone(), Endpoint { host, ports, default_port: main });
+    }
+    found
 }
 
 /// Probes a service once.
@@ -92,7 +125,7 @@ fn probe_container(
     let health = &service.health;
     let timeout = health.timeout.0;
     let port = service.main_port().and_then(|p| service.ports.get(p)).copied();
-    let reached = port.and_then(|p| reached(runtime, at, (name, container), p));
+    let reached = port.and_then(|p| reached(runtime, at, (name, container), p, Whom::Program));
     match (&health.http, &health.tcp, &health.command, reached) {
         (Some(path), _, _, Some((host, port))) => {
             match probe_http(&format!("http://{host}:{port}{path}"), &(200..=399), timeout) {

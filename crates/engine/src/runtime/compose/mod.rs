@@ -27,7 +27,7 @@ pub use lock::drift as lock_drift;
 
 use crate::check::workflow::Endpoint;
 use crate::docker::compose::{ComposeCli, ModelFile, UpOptions};
-use crate::docker::{Docker, DockerError};
+use crate::docker::{Docker, DockerError, Whom};
 use crate::error::EngineError;
 use crate::gateway::attack::Ended;
 use crate::gather;
@@ -64,7 +64,7 @@ pub struct ComposeRuntime {
 impl ComposeRuntime {
     /// The runtime on an engine.
     pub fn new(docker: Arc<Docker>) -> Result<Self, EngineError> {
-        let cli = ComposeCli::find()?;
+        let cli = ComposeCli::find()?.at(&docker);
         Ok(Self { docker, cli })
     }
 
@@ -329,22 +329,15 @@ impl Runtime for ComposeRuntime {
     }
 
     fn endpoints(&self, at: &Placement<'_>) -> BTreeMap<ServiceName, Endpoint> {
-        let mut found = BTreeMap::new();
-        for (name, service) in &at.release.services {
-            let container = container_of(&self.docker, at.instance, name).ok().flatten();
-            let mut host = self.docker.host_address();
-            let mut ports = BTreeMap::new();
-            for (port, number) in &service.definition.ports {
-                let reached = container.as_ref().and_then(|c| health::reached(self, at, (name, c), *number));
-                if let Some((address, reached)) = reached {
-                    host = address;
-                    ports.insert(port.clone(), reached);
-                }
-            }
-            let main = service.definition.main_port().and_then(|p| ports.get(p)).copied().unwrap_or(0);
-            found.insert(name.clone(), Endpoint { host, ports, default_port: main });
-        }
-        found
+        health::endpoints(self, at, Whom::Program)
+    }
+
+    fn addresses(&self, at: &Placement<'_>) -> BTreeMap<ServiceName, Endpoint> {
+        health::endpoints(self, at, Whom::Person)
+    }
+
+    fn login(&self) -> Option<String> {
+        self.docker.login()
     }
 
     fn log(&self, at: &Placement<'_>, name: &ServiceName, bytes: u64) -> Vec<String> {
@@ -443,7 +436,7 @@ impl ComposeRuntime {
 
     /// Where a port of a container is reached from here, if it is.
     pub fn reached(&self, container: &crate::docker::Container, port: u16) -> Option<(String, u16)> {
-        health::address(self, container, port)
+        health::address(self, container, port, Whom::Program)
     }
 
     /// The program that reads Compose files.

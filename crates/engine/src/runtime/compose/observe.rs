@@ -6,7 +6,7 @@ use super::ComposeRuntime;
 use super::containers::{has_done, is_one_off, jobs, of_project, project};
 use super::health::reached;
 use super::isolation;
-use crate::docker::{Container, Docker};
+use crate::docker::{Container, Docker, Whom};
 use crate::error::EngineError;
 use crate::runtime::{Observed, Placement, Usage};
 use std::collections::BTreeMap;
@@ -70,7 +70,7 @@ fn describe(
         (false, format!("DOWN ({})", ended.as_deref().unwrap_or("not started")))
     };
     let endpoints = service.ports.iter().filter_map(|(port, number)| {
-        let (host, listen) = reached(runtime, at, (name, container), *number)?;
+        let (host, listen) = reached(runtime, at, (name, container), *number, Whom::Person)?;
         Some((port.clone(), format!("{host}:{listen}")))
     });
     Observed {

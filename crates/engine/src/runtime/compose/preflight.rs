@@ -47,26 +47,24 @@ pub fn preflight(
     // Clones beside the data of bind mounts lie elsewhere; the data's own preflight looks there.
     let here = at.instance.stores.values().filter_map(|s| s.mount.as_ref()).all(|m| m.beside.is_none());
     let need_bytes = if here { wanted.need_bytes } else { 0 };
-    match engine_free_bytes(docker) {
-        Some(free) => {
-            if free < need_bytes.saturating_add(gather::RESERVE_BYTES) {
-                return Err(EngineError::refused(
-                    format!(
-                        "not enough disk space where the engine keeps its data: {} are needed for the clones and {} in reserve, {} are free",
-                        human_bytes(need_bytes),
-                        human_bytes(gather::RESERVE_BYTES),
-                        human_bytes(free)
-                    ),
-                    "free some space; `switchback gc` removes what is no longer needed",
-                ));
-            }
-            notes.push(format!(
-                "disk of the engine: {} needed, {} free",
-                human_bytes(need_bytes),
-                human_bytes(free)
+    // Of an engine that runs elsewhere, helpers on the data are asked, with the data.
+    if let Some(free) = engine_free_bytes(docker) {
+        if free < need_bytes.saturating_add(gather::RESERVE_BYTES) {
+            return Err(EngineError::refused(
+                format!(
+                    "not enough disk space where the engine keeps its data: {} are needed for the clones and {} in reserve, {} are free",
+                    human_bytes(need_bytes),
+                    human_bytes(gather::RESERVE_BYTES),
+                    human_bytes(free)
+                ),
+                "free some space; `switchback gc` removes what is no longer needed",
             ));
         }
-        None => notes.push("disk: the engine runs elsewhere, its free space is not known".to_owned()),
+        notes.push(format!(
+            "disk of the engine: {} needed, {} free",
+            human_bytes(need_bytes),
+            human_bytes(free)
+        ));
     }
     notes.push(gather::enough_space(&at.home.state(), 0)?);
     strangers(runtime, at)?;

@@ -64,8 +64,8 @@ pub fn engine(findings: &mut Findings) -> Option<Arc<Docker>> {
     if !docker.is_local() {
         findings.warning(
             "remote",
-            format!("the engine runs elsewhere ({}): its free space is not known here", docker.endpoint()),
-            "run Switchback on the engine's host if you can",
+            format!("the engine runs elsewhere ({}): each step takes longer", docker.endpoint()),
+            "run Switchback on the engine's host if you can; a watchdog cannot act while the network is gone",
         );
     }
     allowed(&docker, findings).then(|| Arc::new(docker))

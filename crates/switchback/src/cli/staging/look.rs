@@ -56,7 +56,7 @@ fn tell(home: &Home, config: &Config, environment: Environment) -> Told {
         let release = home.release(&told.environment.instance.release)?;
         let at = Placement { home, config, instance: &told.environment.instance, release: &release };
         let mut addresses: BTreeMap<ServiceName, BTreeMap<String, String>> = BTreeMap::new();
-        for (service, endpoint) in world.runtime.endpoints(&at) {
+        for (service, endpoint) in world.runtime.addresses(&at) {
             let own = endpoint.ports.iter().map(|(n, p)| (n.clone(), format!("{}:{p}", endpoint.host)));
             addresses.insert(service, own.collect());
         }
@@ -258,15 +258,22 @@ pub fn addresses(
     let release = home.release(&environment.instance.release)?;
     let at = Placement { home, config, instance: &environment.instance, release: &release };
     let out = Output::new(global.json);
-    let mut found = Vec::new();
-    for (service, endpoint) in world.runtime.endpoints(&at) {
+    let (mut found, mut forwarded) = (Vec::new(), Vec::new());
+    for (service, endpoint) in world.runtime.addresses(&at) {
         for (name, port) in &endpoint.ports {
             let url = format!("http://{}:{port}", endpoint.host);
             if !out.is_json() {
                 out.line(&format!("  {service} {name}  {url}"))?;
             }
             found.push(url);
+            forwarded.push(format!("-L {port}:127.0.0.1:{port}"));
         }
+    }
+    if let Some(login) = world.runtime.login().filter(|_| !forwarded.is_empty() && !out.is_json()) {
+        out.line(&format!(
+            "  on the engine's host; to reach them from here: ssh -N {} {login}",
+            forwarded.join(" ")
+        ))?;
     }
     Ok(found)
 }

@@ -134,6 +134,12 @@ pub fn open(global: &Global, args: &OpenArgs) -> Result<Exit, Trouble> {
             "name its ports in switchback.yaml (services.NAME.ports)",
         ));
     };
+    if args.browser && opened.world.runtime.login().is_some() {
+        return Err(Trouble::refused(
+            format!("{first} is an address of the engine's host, not of this one"),
+            "forward its port with ssh, as said above, and open it yourself",
+        ));
+    }
     if args.browser {
         let started = std::process::Command::new("xdg-open")
             .arg(first)

@@ -108,19 +108,21 @@ fn room(scene: &Scene<'_>, docker: &Docker, facts: &[MountFacts], findings: &mut
     let copies = if scene.config.rehearsal.code_only_rollback { 4 } else { 3 };
     // Per place: none is the engine's own, else the folder of the host.
     let mut needs: BTreeMap<Option<&str>, u64> = BTreeMap::new();
+    let mut there: BTreeMap<Option<&str>, u64> = BTreeMap::new();
     for mount in facts {
         let bytes = if mount.shared == Some(true) { 0 } else { mount.bytes.unwrap_or(0) };
         *needs.entry(mount.beside.as_deref()).or_default() += bytes;
+        there.extend(mount.free_bytes.map(|free| (mount.beside.as_deref(), free)));
     }
     for (place, bytes) in needs {
-        let (free, shown) = match place {
+        let (here, shown) = match place {
             None => (engine_free_bytes(docker), "where the engine keeps its data".to_owned()),
             Some(path) => {
                 let free = docker.is_local().then(|| free_bytes(Path::new(path)).ok()).flatten();
                 (free, format!("at {path}"))
             }
         };
-        let Some(free) = free else {
+        let Some(free) = here.or_else(|| there.get(&place).copied()) else {
             findings.ok("disk", format!("{shown}: the free space is not known here"));
             continue;
         };

@@ -7,12 +7,13 @@ use engine::{STACK, Volume, bound, docker, helper_image, script, sh, shell_image
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use switchback_core::data::PartChange;
 use switchback_core::data::StoreKind::{Files, Sqlite};
 use switchback_core::release::MountPlace;
-use switchback_engine::docker::hands::{Hands, HandsError, Scratch};
+use switchback_engine::docker::hands::{CutMode, CutPair, Hands, HandsError, Ready, Scratch};
 use switchback_engine::docker::helper::HelperImages;
 use switchback_engine::docker::{Docker, DockerError, HELPER_LABEL, STACK_LABEL};
 use switchback_engine::store::{Progress, StoreError};
@@ -279,6 +280,50 @@ fn a_helper_that_cannot_work_says_why_and_leaves_no_container() {
 }
 
 #[test]
+fn a_helper_that_waits_takes_the_work_it_was_made_for_and_is_in_nobodys_way() {
+    let engine = Arc::new(docker());
+    shell_image(&engine);
+    let ready = Ready::new(Arc::clone(&engine));
+    let stack = unique("ready");
+    let hands = Hands::new(&engine, helper_image(&engine), stack.clone()).with(&ready);
+    let volumes: Vec<Volume<'_>> = ["from", "to", "other"].map(|n| Volume::new(&engine, n)).into();
+    let places: Vec<MountPlace> = volumes.iter().map(Volume::place).collect();
+    sh(&engine, "echo it > /data/file", vec![bound(places[0].clone(), "/data")]);
+    let pair = |to: usize| [CutPair { from: (&places[0], ""), to: (&places[to], ""), record: None }];
+    let waiting = || engine.containers(&[(STACK_LABEL, stack.as_str())]).unwrap().len();
+    let mut nobody = |_| Ok(());
+
+    hands.get_ready(&pair(1)).unwrap();
+    assert_eq!(waiting(), 1);
+    // What is written after it started is cloned, too.
+    sh(&engine, "echo later > /data/later", vec![bound(places[0].clone(), "/data")]);
+    let stats = hands.cut(&pair(1), false, CutMode::Stopped, &Progress::none(), &mut nobody).unwrap();
+    assert!(stats.copies[0].bytes > 0, "{stats:?}");
+    let clone = on_host(&engine, &volumes[1]);
+    assert_eq!(fs::read_to_string(clone.join("later")).unwrap(), "later\n");
+    assert_eq!(waiting(), 0, "it was the helper that did it, and it is gone");
+
+    // Another mount is another helper; the one that waits goes when it is told to, and with its owner.
+    hands.get_ready(&pair(1)).unwrap();
+    hands.cut(&pair(2), false, CutMode::Stopped, &Progress::none(), &mut nobody).unwrap();
+    assert_eq!(waiting(), 1);
+    ready.clear();
+    assert_eq!(waiting(), 0);
+    // One that somebody killed is not relied on, and a cancelled one stops.
+    hands.get_ready(&pair(2)).unwrap();
+    switchback_engine::docker::hands::remove_leftovers(&engine, &stack).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    hands.cut(&pair(2), false, CutMode::Stopped, &Progress::none(), &mut nobody).unwrap();
+    hands.get_ready(&pair(2)).unwrap();
+    let cancelled = Progress { cancel: &|| true, report: &|_, _| {} };
+    let error = hands.cut(&pair(2), false, CutMode::Stopped, &cancelled, &mut nobody).unwrap_err();
+    assert!(matches!(error, HandsError::Store(StoreError::Cancelled)), "{error}");
+    hands.get_ready(&pair(2)).unwrap();
+    drop(ready);
+    assert_eq!(waiting(), 0);
+}
+
+#[test]
 fn helper_images_are_made_once_and_old_ones_are_removed() {
     let docker = docker();
     let images = HelperImages::named(&unique("images"));
@@ -289,7 +334,8 @@ fn helper_images_are_made_once_and_old_ones_are_removed() {
     assert_eq!(images.ensure(&docker, &old).unwrap(), first);
     let second = images.ensure(&docker, Path::new("/bin/false")).unwrap();
     assert_ne!(first, second);
-    assert_eq!(images.prune(&docker, &second).unwrap(), 1);
+    // Those without a name, which other tests at work leave, go with it.
+    assert!(images.prune(&docker, &second).unwrap() >= 1);
     assert!(docker.image(&first).unwrap().is_none() && docker.image(&second).unwrap().is_some());
     // A program that goes on meanwhile, such as a watchdog of the older version, makes its image again.
     let mut known = Some(first.clone());
@@ -297,6 +343,6 @@ fn helper_images_are_made_once_and_old_ones_are_removed() {
     assert!(docker.image(&again).unwrap().is_some());
     assert_eq!(known.as_deref(), Some(again.as_str()));
     assert_eq!(images.ensure_known(&docker, &old, &mut known).unwrap(), again);
-    assert_eq!(images.prune(&docker, &second).unwrap(), 1);
+    assert!(images.prune(&docker, &second).unwrap() >= 1);
     assert_eq!(images.prune(&docker, "").unwrap(), 1);
 }

@@ -53,6 +53,12 @@ pub trait Data: Send + Sync {
         Ok(())
     }
 
+    /// Gets ready what will clone the data of a generation that is stopped next, and (if asked for) the clone that later writes
+    /// are recognised by. Only saves time, of which production is down.
+    fn get_ready(&self, _from: &Placement<'_>, _to: &Placement<'_>, _base: bool) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     /// Confirms that production's data can be cloned faithfully, that there is room where the clones go, and that the
     /// target can read it: what a person should know.
     fn preflight(

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use switchback_core::ids::{StepId, StoreName};
 use switchback_core::journal::{ErrorKind, Output, StepError};
-use switchback_core::plan::CloneMode;
+use switchback_core::plan::{CloneMode, Op};
 use switchback_core::release::Instance;
 
 /// A folder for private copies while reading cold stores; emptied with the run.
@@ -61,6 +61,29 @@ pub fn precopy(context: &Context<'_>, from: &str, to: &str) -> Result<Output, Fa
     let (from, to) = (context.placement(source, &old), context.placement(target, &new));
     let scratch = scratch_of(context, target)?;
     Ok(working(context, "copying ahead", |w| context.world.data.precopy(&from, &to, &scratch, w))?)
+}
+
+/// Where the next step stops what the one after it clones: gets that ready. Its time is this step's, not of the outage, and a
+/// failure costs no more than time.
+pub fn foresee(context: &Context<'_>) {
+    let steps = &context.plan.steps;
+    let next = steps.iter().position(|s| s.id == context.step.id).and_then(|at| steps.get(at + 1..));
+    let Some([stop, clone, rest @ ..]) = next else { return };
+    let (Op::Stop { instance }, Op::Clone { from, to, mode: CloneMode::Cold }) = (&stop.op, &clone.op) else {
+        return;
+    };
+    let ready = || -> Result<(), EngineError> {
+        let (source, target) = (context.instance(from)?, context.instance(to)?);
+        if instance != from || !source.is_production() {
+            return Ok(());
+        }
+        let (old, new) = (context.release(source)?, context.release(target)?);
+        let (from, at) = (context.placement(source, &old), context.placement(target, &new));
+        let down = rest.iter().take_while(|s| !matches!(s.op, Op::Start { .. }));
+        let base = down.map(|s| &s.op).any(|op| matches!(op, Op::Base { source, .. } if source == to));
+        context.world.data.get_ready(&from, &at, base)
+    };
+    let _ = ready();
 }
 
 /// Ends what goes on after [`precopy`]; what was copied is removed with the instance.

@@ -121,6 +121,12 @@ impl Context<'_> {
 
 /// Performs a step.
 pub fn perform(context: &Context<'_>) -> Result<Output, Failed> {
+    let output = perform_op(context)?;
+    data::foresee(context);
+    Ok(output)
+}
+
+fn perform_op(context: &Context<'_>) -> Result<Output, Failed> {
     match &context.step.op {
         Op::Preflight { target, need_bytes } => preflight::preflight(context, target, *need_bytes),
         Op::Prepare { instance } => services::prepare(context, instance),

@@ -13,6 +13,9 @@ use crate::runtime::Placement;
 use std::path::PathBuf;
 use switchback_core::journal::Output;
 
+/// A mount and the container of the standby that follows it.
+type Followed = (Job, String);
+
 /// The mark that an instance's mounts were copied ahead.
 fn ahead_mark(at: &Placement<'_>) -> PathBuf {
     at.home.instance_dir(at.instance).join("copied-ahead")
@@ -82,6 +85,24 @@ impl ComposeData {
         Ok(())
     }
 
+    /// Splits off what a standby has, which is returned with its container.
+    pub(super) fn without_standby(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        jobs: Vec<Job>,
+    ) -> Result<(Vec<Followed>, Vec<Job>), EngineError> {
+        let ahead = ahead_mark(to).exists();
+        let (mut standbys, mut rest) = (Vec::new(), Vec::new());
+        for job in jobs {
+            match if ahead { self.standby_of(from, to, &job)? } else { None } {
+                Some(id) => standbys.push((job, id)),
+                None => rest.push(job),
+            }
+        }
+        Ok((standbys, rest))
+    }
+
     /// Clones while nobody writes: standbys take over, everything else is shared or copied.
     pub(super) fn clone_stopped(
         &self,
@@ -92,13 +113,7 @@ impl ComposeData {
         mut output: Output,
     ) -> Result<Output, EngineError> {
         let ahead = ahead_mark(to).exists();
-        let (mut standbys, mut rest) = (Vec::new(), Vec::new());
-        for job in jobs {
-            match if ahead { self.standby_of(from, to, &job)? } else { None } {
-                Some(id) => standbys.push((job, id)),
-                None => rest.push(job),
-            }
-        }
+        let (standbys, rest) = self.without_standby(from, to, jobs)?;
         let (taken, copied) = std::thread::scope(|scope| {
             let threads: Vec<_> =
                 standbys.iter().map(|(job, id)| scope.spawn(|| self.take_over(from, job, id))).collect();

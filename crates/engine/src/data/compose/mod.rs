@@ -14,6 +14,7 @@ mod mounts;
 mod pause;
 mod preflight;
 mod refresh;
+mod removal;
 mod server;
 mod standby;
 mod throwaway;
@@ -23,7 +24,7 @@ pub use facts::{MountFacts, PostgresFacts};
 
 use super::{Cost, Data, SAMPLES, Work, no_columns};
 use crate::backup::vault::{Task, Vault};
-use crate::docker::hands::{self, Hands};
+use crate::docker::hands::{self, Hands, Ready};
 use crate::docker::helper::HelperImages;
 use crate::docker::{Docker, helper};
 use crate::error::EngineError;
@@ -55,6 +56,8 @@ pub struct ComposeData {
     helper: Mutex<Option<String>>,
     /// Folders for clones that this process has made.
     made: Mutex<BTreeSet<String>>,
+    /// Helpers that wait for their work.
+    ready: Ready,
 }
 
 impl ComposeData {
@@ -65,14 +68,15 @@ impl ComposeData {
 
     /// The same, where the caller is not `switchback` itself: helpers and guards are made of the program at this path.
     pub fn of_program(docker: Arc<Docker>, program: PathBuf) -> Self {
-        Self { docker, program, helper: Mutex::default(), made: Mutex::default() }
+        let ready = Ready::new(Arc::clone(&docker));
+        Self { docker, program, helper: Mutex::default(), made: Mutex::default(), ready }
     }
 
     /// Helper containers for a stack.
     fn hands(&self, home: &Home) -> Result<Hands<'_>, EngineError> {
         let mut known = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
         let image = HelperImages::default().ensure_known(&self.docker, &self.program, &mut known)?;
-        Ok(Hands::new(&self.docker, image, home.id()?))
+        Ok(Hands::new(&self.docker, image, home.id()?).with(&self.ready))
     }
 }
 
@@ -87,6 +91,10 @@ fn place<'i>(at: &Placement<'i>, store: &StoreName) -> Result<(&'i StorePlace, &
 impl Data for ComposeData {
     fn prepare(&self, at: &Placement<'_>) -> Result<(), EngineError> {
         self.prepare_places(at)
+    }
+
+    fn get_ready(&self, from: &Placement<'_>, to: &Placement<'_>, base: bool) -> Result<(), EngineError> {
+        self.foresee(from, to, base)
     }
 
     fn exists(&self, at: &Placement<'_>, store: &StoreName) -> Result<bool, EngineError> {

@@ -1,8 +1,7 @@
 //! Cloning, keeping and removing whole mounts.
 
 use super::pause::Writers;
-use super::{ComposeData, Cost, Work, refresh};
-use crate::docker::DockerError;
+use super::{ComposeData, Cost, Work};
 use crate::docker::hands::{CutMode, CutPair, CutStats, HandsError};
 use crate::error::EngineError;
 use crate::home::{Home, write_atomic};
@@ -86,6 +85,8 @@ pub struct Job {
     pub(super) from: MountPlace,
     /// Where to.
     pub(super) to: MountPlace,
+    /// The path below that place, for what does not exist before it is needed.
+    pub(super) below: String,
     /// The stores on it.
     pub(super) stores: Vec<StoreName>,
     /// Where the record of passes lies that outlives them; see [`super::refresh`].
@@ -96,6 +97,37 @@ impl Job {
     pub(super) fn names(&self) -> String {
         self.stores.iter().map(StoreName::as_str).collect::<Vec<_>>().join(", ")
     }
+
+    /// The clone, beside what this one makes, that later writes are recognised by.
+    fn of_base(&self) -> Self {
+        let (from, stores) = (self.to.clone(), self.stores.clone());
+        Self { from, below: String::new(), to: base_of(&self.to), stores, record: None }.through_parent()
+    }
+
+    /// The same, with a folder that is reached through the one above it: that one exists before the data does.
+    fn through_parent(self) -> Self {
+        let above = match &self.from {
+            MountPlace::Dir(path) => path.rsplit_once('/').filter(|(up, _)| !up.is_empty()),
+            MountPlace::Volume(_) => None,
+        };
+        match above.map(|(up, name)| (MountPlace::Dir(up.to_owned()), name.to_owned())) {
+            Some((from, below)) => Self { from, below, ..self },
+            None => self,
+        }
+    }
+}
+
+/// What helpers are told of jobs.
+fn pairs(jobs: &[Job]) -> Vec<CutPair<'_>> {
+    let pair = |j| -> CutPair<'_> {
+        let job: &Job = j;
+        CutPair {
+            from: (&job.from, &job.below),
+            to: (&job.to, ""),
+            record: job.record.as_ref().map(|at| (at, "")),
+        }
+    };
+    jobs.iter().map(pair).collect()
 }
 
 impl ComposeData {
@@ -164,7 +196,8 @@ impl ComposeData {
         for (mount, stores) in mounts(from.instance) {
             let Some((target, _)) = targets.iter().find(|(m, _)| m.source == mount.source) else { continue };
             if !self.mount_exists(from.home, &mount.at)? {
-                let job = Job { to: place(target), from: mount.at, stores, record: None };
+                let job =
+                    Job { to: place(target), from: mount.at, stores, below: String::new(), record: None };
                 output.notes.push(format!("{}: it does not exist yet; nothing to clone", job.names()));
                 continue;
             }
@@ -179,7 +212,7 @@ impl ComposeData {
             if made.insert(folder) {
                 self.make_place(to.home, to.instance, &to_place)?;
             }
-            jobs.push(Job { from: mount.at, to: to_place, stores, record: None });
+            jobs.push(Job { from: mount.at, to: to_place, stores, below: String::new(), record: None });
         }
         Ok(jobs)
     }
@@ -211,15 +244,27 @@ impl ComposeData {
         work: &Work<'_>,
         pause: &mut dyn FnMut(bool) -> Result<(), HandsError>,
     ) -> Result<CutStats, EngineError> {
-        let pairs: Vec<CutPair<'_>> = jobs
-            .iter()
-            .map(|j| CutPair {
-                from: (&j.from, ""),
-                to: (&j.to, ""),
-                record: j.record.as_ref().map(|at| (at, "")),
-            })
-            .collect();
-        Ok(self.hands(home)?.cut(&pairs, share, mode, work.progress, pause)?)
+        Ok(self.hands(home)?.cut(&pairs(jobs), share, mode, work.progress, pause)?)
+    }
+
+    /// Starts helpers for the clone of a stopped generation, and for the one that later writes are recognised by.
+    pub(super) fn foresee(
+        &self,
+        from: &Placement<'_>,
+        to: &Placement<'_>,
+        base: bool,
+    ) -> Result<(), EngineError> {
+        let jobs = self.jobs(from, to, |m| m.at.clone(), &mut Output::default())?;
+        let hands = self.hands(from.home)?;
+        let bases: Vec<Job> = jobs.iter().filter(|_| base).map(Job::of_base).collect();
+        for job in &bases {
+            self.make_place(to.home, to.instance, &job.to)?;
+        }
+        let rest = self.without_standby(from, to, jobs)?.1;
+        for jobs in [rest, bases].iter().filter(|j| !j.is_empty()) {
+            hands.get_ready(&pairs(jobs))?;
+        }
+        Ok(())
     }
 
     pub(super) fn clone_mounts(
@@ -321,7 +366,11 @@ impl ComposeData {
         let mut output = Output::default();
         let mark = base_mark(beside);
         scratch.remove_part(&mark)?;
-        let jobs = self.jobs(from, beside, |m| base_of(&m.at), &mut output)?;
+        let mut jobs = self.jobs(from, beside, |m| base_of(&m.at), &mut output)?;
+        if from.instance.key() == beside.instance.key() {
+            // As the helper was told that may be waiting.
+            jobs = jobs.into_iter().map(Job::through_parent).collect();
+        }
         if !jobs.is_empty() {
             (work.stage.say)("keeping a clone");
             let (stats, _) = self.cut_stopped(from.home, &jobs, true, work)?;
@@ -357,101 +406,6 @@ impl ComposeData {
             }
         }
         Ok(cost)
-    }
-
-    /// Removes the mounts of an instance, if Switchback made them and production does not use them.
-    pub(super) fn remove_mounts(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
-        let mut folders = BTreeSet::new();
-        for mount in mounts(instance).keys() {
-            let mut places = vec![base_of(&mount.at), mount.at.clone()];
-            // Looking into a folder takes a helper: only where there may be something.
-            if refresh::mark(home, instance).exists() || matches!(mount.at, MountPlace::Volume(_)) {
-                places.push(refresh::passes_of(&mount.at));
-            }
-            for place in places {
-                match &place {
-                    MountPlace::Volume(_) => self.drop_place(home, &place)?,
-                    MountPlace::Dir(path)
-                        if mount.beside.as_ref().is_some_and(|b| path.starts_with(b.as_str())) =>
-                    {
-                        let (beside, suffix) = parts(path)?;
-                        folders.insert((beside.to_owned(), suffix.to_owned()));
-                    }
-                    MountPlace::Dir(_) => {}
-                }
-            }
-        }
-        for (beside, suffix) in folders {
-            let hands = self.hands(home)?;
-            self.made.lock().unwrap_or_else(PoisonError::into_inner).remove(&format!("{beside}/{suffix}"));
-            match hands.scratch_open(&beside, &suffix) {
-                Ok(Some(dir)) => hands.scratch_remove(&dir, &crate::store::Progress::none())?,
-                Ok(None) | Err(HandsError::Docker(DockerError::NoSuch { .. })) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes a volume, if Switchback made it and production does not use it.
-    pub(super) fn drop_place(&self, home: &Home, place: &MountPlace) -> Result<(), EngineError> {
-        let MountPlace::Volume(name) = place else { return Ok(()) };
-        let live = live_volumes(home)?;
-        let live: Vec<&str> = live.iter().map(String::as_str).collect();
-        match self.docker.scratch_volume(name, &home.id()?, &live) {
-            Ok(Some(scratch)) => self.remove_volume(&scratch),
-            // The user's own volume of the first generation is never removed.
-            Ok(None) | Err(DockerError::NotScratch { .. }) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// A stopped container keeps its volume in use; those of staging and of generations that were left are removed.
-    fn remove_volume(&self, volume: &crate::docker::ScratchVolume) -> Result<(), EngineError> {
-        match self.docker.volume_remove(volume) {
-            Err(DockerError::VolumeInUse { by, .. }) => {
-                for name in by {
-                    let Some(container) = self.docker.inspect(&name)? else { continue };
-                    if container.state.running || container.state.paused {
-                        return Err(EngineError::refused(
-                            format!("the volume {} is in use by {name}, which runs", volume.name()),
-                            "stop it first",
-                        ));
-                    }
-                    self.docker.remove(&container.id, false)?;
-                }
-                Ok(self.docker.volume_remove(volume)?)
-            }
-            other => Ok(other?),
-        }
-    }
-
-    /// Marks the folders beside production's data as scratch, or as live. Volumes are told by the pointer.
-    pub(super) fn mark_mounts(
-        &self,
-        home: &Home,
-        instance: &Instance,
-        scratch: bool,
-    ) -> Result<(), EngineError> {
-        let mut folders = BTreeSet::new();
-        for mount in mounts(instance).into_keys() {
-            if let (Some(beside), MountPlace::Dir(path)) = (&mount.beside, &mount.at)
-                && path.starts_with(beside.as_str())
-            {
-                // Several mounts may lie in one folder: it is marked once.
-                let (beside, suffix) = parts(path)?;
-                folders.insert((beside.to_owned(), suffix.to_owned()));
-            }
-        }
-        for (beside, suffix) in folders {
-            let hands = self.hands(home)?;
-            if scratch {
-                hands.scratch_mark(&beside, &suffix)?;
-            } else {
-                hands.scratch_keep(&beside, &suffix)?;
-            }
-        }
-        Ok(())
     }
 }
 

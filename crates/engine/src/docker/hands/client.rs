@@ -7,6 +7,7 @@ use super::super::{
     helper, name,
 };
 use super::lines::Lines;
+use super::ready::Ready;
 use super::serve::STORE_VERB;
 use super::wire::{At, DIRS, Entry, Request, Room, SCRATCH, VOLUMES};
 use crate::store::{Progress, StoreError};
@@ -90,6 +91,7 @@ pub struct Hands<'a> {
     pub(super) docker: &'a Docker,
     image: String,
     pub(super) stack: String,
+    pub(super) ready: Option<&'a Ready>,
 }
 
 /// A place and a path below it; empty for the place itself.
@@ -177,7 +179,14 @@ pub fn remove_leftovers(docker: &Docker, stack: &str) -> std::result::Result<usi
 impl<'a> Hands<'a> {
     /// Hands that use a helper image (see [`helper::ensure`]) for a stack.
     pub fn new(docker: &'a Docker, image: impl Into<String>, stack: impl Into<String>) -> Self {
-        Self { docker, image: image.into(), stack: stack.into() }
+        Self { docker, image: image.into(), stack: stack.into(), ready: None }
+    }
+
+    /// The same, with helpers that were started ahead.
+    #[must_use]
+    pub fn with(mut self, ready: &'a Ready) -> Self {
+        self.ready = Some(ready);
+        self
     }
 
     /// The helper's container.

@@ -58,7 +58,26 @@ pub struct CutStats {
     pub last_read: u64,
 }
 
-impl<'a> Hands<'a> {
+impl Hands<'_> {
+    fn mounted(pairs: &[CutPair<'_>]) -> Result<(Mounts, Vec<CutJob>)> {
+        let mut mounts = Mounts::default();
+        let mut jobs = Vec::new();
+        for pair in pairs {
+            let from = mounts.reads(pair.from)?;
+            let to = mounts.makes(pair.to)?;
+            let record = pair.record.map(|at| mounts.makes(at)).transpose()?;
+            jobs.push(CutJob { from, to, record });
+        }
+        Ok((mounts, jobs))
+    }
+
+    /// Starts the helper of a cut of these mounts, which will be asked for later.
+    pub fn get_ready(&self, pairs: &[CutPair<'_>]) -> Result<()> {
+        let Some(ready) = self.ready else { return Ok(()) };
+        let (mounts, _) = Self::mounted(pairs)?;
+        Ok(ready.start(self.spec(mounts, false))?)
+    }
+
     /// Clones mounts. In [`CutMode::Paused`], `pause(true)` is called when the writers must stop and `pause(false)` as
     /// soon as they may go on; how long that was is the caller's to measure.
     pub fn cut(
@@ -69,14 +88,7 @@ impl<'a> Hands<'a> {
         progress: &Progress<'_>,
         pause: &mut dyn FnMut(bool) -> std::result::Result<(), HandsError>,
     ) -> Result<CutStats> {
-        let mut mounts = Mounts::default();
-        let mut jobs = Vec::new();
-        for pair in pairs {
-            let from = mounts.reads(pair.from)?;
-            let to = mounts.makes(pair.to)?;
-            let record = pair.record.map(|at| mounts.makes(at)).transpose()?;
-            jobs.push(CutJob { from, to, record });
-        }
+        let (mounts, jobs) = Self::mounted(pairs)?;
         let request = Request::Cut { jobs, share, mode };
         let mut paused = false;
         let mut talk = |turn: Turn| -> Result<&'static str> {

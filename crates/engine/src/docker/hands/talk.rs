@@ -1,10 +1,12 @@
 //! A conversation with a helper that waits for a word in between.
 
+use super::super::{DockerError, Ended};
 use super::client::{Hands, HandsError, Mounts, Result};
 use super::wire::{Line, Request, Turn};
-use crate::store::Progress;
+use crate::store::{Progress, StoreError};
 use serde_json::Value;
 use std::io::{self, Read, Write};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -12,9 +14,15 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What the helper reads: words that are sent one by one.
-struct Words {
+pub(super) struct Words {
     words: Receiver<Vec<u8>>,
     left: Vec<u8>,
+}
+
+impl Words {
+    pub(super) fn new(words: Receiver<Vec<u8>>, first: Vec<u8>) -> Self {
+        Self { words, left: first }
+    }
 }
 
 impl Read for Words {
@@ -36,9 +44,15 @@ impl Read for Words {
 }
 
 /// What the helper writes, line by line.
-struct Spoken {
+pub(super) struct Spoken {
     line: Vec<u8>,
     lines: Sender<Vec<u8>>,
+}
+
+impl Spoken {
+    pub(super) fn new(lines: Sender<Vec<u8>>) -> Self {
+        Self { line: Vec::new(), lines }
+    }
 }
 
 impl Write for Spoken {
@@ -71,63 +85,87 @@ impl Hands<'_> {
         let mut text =
             serde_json::to_vec(request).map_err(|e| HandsError::Broken { code: -1, why: e.to_string() })?;
         text.push(b'\n');
+        if (progress.cancel)() {
+            return Err(StoreError::Cancelled.into());
+        }
+        if let Some(ready) = self.ready.and_then(|r| r.take(&spec))
+            && ready.words.send(text.clone()).is_ok()
+        {
+            let stop = &|| {
+                if (progress.cancel)() {
+                    ready.cancelled.store(true, Ordering::Relaxed);
+                }
+            };
+            return follow(ready.words, ready.lines, stop, progress, talk, || ready.running.join());
+        }
         let (to_helper, words) = channel();
         let (said, lines) = channel();
         let cancel = progress.cancel;
         std::thread::scope(|scope| {
             let docker = self.docker;
             let helper = scope.spawn(move || {
-                let mut input = Words { words, left: text };
-                let mut output = Spoken { line: Vec::new(), lines: said };
+                let mut input = Words::new(words, text);
+                let mut output = Spoken::new(said);
                 docker.run(&spec, Some(&mut input), &mut output, &|| cancel())
             });
-            let mut answer = None;
-            let mut trouble = None;
-            loop {
-                let line = match lines.recv_timeout(LOOK) {
-                    Ok(line) => line,
-                    Err(RecvTimeoutError::Timeout) => continue,
-                    Err(RecvTimeoutError::Disconnected) => break,
-                };
-                match serde_json::from_slice(&line) {
-                    Ok(Line::Progress(done, total)) => (progress.report)(done, total),
-                    Ok(Line::Turn(turn)) => match talk(turn) {
-                        Ok(word) => {
-                            // A helper that is gone is noticed by its end.
-                            let _ = to_helper.send(word.as_bytes().to_vec());
-                        }
-                        Err(e) => {
-                            trouble = Some(e);
-                            break;
-                        }
-                    },
-                    Ok(Line::Done(value)) => answer = Some(Ok(value)),
-                    Ok(Line::Failed(failure)) => answer = Some(Err(failure.into())),
-                    Err(e) => {
-                        trouble = Some(HandsError::Broken { code: 0, why: e.to_string() });
-                        break;
-                    }
+            follow(to_helper, lines, &|| {}, progress, talk, || helper.join())
+        })
+    }
+}
+
+/// Follows a conversation to its end.
+fn follow(
+    to_helper: Sender<Vec<u8>>,
+    lines: Receiver<Vec<u8>>,
+    look: &dyn Fn(),
+    progress: &Progress<'_>,
+    talk: &mut dyn FnMut(Turn) -> Result<&'static str>,
+    join: impl FnOnce() -> std::thread::Result<std::result::Result<Ended, DockerError>>,
+) -> Result<Value> {
+    let mut answer = None;
+    let mut trouble = None;
+    loop {
+        let line = match lines.recv_timeout(LOOK) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => {
+                look();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        match serde_json::from_slice(&line) {
+            Ok(Line::Progress(done, total)) => (progress.report)(done, total),
+            Ok(Line::Turn(turn)) => match talk(turn) {
+                Ok(word) => {
+                    // A helper that is gone is noticed by its end.
+                    let _ = to_helper.send(word.as_bytes().to_vec());
                 }
-                if answer.is_some() {
+                Err(e) => {
+                    trouble = Some(e);
                     break;
                 }
+            },
+            Ok(Line::Done(value)) => answer = Some(Ok(value)),
+            Ok(Line::Failed(failure)) => answer = Some(Err(failure.into())),
+            Err(e) => {
+                trouble = Some(HandsError::Broken { code: 0, why: e.to_string() });
+                break;
             }
-            // Without further words the helper reads the end of its input and stops.
-            drop(to_helper);
-            drop(lines);
-            let ended = helper
-                .join()
-                .map_err(|_| HandsError::Broken { code: -1, why: "its thread ended".to_owned() })?;
-            if let Some(trouble) = trouble {
-                return Err(trouble);
-            }
-            let ended = ended?;
-            match answer {
-                Some(answer) => Ok(answer.map_err(HandsError::Store)?),
-                None => {
-                    Err(HandsError::Broken { code: ended.code, why: ended.stderr_tail.trim().to_owned() })
-                }
-            }
-        })
+        }
+        if answer.is_some() {
+            break;
+        }
+    }
+    // Without further words the helper reads the end of its input and stops.
+    drop(to_helper);
+    drop(lines);
+    let ended = join().map_err(|_| HandsError::Broken { code: -1, why: "its thread ended".to_owned() })?;
+    if let Some(trouble) = trouble {
+        return Err(trouble);
+    }
+    let ended = ended?;
+    match answer {
+        Some(answer) => Ok(answer.map_err(HandsError::Store)?),
+        None => Err(HandsError::Broken { code: ended.code, why: ended.stderr_tail.trim().to_owned() }),
     }
 }

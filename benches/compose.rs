@@ -286,7 +286,7 @@ fn clone_against_cp(stack: &Stack) -> (f64, f64) {
         let target = engine.volume_create(&name, &id, &[], &[]).expect("a volume");
         let (from, to) = (MountPlace::Volume(source.clone()), target.place());
         let began = Instant::now();
-        let pair = CutPair { from: (&from, ""), to: (&to, ""), record: None };
+        let pair = CutPair { from: (&from, ""), to: (&to, ""), record: None, leave_out: &[] };
         hands.cut(&[pair], false, CutMode::Stopped, &Progress::none(), &mut |_| Ok(())).expect("clones");
         ours = ours.min(ms(began));
         engine.volume_remove(&target).expect("removes");

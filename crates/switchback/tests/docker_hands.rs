@@ -289,7 +289,8 @@ fn a_helper_that_waits_takes_the_work_it_was_made_for_and_is_in_nobodys_way() {
     let volumes: Vec<Volume<'_>> = ["from", "to", "other"].map(|n| Volume::new(&engine, n)).into();
     let places: Vec<MountPlace> = volumes.iter().map(Volume::place).collect();
     sh(&engine, "echo it > /data/file", vec![bound(places[0].clone(), "/data")]);
-    let pair = |to: usize| [CutPair { from: (&places[0], ""), to: (&places[to], ""), record: None }];
+    let pair =
+        |to: usize| [CutPair { from: (&places[0], ""), to: (&places[to], ""), record: None, leave_out: &[] }];
     let waiting = || engine.containers(&[(STACK_LABEL, stack.as_str())]).unwrap().len();
     let mut nobody = |_| Ok(());
 
@@ -321,6 +322,32 @@ fn a_helper_that_waits_takes_the_work_it_was_made_for_and_is_in_nobodys_way() {
     hands.get_ready(&pair(2)).unwrap();
     drop(ready);
     assert_eq!(waiting(), 0);
+}
+
+#[test]
+fn what_only_says_that_something_runs_is_left_out_of_copies_of_what_runs() {
+    let docker = docker();
+    shell_image(&docker);
+    let hands = Hands::new(&docker, helper_image(&docker), STACK);
+    let volumes: Vec<Volume<'_>> = ["from", "to", "stopped"].map(|n| Volume::new(&docker, n)).into();
+    let places: Vec<MountPlace> = volumes.iter().map(Volume::place).collect();
+    sh(
+        &docker,
+        "echo it > /data/file; mkdir /data/run; echo 7 > /data/run/pid",
+        vec![bound(places[0].clone(), "/data")],
+    );
+    let leave_out = ["run/pid".to_owned(), "none".to_owned()];
+    let mut nobody = |_| Ok(());
+    for (to, mode) in [(1, CutMode::Paused { budget_ms: 2000 }), (2, CutMode::Stopped)] {
+        let pair =
+            CutPair { from: (&places[0], ""), to: (&places[to], ""), record: None, leave_out: &leave_out };
+        let stats = hands.cut(&[pair], false, mode, &Progress::none(), &mut nobody).unwrap();
+        let clone = on_host(&docker, &volumes[to]);
+        assert!(clone.join("file").exists() && clone.join("run").is_dir());
+        assert_eq!(clone.join("run/pid").exists(), mode == CutMode::Stopped);
+        assert_eq!(stats.copies[0].notes.len(), usize::from(mode != CutMode::Stopped), "{stats:?}");
+    }
+    assert!(on_host(&docker, &volumes[0]).join("run/pid").exists(), "the original has it");
 }
 
 #[test]

@@ -54,6 +54,7 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
             ));
         }
     }
+    check_left_out(config, &checker)?;
     check_masks(config, &checker)?;
     check_limits(config, &checker)?;
     if config.rollback.failures == 0 {
@@ -416,6 +417,34 @@ fn check_stores(config: &Config, checker: &Checker<'_>) -> Result<(), ConfigErro
             }
         }
         seen.push((clean, name.as_str()));
+    }
+    Ok(())
+}
+
+/// Checks what copies of running stores do not get.
+fn check_left_out(config: &Config, checker: &Checker<'_>) -> Result<(), ConfigError> {
+    for (name, store) in config.stores.iter().filter(|(_, s)| !s.leave_out.is_empty()) {
+        let at = format!("stores.{name}.leave_out");
+        if store.kind != StoreKind::Files {
+            return Err(checker.error(
+                &at,
+                format!("{at}: parts of a database cannot be left out"),
+                Some(
+                    "a database in a volume with other files is a store of its own, beside the `files`"
+                        .into(),
+                ),
+            ));
+        }
+        if let Some(path) = store.leave_out.iter().find(|p| !stays_inside(p) || p.as_str() == ".") {
+            return Err(checker.error(
+                &at,
+                format!("{at}: {path:?} is no path below the store"),
+                Some(
+                    "name files or folders relative to the store, without `..`; patterns are not known"
+                        .into(),
+                ),
+            ));
+        }
     }
     Ok(())
 }

@@ -159,6 +159,10 @@ pub struct Store {
     /// major version than the data's is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub major: Option<u32>,
+    /// Files: paths below it that copies of the running store do not get (rehearsals, staging, backups): what only says that
+    /// something runs. Promotions, which clone what is stopped, take everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leave_out: Vec<String>,
 }
 
 /// How staging environments differ from production.

@@ -60,6 +60,22 @@ fn unknown_placeholders_stores_and_ports_are_refused() {
         ("port: http", "port: htp", "the service has no port \"htp\""),
         ("path: data/hub.db", "path: ../hub.db", "cannot be a store"),
         ("config: [conf.py]", "config: [../conf.py]", "leaves the stack's folder"),
+        ("path: data/hub.db", "path: data/hub.db, leave_out: [wal]", "cannot be left out"),
+        (
+            "kind: sqlite, path: data/hub.db",
+            "kind: files, path: data, leave_out: [../x]",
+            "no path below the store",
+        ),
+        (
+            "kind: sqlite, path: data/hub.db",
+            "kind: files, path: data, leave_out: [/x]",
+            "no path below the store",
+        ),
+        (
+            "kind: sqlite, path: data/hub.db",
+            "kind: files, path: data, leave_out: [.]",
+            "no path below the store",
+        ),
         ("stable: 3s", "stable: soon", "is not a duration"),
         ("version: 3.1.1", "version: ../x", "is not a version"),
         ("http: \"/hub/api/health\", ", "", "exactly one of http, tcp and command"),

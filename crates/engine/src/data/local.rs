@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
 use switchback_core::backup::{self, Archived, Part};
 use switchback_core::carry::{Outcome, Rules};
-use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
+use switchback_core::data::{CopyStats, ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
@@ -47,6 +47,19 @@ fn source<'a>(path: &'a Path, mode: CloneMode, temp: &'a Path) -> Source<'a> {
     }
 }
 
+/// Takes out of the copy of a running store what it should not have.
+fn leave_out(
+    (kind, copy): (StoreKind, &Path),
+    paths: &[String],
+    stats: &mut CopyStats,
+) -> Result<(), EngineError> {
+    if kind == StoreKind::Files {
+        let left = store::leave_out(copy, paths)?;
+        stats.notes.extend(left.into_iter().map(|path| format!("{path} is left out")));
+    }
+    Ok(())
+}
+
 /// Clones every store that is there; `clear` makes its place empty.
 fn clone_all(
     from: &Placement<'_>,
@@ -68,7 +81,7 @@ fn clone_all(
             continue;
         }
         (work.stage.say)(&format!("cloning {name}"));
-        let stats = match mode {
+        let mut stats = match mode {
             CloneMode::Live => store::clone_live(place.kind, src, &dst, work.progress),
             CloneMode::Cold => store::clone_cold(place.kind, src, &dst, work.progress),
         }?;
@@ -78,6 +91,10 @@ fn clone_all(
             human_ms(stats.took_ms),
             if stats.reflinked > 0 && stats.bytes_written == 0 { ", blocks shared (reflink)" } else { "" }
         ));
+        if mode == CloneMode::Live {
+            let wanted = from.config.stores.get(name).map_or(&[][..], |s| &s.leave_out[..]);
+            leave_out((place.kind, &dst), wanted, &mut stats)?;
+        }
         output.copies.insert(name.clone(), stats);
         (work.stage.midway)();
     }

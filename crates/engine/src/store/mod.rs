@@ -125,6 +125,12 @@ pub fn clear_unfinished(dst: &Path) -> Result<()> {
     place::clear(dst)
 }
 
+/// Removes paths below a finished copy that nobody writes to, and returns those that were there. Nothing outside of it is reached,
+/// whatever links it has in it.
+pub fn leave_out(root: &Path, paths: &[String]) -> Result<Vec<String>> {
+    files::leave_out(root, paths)
+}
+
 /// Writes everything of the file system that holds `path`, and the name of `path`, to the disk.
 pub fn make_durable(path: &Path) -> Result<()> {
     place::make_durable(path)

@@ -91,17 +91,22 @@ pub struct Job {
     pub(super) stores: Vec<StoreName>,
     /// Where the record of passes lies that outlives them; see [`super::refresh`].
     pub(super) record: Option<MountPlace>,
+    /// Paths below it that a copy of what runs does not get.
+    pub(super) leave_out: Vec<String>,
 }
 
 impl Job {
+    fn new(from: MountPlace, to: MountPlace, stores: Vec<StoreName>) -> Self {
+        Self { from, below: String::new(), to, stores, record: None, leave_out: Vec::new() }
+    }
+
     pub(super) fn names(&self) -> String {
         self.stores.iter().map(StoreName::as_str).collect::<Vec<_>>().join(", ")
     }
 
     /// The clone, beside what this one makes, that later writes are recognised by.
     fn of_base(&self) -> Self {
-        let (from, stores) = (self.to.clone(), self.stores.clone());
-        Self { from, below: String::new(), to: base_of(&self.to), stores, record: None }.through_parent()
+        Self::new(self.to.clone(), base_of(&self.to), self.stores.clone()).through_parent()
     }
 
     /// The same, with a folder that is reached through the one above it: that one exists before the data does.
@@ -117,6 +122,16 @@ impl Job {
     }
 }
 
+/// The paths below a mount that copies of what runs on it do not get.
+fn left_out(at: &Placement<'_>, stores: &[StoreName]) -> Vec<String> {
+    let paths = |name: &StoreName| -> Vec<String> {
+        let below = at.instance.stores.get(name).map_or("", |s| s.path.as_str());
+        let all = at.config.stores.get(name).map_or(&[][..], |s| &s.leave_out[..]);
+        all.iter().map(|p| if below.is_empty() { p.clone() } else { format!("{below}/{p}") }).collect()
+    };
+    stores.iter().flat_map(paths).collect()
+}
+
 /// What helpers are told of jobs.
 fn pairs(jobs: &[Job]) -> Vec<CutPair<'_>> {
     let pair = |j| -> CutPair<'_> {
@@ -125,6 +140,7 @@ fn pairs(jobs: &[Job]) -> Vec<CutPair<'_>> {
             from: (&job.from, &job.below),
             to: (&job.to, ""),
             record: job.record.as_ref().map(|at| (at, "")),
+            leave_out: &job.leave_out,
         }
     };
     jobs.iter().map(pair).collect()
@@ -196,8 +212,7 @@ impl ComposeData {
         for (mount, stores) in mounts(from.instance) {
             let Some((target, _)) = targets.iter().find(|(m, _)| m.source == mount.source) else { continue };
             if !self.mount_exists(from.home, &mount.at)? {
-                let job =
-                    Job { to: place(target), from: mount.at, stores, below: String::new(), record: None };
+                let job = Job::new(mount.at, place(target), stores);
                 output.notes.push(format!("{}: it does not exist yet; nothing to clone", job.names()));
                 continue;
             }
@@ -212,7 +227,8 @@ impl ComposeData {
             if made.insert(folder) {
                 self.make_place(to.home, to.instance, &to_place)?;
             }
-            jobs.push(Job { from: mount.at, to: to_place, stores, below: String::new(), record: None });
+            let leave_out = left_out(from, &stores);
+            jobs.push(Job { leave_out, ..Job::new(mount.at, to_place, stores) });
         }
         Ok(jobs)
     }

@@ -3,7 +3,7 @@
 //! Owns the way for each kind of store: trees in passes, with a record in the instance's folder; databases page by page.
 //! It must never touch anything outside of the instance's folder but to read production's stores.
 
-use super::source;
+use super::{leave_out, source};
 use crate::data::Work;
 use crate::error::EngineError;
 use crate::home::create_dir;
@@ -30,6 +30,8 @@ struct Pair<'a> {
     dst: &'a Path,
     /// The folder of the record of passes.
     record: PathBuf,
+    /// Paths below it that a copy of what runs does not get.
+    leave_out: &'a [String],
 }
 
 pub(super) fn refresh(
@@ -44,7 +46,8 @@ pub(super) fn refresh(
         let Some(clone) = to.instance.stores.get(name) else { continue };
         let record = to.home.instance_dir(to.instance).join("passes").join(name.as_str());
         let (src, dst) = (Path::new(&place.path), Path::new(&clone.path));
-        let pair = Pair { kind: place.kind, src, dst, record };
+        let leave_out = from.config.stores.get(name).map_or(&[][..], |s| &s.leave_out[..]);
+        let pair = Pair { kind: place.kind, src, dst, record, leave_out };
         if let Some(parent) = dst.parent() {
             create_dir(parent)?;
         }
@@ -83,7 +86,11 @@ fn one(
     if shared || !usable {
         remove(pair, scratch)?;
         return Ok(match mode {
-            CloneMode::Live => store::clone_live(pair.kind, pair.src, pair.dst, work.progress)?,
+            CloneMode::Live => {
+                let mut stats = store::clone_live(pair.kind, pair.src, pair.dst, work.progress)?;
+                leave_out((pair.kind, pair.dst), pair.leave_out, &mut stats)?;
+                stats
+            }
             CloneMode::Cold => store::clone_cold(pair.kind, pair.src, pair.dst, work.progress)?,
         });
     }
@@ -132,6 +139,9 @@ fn tree(pair: &Pair<'_>, mode: CloneMode, work: &Work<'_>) -> Result<CopyStats, 
             last = pass(Writers::Stopped)?;
             add(&mut stats, &last);
         }
+    }
+    if mode == CloneMode::Live {
+        leave_out((pair.kind, pair.dst), pair.leave_out, &mut stats)?;
     }
     store::sync_seal(pair.src, pair.dst, &state)?;
     stats.bytes = last.bytes;

@@ -45,6 +45,8 @@ pub struct CutPair<'a> {
     /// A scratch folder for a record of the passes that outlives them: then `to` may hold an earlier copy, on which
     /// nothing runs now and which is brought up to date. Not where blocks are shared.
     pub record: Option<Below<'a>>,
+    /// Paths below it that are left out where writers run.
+    pub leave_out: &'a [String],
 }
 
 /// What a cut did.
@@ -66,7 +68,7 @@ impl Hands<'_> {
             let from = mounts.reads(pair.from)?;
             let to = mounts.makes(pair.to)?;
             let record = pair.record.map(|at| mounts.makes(at)).transpose()?;
-            jobs.push(CutJob { from, to, record });
+            jobs.push(CutJob { from, to, record, leave_out: pair.leave_out.to_vec() });
         }
         Ok((mounts, jobs))
     }
@@ -232,11 +234,17 @@ pub(super) fn perform(
         site.clear(!share)?;
     }
     let began = Instant::now();
-    let stats = if share {
+    let mut stats = if share {
         shared(&sites, mode, progress, turn)?
     } else {
         copied(&sites, mode, progress, turn, began)?
     };
+    if matches!(mode, CutMode::Paused { .. }) {
+        for ((site, job), copy) in sites.iter().zip(jobs).zip(&mut stats.copies) {
+            let left = store::leave_out(&site.made, &job.leave_out)?;
+            copy.notes.extend(left.into_iter().map(|path| format!("{path} is left out")));
+        }
+    }
     if mode != CutMode::Ahead {
         for site in &sites {
             site.finish()?;

@@ -204,6 +204,8 @@ pub(super) struct CutJob {
     pub to: String,
     /// The folder of a record that survives.
     pub record: Option<String>,
+    /// Paths below it that a copy of what runs does not get.
+    pub leave_out: Vec<String>,
 }
 
 /// What a helper says before it waits for a line.

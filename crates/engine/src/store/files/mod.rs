@@ -21,7 +21,7 @@ pub(super) use content::Copier;
 pub(super) use diff::diff;
 pub(super) use export::export;
 pub(super) use meta::carry;
-pub(super) use remove::remove;
+pub(super) use remove::{leave_out, remove};
 pub(super) use sync::patch_file;
 pub use sync::{SyncStats, sync_begin, sync_pass, sync_seal};
 

@@ -59,7 +59,12 @@ impl Opened {
 /// Shows in what an environment differs from production.
 pub fn diff(global: &Global, name: &str) -> Result<Exit, Trouble> {
     let opened = Opened::new(global, name)?;
-    let differences = opened.world.runtime.staged(&opened.at())?;
+    let mut differences = opened.world.runtime.staged(&opened.at())?;
+    for (name, store) in &opened.config.stores {
+        for path in &store.leave_out {
+            differences.push(format!("{name}: {path} is left out (it only says that something runs)"));
+        }
+    }
     let current = opened.home.pointer()?.map(|p| opened.home.generation(p.current)).transpose()?;
     let production = current.map(|g| g.instance.versions).unwrap_or_default();
     let versions: Vec<String> = opened

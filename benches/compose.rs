@@ -20,7 +20,7 @@ use common::docker::{Example, Stack, docker};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use switchback_core::release::MountPlace;
-use switchback_engine::docker::hands::{CutMode, CutPair, Hands};
+use switchback_engine::docker::hands::{CutMode, CutPair, Hands, Sharing};
 use switchback_engine::docker::{Docker, helper};
 use switchback_engine::store::Progress;
 
@@ -287,7 +287,9 @@ fn clone_against_cp(stack: &Stack) -> (f64, f64) {
         let (from, to) = (MountPlace::Volume(source.clone()), target.place());
         let began = Instant::now();
         let pair = CutPair { from: (&from, ""), to: (&to, ""), record: None, leave_out: &[] };
-        hands.cut(&[pair], false, CutMode::Stopped, &Progress::none(), &mut |_| Ok(())).expect("clones");
+        hands
+            .cut(&[pair], Sharing::No, CutMode::Stopped, &Progress::none(), &mut |_| Ok(()))
+            .expect("clones");
         ours = ours.min(ms(began));
         engine.volume_remove(&target).expect("removes");
         let target = engine.volume_create(&name, &id, &[], &[]).expect("a volume");

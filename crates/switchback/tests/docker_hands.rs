@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use switchback_core::data::PartChange;
 use switchback_core::data::StoreKind::{Files, Sqlite};
 use switchback_core::release::MountPlace;
-use switchback_engine::docker::hands::{CutMode, CutPair, Hands, HandsError, Ready, Scratch};
+use switchback_engine::docker::hands::{CutMode, CutPair, Hands, HandsError, Ready, Scratch, Sharing};
 use switchback_engine::docker::helper::HelperImages;
 use switchback_engine::docker::{Docker, DockerError, HELPER_LABEL, STACK_LABEL};
 use switchback_engine::store::{Progress, StoreError};
@@ -298,7 +298,7 @@ fn a_helper_that_waits_takes_the_work_it_was_made_for_and_is_in_nobodys_way() {
     assert_eq!(waiting(), 1);
     // What is written after it started is cloned, too.
     sh(&engine, "echo later > /data/later", vec![bound(places[0].clone(), "/data")]);
-    let stats = hands.cut(&pair(1), false, CutMode::Stopped, &Progress::none(), &mut nobody).unwrap();
+    let stats = hands.cut(&pair(1), Sharing::No, CutMode::Stopped, &Progress::none(), &mut nobody).unwrap();
     assert!(stats.copies[0].bytes > 0, "{stats:?}");
     let clone = on_host(&engine, &volumes[1]);
     assert_eq!(fs::read_to_string(clone.join("later")).unwrap(), "later\n");
@@ -306,7 +306,7 @@ fn a_helper_that_waits_takes_the_work_it_was_made_for_and_is_in_nobodys_way() {
 
     // Another mount is another helper; the one that waits goes when it is told to, and with its owner.
     hands.get_ready(&pair(1)).unwrap();
-    hands.cut(&pair(2), false, CutMode::Stopped, &Progress::none(), &mut nobody).unwrap();
+    hands.cut(&pair(2), Sharing::No, CutMode::Stopped, &Progress::none(), &mut nobody).unwrap();
     assert_eq!(waiting(), 1);
     ready.clear();
     assert_eq!(waiting(), 0);
@@ -314,10 +314,10 @@ fn a_helper_that_waits_takes_the_work_it_was_made_for_and_is_in_nobodys_way() {
     hands.get_ready(&pair(2)).unwrap();
     switchback_engine::docker::hands::remove_leftovers(&engine, &stack).unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    hands.cut(&pair(2), false, CutMode::Stopped, &Progress::none(), &mut nobody).unwrap();
+    hands.cut(&pair(2), Sharing::No, CutMode::Stopped, &Progress::none(), &mut nobody).unwrap();
     hands.get_ready(&pair(2)).unwrap();
     let cancelled = Progress { cancel: &|| true, report: &|_, _| {} };
-    let error = hands.cut(&pair(2), false, CutMode::Stopped, &cancelled, &mut nobody).unwrap_err();
+    let error = hands.cut(&pair(2), Sharing::No, CutMode::Stopped, &cancelled, &mut nobody).unwrap_err();
     assert!(matches!(error, HandsError::Store(StoreError::Cancelled)), "{error}");
     hands.get_ready(&pair(2)).unwrap();
     drop(ready);
@@ -341,7 +341,7 @@ fn what_only_says_that_something_runs_is_left_out_of_copies_of_what_runs() {
     for (to, mode) in [(1, CutMode::Paused { budget_ms: 2000 }), (2, CutMode::Stopped)] {
         let pair =
             CutPair { from: (&places[0], ""), to: (&places[to], ""), record: None, leave_out: &leave_out };
-        let stats = hands.cut(&[pair], false, mode, &Progress::none(), &mut nobody).unwrap();
+        let stats = hands.cut(&[pair], Sharing::No, mode, &Progress::none(), &mut nobody).unwrap();
         let clone = on_host(&docker, &volumes[to]);
         assert!(clone.join("file").exists() && clone.join("run").is_dir());
         assert_eq!(clone.join("run/pid").exists(), mode == CutMode::Stopped);

@@ -1,11 +1,14 @@
 //! What only staging environments need: refreshing, comparing and counting copies, and their records.
 
-use super::data::{must_be_cold, scratch_of, working};
+use super::data::{must_be_cold, scratch_of, temp_dir, with_progress, working};
 use super::{Context, Failed};
+use crate::data::Work;
 use crate::engine::now_ms;
 use crate::environments;
+use crate::error::EngineError;
+use crate::runtime::{Placement, Stage};
 use switchback_core::environment::{Environment, Synced};
-use switchback_core::ids::StepId;
+use switchback_core::ids::{StepId, StoreName};
 use switchback_core::journal::{ErrorKind, Output, StepError};
 use switchback_core::plan::CloneMode;
 
@@ -32,14 +35,25 @@ pub fn compare(context: &Context<'_>, source: &str, copy: &str) -> Result<Output
     let (old, new) = (context.release(source)?, context.release(copy)?);
     let (from, to) = (context.placement(source, &old), context.placement(copy, &new));
     let data = &context.world.data;
+    let temp = temp_dir(context)?;
     let mut output = Output::default();
     let mut differing = Vec::new();
     for name in source.stores.keys() {
         if !data.exists(&from, name)? {
             continue;
         }
-        let was = working(context, "reading the snapshot", |w| data.content(&from, name, w))?;
-        let is = working(context, "reading the copy", |w| data.content(&to, name, w))?;
+        let (was, is) = with_progress(context, "reading the snapshot and the copy", |progress| {
+            let read = |at: &Placement<'_>| {
+                data.content(at, name, &Work { stage: Stage::quiet(), progress, temp: &temp })
+            };
+            // Both at once: where helpers read, starting them is most of it.
+            std::thread::scope(|scope| {
+                let was = scope.spawn(|| read(&from));
+                let is = read(&to);
+                (was.join().unwrap_or_else(|_| Err(panicked())), is)
+            })
+        });
+        let (was, is) = (was?, is?);
         if was.digest != is.digest {
             differing.push(name.to_string());
         }
@@ -61,18 +75,35 @@ pub fn compare(context: &Context<'_>, source: &str, copy: &str) -> Result<Output
     Err(Failed { error, output: Box::new(output) })
 }
 
+fn panicked() -> EngineError {
+    EngineError::Internal { detail: "a thread panicked".to_owned() }
+}
+
 /// Counts rows and files.
 pub fn count(context: &Context<'_>, key: &str, mode: CloneMode) -> Result<Output, Failed> {
     let instance = context.instance(key)?;
     let release = context.release(instance)?;
     let at = context.placement(instance, &release);
     let data = &context.world.data;
+    let temp = temp_dir(context)?;
     let mut output = Output::default();
-    for name in instance.stores.keys() {
-        if !data.exists(&at, name)? {
-            continue;
-        }
-        let found = working(context, "counting", |w| data.counts(&at, name, mode, w))?;
+    let counted = with_progress(context, "counting", |progress| {
+        let one = |name: &StoreName| {
+            let work = Work { stage: Stage::quiet(), progress, temp: &temp };
+            let there = data.exists(&at, name)?;
+            there.then(|| data.counts(&at, name, mode, &work)).transpose()
+        };
+        // All at once: where helpers read, starting them is most of it.
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                instance.stores.keys().map(|name| (name, scope.spawn(move || one(name)))).collect();
+            let joined =
+                threads.into_iter().map(|(name, t)| (name, t.join().unwrap_or_else(|_| Err(panicked()))));
+            joined.collect::<Vec<_>>()
+        })
+    });
+    for (name, found) in counted {
+        let Some(found) = found? else { continue };
         let rows: u64 = found.values().sum();
         output.notes.push(format!("{name}: {rows} rows or files in {} parts", found.len()));
         output.counts.insert(name.clone(), found);

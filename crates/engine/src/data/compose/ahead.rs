@@ -6,7 +6,7 @@
 use super::mounts::{Job, tell};
 use super::standby::Begun;
 use super::{ComposeData, Work};
-use crate::docker::hands::CutMode;
+use crate::docker::hands::{CutMode, Sharing};
 use crate::error::EngineError;
 use crate::home::{Home, write_atomic};
 use crate::runtime::Placement;
@@ -79,7 +79,7 @@ impl ComposeData {
             return Ok(());
         }
         (work.stage.say)("copying ahead while it runs");
-        let stats = self.cut(home, jobs, false, CutMode::Ahead, work, &mut |_| Ok(()))?;
+        let stats = self.cut(home, jobs, Sharing::No, CutMode::Ahead, work, &mut |_| Ok(()))?;
         let names: Vec<String> = jobs.iter().map(Job::names).collect();
         output.notes.push(format!("{}: copied in {} passes while it runs", names.join(", "), stats.passes));
         Ok(())
@@ -117,13 +117,14 @@ impl ComposeData {
         let (taken, copied) = std::thread::scope(|scope| {
             let threads: Vec<_> =
                 standbys.iter().map(|(job, id)| scope.spawn(|| self.take_over(from, job, id))).collect();
-            let copied = self.cut_stopped(from.home, &rest, !ahead, work);
+            let sharing = if ahead { Sharing::No } else { Sharing::IfPossible };
+            let copied = self.cut_stopped(from.home, &rest, sharing, work);
             let taken: Vec<_> = threads.into_iter().map(join).collect();
             (taken, copied)
         });
         (work.stage.midway)();
-        let (stats, shared) = copied?;
-        let how = if shared { ", blocks shared (reflink)" } else { "" };
+        let stats = copied?;
+        let how = if stats.shared { ", blocks shared (reflink)" } else { "" };
         for (job, copy) in rest.iter().zip(stats.copies) {
             tell(&mut output, job, copy, how);
         }
@@ -138,7 +139,7 @@ impl ComposeData {
                 }
             }
         }
-        let (stats, _) = self.cut_stopped(from.home, &broken, false, work)?;
+        let stats = self.cut_stopped(from.home, &broken, Sharing::No, work)?;
         for (job, copy) in broken.iter().zip(stats.copies) {
             tell(&mut output, job, copy, ", copied as a whole while it was down");
         }

@@ -2,7 +2,7 @@
 
 use super::pause::Writers;
 use super::{ComposeData, Cost, Work};
-use crate::docker::hands::{CutMode, CutPair, CutStats, HandsError};
+use crate::docker::hands::{CutMode, CutPair, CutStats, HandsError, Sharing};
 use crate::error::EngineError;
 use crate::home::{Home, write_atomic};
 use crate::runtime::Placement;
@@ -255,7 +255,7 @@ impl ComposeData {
         &self,
         home: &Home,
         jobs: &[Job],
-        share: bool,
+        share: Sharing,
         mode: CutMode,
         work: &Work<'_>,
         pause: &mut dyn FnMut(bool) -> Result<(), HandsError>,
@@ -300,8 +300,7 @@ impl ComposeData {
         if mode == CloneMode::Cold {
             return self.clone_stopped(from, to, jobs, work, output);
         }
-        let share = self.can_share(from.home, &jobs)?;
-        self.clone_running(from, &jobs, share, work, output)
+        self.clone_running(from, &jobs, Sharing::IfPossible, work, output)
     }
 
     /// Clones while production runs.
@@ -309,14 +308,14 @@ impl ComposeData {
         &self,
         from: &Placement<'_>,
         jobs: &[Job],
-        share: bool,
+        share: Sharing,
         work: &Work<'_>,
         mut output: Output,
     ) -> Result<Output, EngineError> {
         let (stats, waited) = self.cut_running(from, jobs, share, work)?;
         let passes = stats.passes;
         for (job, copy) in jobs.iter().zip(stats.copies) {
-            let how = match share {
+            let how = match stats.shared {
                 true => ", blocks shared (reflink)".to_owned(),
                 false => format!(", {passes} passes while it ran"),
             };
@@ -330,7 +329,7 @@ impl ComposeData {
         &self,
         from: &Placement<'_>,
         jobs: &[Job],
-        share: bool,
+        share: Sharing,
         work: &Work<'_>,
     ) -> Result<(CutStats, u64), EngineError> {
         let mut writers = Writers::of(&self.docker, &self.program, from.instance)?;
@@ -351,25 +350,18 @@ impl ComposeData {
         Ok((stats, waited))
     }
 
-    /// Cuts while nobody writes; whether blocks are shared is tried, if it may be.
+    /// Cuts while nobody writes.
     pub(super) fn cut_stopped(
         &self,
         home: &Home,
         jobs: &[Job],
-        share: bool,
+        share: Sharing,
         work: &Work<'_>,
-    ) -> Result<(CutStats, bool), EngineError> {
+    ) -> Result<CutStats, EngineError> {
         if jobs.is_empty() {
-            return Ok((CutStats::default(), share));
+            return Ok(CutStats { shared: share != Sharing::No, ..CutStats::default() });
         }
-        let mut nobody = |_| Ok(());
-        match self.cut(home, jobs, share, CutMode::Stopped, work, &mut nobody) {
-            // Nobody waits for anything but this: copying is right, only slower.
-            Err(EngineError::Store(StoreError::CannotShare { .. })) if share => {
-                Ok((self.cut(home, jobs, false, CutMode::Stopped, work, &mut nobody)?, false))
-            }
-            other => Ok((other?, share)),
-        }
+        self.cut(home, jobs, share, CutMode::Stopped, work, &mut |_| Ok(()))
     }
 
     pub(super) fn clone_base(
@@ -389,7 +381,7 @@ impl ComposeData {
         }
         if !jobs.is_empty() {
             (work.stage.say)("keeping a clone");
-            let (stats, _) = self.cut_stopped(from.home, &jobs, true, work)?;
+            let stats = self.cut_stopped(from.home, &jobs, Sharing::IfPossible, work)?;
             for (job, copy) in jobs.iter().zip(stats.copies) {
                 if let Some(first) = job.stores.first() {
                     output.copies.insert(first.clone(), copy);

@@ -6,7 +6,7 @@
 use super::mounts::{Job, beside_it, mounts, parts, tell, waiting};
 use super::{ComposeData, Work};
 use crate::docker::DockerError;
-use crate::docker::hands::{HandsError, Scratch};
+use crate::docker::hands::{HandsError, Scratch, Sharing};
 use crate::error::EngineError;
 use crate::home::{Home, write_atomic};
 use crate::runtime::Placement;
@@ -55,7 +55,7 @@ impl ComposeData {
         if !mark.exists() {
             if self.can_share(from.home, &jobs)? {
                 return match mode {
-                    CloneMode::Live => self.clone_running(from, &jobs, true, work, output),
+                    CloneMode::Live => self.clone_running(from, &jobs, Sharing::Must, work, output),
                     CloneMode::Cold => self.clone_stopped(from, to, jobs, work, output),
                 };
             }
@@ -68,10 +68,10 @@ impl ComposeData {
             job.record = Some(record);
         }
         let (stats, waited) = match mode {
-            CloneMode::Live => self.cut_running(from, &jobs, false, work)?,
+            CloneMode::Live => self.cut_running(from, &jobs, Sharing::No, work)?,
             CloneMode::Cold => {
                 (work.stage.midway)();
-                (self.cut_stopped(from.home, &jobs, false, work)?.0, 0)
+                (self.cut_stopped(from.home, &jobs, Sharing::No, work)?, 0)
             }
         };
         let passes = match mode {

@@ -5,7 +5,7 @@
 //! told to share blocks.
 
 use super::client::{Below, Hands, HandsError, Mounts, Result, parsed};
-use super::serve::{is_volume_root, raise};
+use super::serve::{can_reflink, is_volume_root, raise};
 use super::wire::{CutJob, Request, Turn};
 use crate::store::{self, Progress, StoreError, SyncStats, Writers};
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,18 @@ pub enum CutMode {
     Ahead,
 }
 
+/// Whether clones share their blocks with what they are clones of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharing {
+    /// They do, or the cut fails.
+    Must,
+    /// If all of them can, which the helper tries.
+    IfPossible,
+    /// They are copied.
+    No,
+}
+
 /// One mount to be cloned.
 #[derive(Debug, Clone, Copy)]
 pub struct CutPair<'a> {
@@ -58,6 +70,8 @@ pub struct CutStats {
     pub passes: u32,
     /// What the last pass read, bytes.
     pub last_read: u64,
+    /// Whether blocks are shared.
+    pub shared: bool,
 }
 
 impl Hands<'_> {
@@ -85,7 +99,7 @@ impl Hands<'_> {
     pub fn cut(
         &self,
         pairs: &[CutPair<'_>],
-        share: bool,
+        share: Sharing,
         mode: CutMode,
         progress: &Progress<'_>,
         pause: &mut dyn FnMut(bool) -> std::result::Result<(), HandsError>,
@@ -140,6 +154,12 @@ impl Site {
     fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
         let path = path.to_owned();
         move |source| StoreError::Io { doing, path, source }
+    }
+
+    /// Whether it can share its blocks. Tried with one small file, before anything is made.
+    fn can_share(&self) -> bool {
+        let folder = if is_volume_root(&self.to) { Some(self.to.as_path()) } else { self.to.parent() };
+        !self.kept && folder.is_some_and(|folder| can_reflink(&self.from, folder))
     }
 
     /// Makes the place ready. Whether an earlier attempt finished is told by what lies there: then the clone is in its
@@ -220,12 +240,17 @@ impl Sum {
 /// The helper's side.
 pub(super) fn perform(
     jobs: &[CutJob],
-    share: bool,
+    sharing: Sharing,
     mode: CutMode,
     progress: &Progress<'_>,
     turn: &mut dyn FnMut(Turn) -> store::Result<()>,
 ) -> store::Result<Value> {
     let sites: Vec<Site> = jobs.iter().map(Site::of).collect();
+    let share = match sharing {
+        Sharing::Must => true,
+        Sharing::IfPossible => sites.iter().all(Site::can_share),
+        Sharing::No => false,
+    };
     for site in &sites {
         if share && site.kept {
             let why = "shared blocks need no record".to_owned();
@@ -235,7 +260,18 @@ pub(super) fn perform(
     }
     let began = Instant::now();
     let mut stats = if share {
-        shared(&sites, mode, progress, turn)?
+        match shared(&sites, mode, progress, turn) {
+            // Nobody waits for anything but this: copying is right, only slower.
+            Err(StoreError::CannotShare { .. })
+                if sharing == Sharing::IfPossible && mode == CutMode::Stopped =>
+            {
+                for site in &sites {
+                    site.clear(false)?;
+                }
+                copied(&sites, mode, progress, turn, began)?
+            }
+            other => other?,
+        }
     } else {
         copied(&sites, mode, progress, turn, began)?
     };
@@ -277,7 +313,7 @@ fn shared(
     if pause {
         turn(Turn::Cut)?;
     }
-    Ok(CutStats { copies: made?, passes: 0, last_read: 0 })
+    Ok(CutStats { copies: made?, shared: true, ..CutStats::default() })
 }
 
 fn copied(
@@ -315,7 +351,7 @@ fn copied(
             for _ in 0..2 {
                 running(&mut sums, &mut passes)?;
             }
-            return Ok(CutStats { copies: Vec::new(), passes, last_read: 0 });
+            return Ok(CutStats { passes, ..CutStats::default() });
         }
         CutMode::Paused { budget_ms } => {
             while running(&mut sums, &mut passes)? > budget_ms / 2 && passes < PASSES {}
@@ -346,7 +382,7 @@ fn copied(
                     })
                     .collect();
                 let last_read = all.iter().map(|s| s.read).sum();
-                return Ok(CutStats { copies, passes, last_read });
+                return Ok(CutStats { copies, passes, last_read, shared: false });
             }
             Err(StoreError::OverBudget { .. }) if tries < TRIES => {
                 running(&mut sums, &mut passes)?;

@@ -20,7 +20,7 @@ mod vault;
 mod wire;
 
 pub use client::{Hands, HandsError, Scratch, ScratchDir, remove_leftovers};
-pub use cut::{CutMode, CutPair, CutStats};
+pub use cut::{CutMode, CutPair, CutStats, Sharing};
 pub(crate) use lines::Lines;
 pub use look::Survey;
 pub use ready::Ready;

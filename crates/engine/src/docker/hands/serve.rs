@@ -136,7 +136,7 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
         Request::Export { kind, before, after } => {
             json(store::export(kind, before.source(), after.source(), &exported(), progress)?)
         }
-        Request::CanReflink { from, to } => can_reflink(Path::new(&from), Path::new(&to)),
+        Request::CanReflink { from, to } => json(can_reflink(Path::new(&from), Path::new(&to))),
         Request::Sql { path, query, values } => {
             sqlite_value(Path::new(&path), &query, &values).map_err(|why| refused(Path::new(&path), why))
         }
@@ -253,7 +253,7 @@ pub(super) fn raise(from: &Path, to: &Path) -> store::Result<()> {
 /// Whether files below `from` can share their blocks with files in `to`, found out by doing it once.
 ///
 /// Unlike [`store::can_reflink`] this needs no file of its own in the source, which is mounted read-only.
-fn can_reflink(from: &Path, to: &Path) -> store::Result<Value> {
+pub(super) fn can_reflink(from: &Path, to: &Path) -> bool {
     let probe = to.join(format!(".switchback-reflink-{}", ulid::Ulid::generate()));
     let attempt = |source: &Path| -> io::Result<()> {
         let source = File::open(source)?;
@@ -271,7 +271,7 @@ fn can_reflink(from: &Path, to: &Path) -> store::Result<Value> {
         files.iter().any(|e| attempt(e.path()).is_ok())
     };
     let _ = fs::remove_file(&probe);
-    json(found)
+    found
 }
 
 fn same_device(one: &Path, other: &Path) -> bool {

@@ -3,6 +3,7 @@
 //! Owns the form of both, and the way of a [`StoreError`] through it: kind and text arrive as they were. Both
 //! ends are the same build of the same program, so the form needs no version.
 
+use super::cut::Sharing;
 use crate::backup::vault::{Task, Vault};
 use crate::store::{Access, Source, StoreError};
 use serde::{Deserialize, Serialize};
@@ -156,7 +157,7 @@ pub(super) enum Request {
     /// Clones mounts at one moment; see [`super::cut`]. A conversation: the helper takes turns.
     Cut {
         jobs: Vec<CutJob>,
-        share: bool,
+        share: Sharing,
         mode: super::cut::CutMode,
     },
     /// Makes a folder with a mark.

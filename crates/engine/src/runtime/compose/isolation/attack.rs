@@ -30,11 +30,25 @@ const NAMES: [(&str, u16); 5] = [
 /// The answer of an attacker.
 const ANSWER_BYTES: usize = 4 << 20;
 
-/// Attacks from within an environment. Every attempt is told; none may have reached anything.
-pub fn attack(docker: &Docker, at: &Placement<'_>) -> Result<Vec<Ended>, EngineError> {
-    let nets = networks::known(at)?;
+/// Attacks from within an environment. Every attempt is told; none may have reached anything. What was tried already is what
+/// [`ahead`] found.
+pub fn attack(
+    docker: &Docker,
+    at: &Placement<'_>,
+    tried: Option<Vec<Ended>>,
+) -> Result<Vec<Ended>, EngineError> {
     let mut ended = looked_at(docker, at)?;
-    let Some(first) = nets.values().next() else { return Ok(ended) };
+    ended.extend(match tried {
+        Some(tried) => tried,
+        None => ahead(docker, at)?,
+    });
+    Ok(ended)
+}
+
+/// The part of an attack that needs no service: what an attacker on the environment's networks reaches, as soon as they are there.
+pub fn ahead(docker: &Docker, at: &Placement<'_>) -> Result<Vec<Ended>, EngineError> {
+    let nets = networks::known(at)?;
+    let Some(first) = nets.values().next() else { return Ok(Vec::new()) };
     let own = nets.values().map(|n| (n.subnet.first, n.subnet.prefix)).collect();
     let production = production(at)?;
     let orders = Orders {
@@ -43,8 +57,7 @@ pub fn attack(docker: &Docker, at: &Placement<'_>) -> Result<Vec<Ended>, EngineE
         attempts: attempts(docker, production.as_ref())?,
     };
     let joined = nets.values().map(|n| Joined { network: n.name.clone(), address: None }).collect();
-    ended.extend(send(docker, at, joined, vec![first.gateway.to_string()], &orders)?);
-    Ok(ended)
+    send(docker, at, joined, vec![first.gateway.to_string()], &orders)
 }
 
 fn production(at: &Placement<'_>) -> Result<Option<Instance>, EngineError> {

@@ -10,7 +10,7 @@ mod networks;
 mod secrets;
 
 pub use crate::runtime::rules::{authority_file, check};
-pub use attack::attack;
+pub use attack::{ahead, attack};
 pub use gateway::{collect, ensure, leads, stop};
 pub use networks::{known, prepare};
 pub use secrets::replacements;

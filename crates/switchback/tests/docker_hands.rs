@@ -5,6 +5,7 @@ mod engine;
 
 use engine::{STACK, Volume, bound, docker, helper_image, script, sh, shell_image, unique};
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -322,6 +323,32 @@ fn a_helper_that_waits_takes_the_work_it_was_made_for_and_is_in_nobodys_way() {
     hands.get_ready(&pair(2)).unwrap();
     drop(ready);
     assert_eq!(waiting(), 0);
+}
+
+#[test]
+fn a_helper_image_that_another_version_removed_meanwhile_is_made_again() {
+    let docker = docker();
+    let folder = tempfile::tempdir().unwrap();
+    // Its own image: a copy of the program with something behind it.
+    let program = folder.path().join("switchback");
+    fs::copy(engine::PROGRAM, &program).unwrap();
+    let mut file = fs::OpenOptions::new().append(true).open(&program).unwrap();
+    file.write_all(unique("x").as_bytes()).unwrap();
+    drop(file);
+    let volumes: Vec<Volume<'_>> = ["from", "to"].map(|n| Volume::new(&docker, n)).into();
+    let places: Vec<MountPlace> = volumes.iter().map(Volume::place).collect();
+    let gone = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+    let hands = Hands::new(&docker, gone, STACK).of(&program);
+    assert_eq!(hands.size_bytes(Files, (&places[0], "")).unwrap(), 0);
+    let pair = CutPair { from: (&places[0], ""), to: (&places[1], ""), record: None, leave_out: &[] };
+    let cut = |hands: &Hands<'_>| {
+        hands.cut(&[pair], Sharing::No, CutMode::Stopped, &Progress::none(), &mut |_| Ok(()))
+    };
+    cut(&hands).unwrap();
+    let error = cut(&Hands::new(&docker, gone, STACK)).unwrap_err();
+    assert!(matches!(error, HandsError::Docker(DockerError::ImageMissing { .. })), "{error}");
+    let made = HelperImages::default().ensure(&docker, &program).unwrap();
+    docker.untag(&made).unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Owns the choice between passes and a standby. It must never rely on what was copied ahead being the data: what is
 //! stopped decides, and where a standby has not got everything, the data is copied again.
 
-use super::mounts::{Job, tell};
+use super::mounts::{Job, joined, tell};
 use super::standby::Begun;
 use super::{ComposeData, Work};
 use crate::docker::hands::{CutMode, Sharing};
@@ -119,7 +119,7 @@ impl ComposeData {
                 standbys.iter().map(|(job, id)| scope.spawn(|| self.take_over(from, job, id))).collect();
             let sharing = if ahead { Sharing::No } else { Sharing::IfPossible };
             let copied = self.cut_stopped(from.home, &rest, sharing, work);
-            let taken: Vec<_> = threads.into_iter().map(join).collect();
+            let taken: Vec<_> = threads.into_iter().map(joined).collect();
             (taken, copied)
         });
         (work.stage.midway)();
@@ -145,9 +145,4 @@ impl ComposeData {
         }
         Ok(output)
     }
-}
-
-fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T, EngineError>>) -> Result<T, EngineError> {
-    let panicked = || EngineError::Internal { detail: "a thread panicked".to_owned() };
-    thread.join().unwrap_or_else(|_| Err(panicked()))
 }

@@ -6,6 +6,7 @@
 use super::ComposeData;
 use super::server::{Server, engine_error};
 use crate::docker::DockerError;
+use crate::docker::ScratchVolume;
 use crate::docker::hands::Hands;
 use crate::error::EngineError;
 use crate::home::Home;
@@ -104,6 +105,12 @@ impl ComposeData {
         })
     }
 
+    /// A volume of the engine to try out whether blocks can be shared with it.
+    pub(super) fn probe(&self, home: &Home) -> Result<ScratchVolume, EngineError> {
+        let stack = home.id()?;
+        Ok(self.docker.volume_create(&probe_name(&stack), &stack, &[], &[])?)
+    }
+
     /// Whether a mount shares blocks with a volume that the engine makes. A program that is killed meanwhile leaves that volume;
     /// the next one removes it ([`Self::remove_probe`]).
     pub(super) fn shares_with_a_volume(
@@ -112,8 +119,7 @@ impl ComposeData {
         hands: &Hands<'_>,
         at: &MountPlace,
     ) -> Result<bool, EngineError> {
-        let stack = home.id()?;
-        let probe = self.docker.volume_create(&probe_name(&stack), &stack, &[], &[])?;
+        let probe = self.probe(home)?;
         let shared = hands.can_reflink((at, ""), (&probe.place(), ""));
         self.docker.volume_remove(&probe)?;
         Ok(shared?)

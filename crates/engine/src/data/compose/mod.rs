@@ -76,7 +76,7 @@ impl ComposeData {
     fn hands(&self, home: &Home) -> Result<Hands<'_>, EngineError> {
         let mut known = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
         let image = HelperImages::default().ensure_known(&self.docker, &self.program, &mut known)?;
-        Ok(Hands::new(&self.docker, image, home.id()?).with(&self.ready))
+        Ok(Hands::new(&self.docker, image, home.id()?).with(&self.ready).of(&self.program))
     }
 }
 

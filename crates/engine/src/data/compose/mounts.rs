@@ -2,6 +2,7 @@
 
 use super::pause::Writers;
 use super::{ComposeData, Cost, Work};
+use crate::docker::ScratchVolume;
 use crate::docker::hands::{CutMode, CutPair, CutStats, HandsError, Sharing};
 use crate::error::EngineError;
 use crate::home::{Home, write_atomic};
@@ -394,27 +395,67 @@ impl ComposeData {
     }
 
     pub(super) fn measure(&self, home: &Home, instance: &Instance) -> Result<Cost, EngineError> {
-        let hands = self.hands(home)?;
-        let mut cost = Cost { bytes: 0, shared: true };
-        for mount in mounts(instance).keys() {
-            if !self.mount_exists(home, &mount.at)? {
-                continue;
+        let mut present = Vec::new();
+        for mount in mounts(instance).into_keys() {
+            if self.mount_exists(home, &mount.at)? {
+                present.push(mount);
             }
-            let shared = match &mount.beside {
-                Some(beside) => {
-                    let folder = MountPlace::Dir(beside.clone());
-                    hands.make_dir((&folder, ""), 0o700, (0, 0))?;
-                    hands.can_reflink((&mount.at, ""), (&folder, ""))?
-                }
-                None => self.shares_with_a_volume(home, &hands, &mount.at)?,
-            };
-            if !shared {
+        }
+        let volumes = present.iter().any(|m| m.beside.is_none());
+        let probe = volumes.then(|| self.probe(home)).transpose()?;
+        // All at once: starting the helpers is most of it.
+        let measured: Vec<_> = std::thread::scope(|scope| {
+            let begun: Vec<_> = present
+                .iter()
+                .map(|mount| {
+                    let probe = probe.as_ref();
+                    let shares = scope.spawn(move || self.shares_beside(home, mount, probe));
+                    let size = scope.spawn(move || -> Result<u64, EngineError> {
+                        Ok(self.hands(home)?.size_bytes(StoreKind::Files, (&mount.at, ""))?)
+                    });
+                    (shares, size)
+                })
+                .collect();
+            begun.into_iter().map(|(shares, size)| (joined(shares), joined(size))).collect()
+        });
+        probe.map_or(Ok(()), |probe| self.docker.volume_remove(&probe))?;
+        let mut cost = Cost { bytes: 0, shared: true };
+        for (shared, bytes) in measured {
+            if !shared? {
                 cost.shared = false;
-                cost.bytes += hands.size_bytes(StoreKind::Files, (&mount.at, ""))?;
+                cost.bytes += bytes?;
             }
         }
         Ok(cost)
     }
+
+    /// Whether clones of a mount, where they will lie, can share its blocks; those in volumes are tried with one made for it.
+    fn shares_beside(
+        &self,
+        home: &Home,
+        mount: &Mount,
+        probe: Option<&ScratchVolume>,
+    ) -> Result<bool, EngineError> {
+        let hands = self.hands(home)?;
+        let folder = match (&mount.beside, probe) {
+            (Some(beside), _) => {
+                let folder = MountPlace::Dir(beside.clone());
+                hands.make_dir((&folder, ""), 0o700, (0, 0))?;
+                folder
+            }
+            (None, Some(probe)) => probe.place(),
+            (None, None) => return Ok(false),
+        };
+        Ok(hands.can_reflink((&mount.at, ""), (&folder, ""))?)
+    }
+}
+
+/// What a thread came to.
+pub(super) fn joined<T>(
+    thread: std::thread::ScopedJoinHandle<'_, Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    let panicked = || EngineError::Internal { detail: "a thread panicked".to_owned() };
+    thread.join().unwrap_or_else(|_| Err(panicked()))
 }
 
 /// How long writers waited, in words.

@@ -15,6 +15,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 use switchback_core::workflow::Redactor;
 
@@ -136,8 +137,18 @@ fn service_name(name: &str) -> Result<&str, DockerError> {
 }
 
 impl ComposeCli {
-    /// Finds Compose: the plugin of the `docker` command, the plugin without that command, or `docker-compose`.
+    /// Finds Compose: the plugin of the `docker` command, the plugin without that command, or `docker-compose`. Looked for once by
+    /// a process: asking for its version takes a sixth of a second.
     pub fn find() -> Result<Self, DockerError> {
+        static FOUND: OnceLock<ComposeCli> = OnceLock::new();
+        if let Some(found) = FOUND.get() {
+            return Ok(found.clone());
+        }
+        let found = Self::look()?;
+        Ok(FOUND.get_or_init(|| found).clone())
+    }
+
+    fn look() -> Result<Self, DockerError> {
         let mut candidates = vec![vec![OsString::from("docker"), OsString::from("compose")]];
         candidates.extend(plugins().into_iter().filter(|p| p.is_file()).map(|p| vec![p.into_os_string()]));
         candidates.push(vec![OsString::from("docker-compose")]);

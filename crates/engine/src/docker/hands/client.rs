@@ -89,9 +89,11 @@ pub enum Scratch<'a> {
 #[derive(Debug, Clone)]
 pub struct Hands<'a> {
     pub(super) docker: &'a Docker,
-    image: String,
+    pub(super) image: String,
     pub(super) stack: String,
     pub(super) ready: Option<&'a Ready>,
+    /// What the image is made of, should it be gone.
+    program: Option<&'a Path>,
 }
 
 /// A place and a path below it; empty for the place itself.
@@ -179,7 +181,25 @@ pub fn remove_leftovers(docker: &Docker, stack: &str) -> std::result::Result<usi
 impl<'a> Hands<'a> {
     /// Hands that use a helper image (see [`helper::ensure`]) for a stack.
     pub fn new(docker: &'a Docker, image: impl Into<String>, stack: impl Into<String>) -> Self {
-        Self { docker, image: image.into(), stack: stack.into(), ready: None }
+        Self { docker, image: image.into(), stack: stack.into(), ready: None, program: None }
+    }
+
+    /// The same, made anew of this program where the image is gone: another stack's `gc` removes images that no container has at that
+    /// moment, if they are of another version of the program.
+    #[must_use]
+    pub fn of(mut self, program: &'a Path) -> Self {
+        self.program = Some(program);
+        self
+    }
+
+    /// The same with the image made anew, if it can be and that was what was missing.
+    pub(super) fn renewed(&self, error: &HandsError) -> Result<Option<Self>> {
+        let (HandsError::Docker(DockerError::ImageMissing { .. }), Some(program)) = (error, self.program)
+        else {
+            return Ok(None);
+        };
+        let image = helper::ensure(self.docker, program)?;
+        Ok(Some(Self { image, program: None, ..self.clone() }))
     }
 
     /// The same, with helpers that were started ahead.
@@ -227,8 +247,15 @@ impl<'a> Hands<'a> {
         let text =
             serde_json::to_vec(request).map_err(|e| HandsError::Broken { code: -1, why: e.to_string() })?;
         let mut lines = Lines::new(rest, progress);
-        let ended =
-            self.docker.run(&spec, Some(&mut text.as_slice()), &mut lines, &|| (progress.cancel)())?;
+        let cancel = || (progress.cancel)();
+        let mut ran = self.docker.run(&spec, Some(&mut text.as_slice()), &mut lines, &cancel);
+        if let Err(e @ DockerError::ImageMissing { .. }) = ran {
+            let e = HandsError::Docker(e);
+            let Some(renewed) = self.renewed(&e)? else { return Err(e) };
+            let spec = RunSpec { image: renewed.image, ..spec };
+            ran = self.docker.run(&spec, Some(&mut text.as_slice()), &mut lines, &cancel);
+        }
+        let ended = ran?;
         match lines.answer {
             Some(answer) if ended.code == 0 => Ok(answer?),
             _ => Err(HandsError::Broken { code: ended.code, why: ended.stderr_tail.trim().to_owned() }),

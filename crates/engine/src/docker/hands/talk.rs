@@ -1,6 +1,6 @@
 //! A conversation with a helper that waits for a word in between.
 
-use super::super::{DockerError, Ended};
+use super::super::{DockerError, Ended, RunSpec};
 use super::client::{Hands, HandsError, Mounts, Result};
 use super::wire::{Line, Request, Turn};
 use crate::store::{Progress, StoreError};
@@ -82,13 +82,33 @@ impl Hands<'_> {
         talk: &mut dyn FnMut(Turn) -> Result<&'static str>,
     ) -> Result<Value> {
         let spec = self.spec(mounts, false);
+        match self.converse_with(&spec, request, progress, talk) {
+            // Nothing was said yet.
+            Err(e) => match self.renewed(&e)? {
+                Some(renewed) => {
+                    let spec = RunSpec { image: renewed.image.clone(), ..spec };
+                    renewed.converse_with(&spec, request, progress, talk)
+                }
+                None => Err(e),
+            },
+            other => other,
+        }
+    }
+
+    fn converse_with(
+        &self,
+        spec: &RunSpec,
+        request: &Request,
+        progress: &Progress<'_>,
+        talk: &mut dyn FnMut(Turn) -> Result<&'static str>,
+    ) -> Result<Value> {
         let mut text =
             serde_json::to_vec(request).map_err(|e| HandsError::Broken { code: -1, why: e.to_string() })?;
         text.push(b'\n');
         if (progress.cancel)() {
             return Err(StoreError::Cancelled.into());
         }
-        if let Some(ready) = self.ready.and_then(|r| r.take(&spec))
+        if let Some(ready) = self.ready.and_then(|r| r.take(spec))
             && ready.words.send(text.clone()).is_ok()
         {
             let stop = &|| {
@@ -106,7 +126,7 @@ impl Hands<'_> {
             let helper = scope.spawn(move || {
                 let mut input = Words::new(words, text);
                 let mut output = Spoken::new(said);
-                docker.run(&spec, Some(&mut input), &mut output, &|| cancel())
+                docker.run(spec, Some(&mut input), &mut output, &|| cancel())
             });
             follow(to_helper, lines, &|| {}, progress, talk, || helper.join())
         })

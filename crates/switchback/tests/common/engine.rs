@@ -80,7 +80,8 @@ impl OwnEngine {
         let mut command = Command::new("dockerd");
         command.args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")]);
         command.args(["-H", &self.host(), "--bridge", &self.bridge(), "--iptables=false", "--ip-masq=false"]);
-        command.args(["--ip-forward=false", "--default-address-pool", "base=10.213.0.0/16,size=24"]);
+        // No pools of addresses: with its own, an engine that is started again removes `docker0`, too. It sees what routes there are.
+        command.arg("--ip-forward=false");
         command.stdin(Stdio::null()).stderr(log.try_clone().expect("a file")).stdout(log);
         self.child = Some(command.spawn().expect("dockerd starts"));
         let deadline = Instant::now() + START;

@@ -229,3 +229,11 @@ impl EngineError {
         }
     }
 }
+
+/// What a thread came to.
+pub fn joined<T>(
+    thread: std::thread::ScopedJoinHandle<'_, Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    let panicked = || EngineError::Internal { detail: "a thread panicked".to_owned() };
+    thread.join().unwrap_or_else(|_| Err(panicked()))
+}

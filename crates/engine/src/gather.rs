@@ -171,11 +171,15 @@ pub const RESERVE_BYTES: u64 = 64 << 20;
 
 /// Refuses where the clones would fill the file system of a folder; otherwise says what is free.
 pub fn enough_space(folder: &Path, need_bytes: u64) -> Result<String, EngineError> {
-    let free = free_bytes(folder)?;
+    enough("", need_bytes, free_bytes(folder)?)
+}
+
+/// Refuses where what clones need is not free at a place (in words, with a space before them); otherwise says what is.
+pub fn enough(place: &str, need_bytes: u64, free: u64) -> Result<String, EngineError> {
     if free < need_bytes.saturating_add(RESERVE_BYTES) {
         return Err(EngineError::refused(
             format!(
-                "not enough disk space: {} are needed for the clones and {} in reserve, {} are free",
+                "not enough disk space{place}: {} are needed for the clones and {} in reserve, {} are free",
                 human_bytes(need_bytes),
                 human_bytes(RESERVE_BYTES),
                 human_bytes(free)
@@ -183,7 +187,7 @@ pub fn enough_space(folder: &Path, need_bytes: u64) -> Result<String, EngineErro
             "free some space; `switchback gc` removes what is no longer needed",
         ));
     }
-    Ok(format!("disk: {} needed, {} free", human_bytes(need_bytes), human_bytes(free)))
+    Ok(format!("disk{place}: {} needed, {} free", human_bytes(need_bytes), human_bytes(free)))
 }
 
 /// Where the configuration says that production's data lies before the first promotion.

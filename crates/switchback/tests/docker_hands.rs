@@ -363,6 +363,9 @@ fn what_only_says_that_something_runs_is_left_out_of_copies_of_what_runs() {
         "echo it > /data/file; mkdir /data/run; echo 7 > /data/run/pid",
         vec![bound(places[0].clone(), "/data")],
     );
+    let (from, to) = ((&places[0], ""), (&places[1], ""));
+    let size = (!hands.can_reflink(from, to).unwrap()).then(|| hands.size_bytes(Files, from).unwrap());
+    assert_eq!(hands.to_copy(from, to).unwrap(), size);
     let leave_out = ["run/pid".to_owned(), "none".to_owned()];
     let mut nobody = |_| Ok(());
     for (to, mode) in [(1, CutMode::Paused { budget_ms: 2000 }), (2, CutMode::Stopped)] {

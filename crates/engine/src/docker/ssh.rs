@@ -13,8 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::net::Shutdown;
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
@@ -264,7 +263,7 @@ impl Way {
         }
     }
 
-    /// Gives every connection an `ssh` of its own: the connection is its input and its output.
+    /// Joins every connection to the engine's socket; where that is not forwarded, to the input and output of an `ssh` of its own.
     fn serve(&self, listener: &UnixListener) {
         let mut running: Vec<Child> = Vec::new();
         for stream in listener.incoming() {

@@ -5,7 +5,7 @@ use super::{Context, Failed};
 use crate::data::Work;
 use crate::engine::now_ms;
 use crate::environments;
-use crate::error::EngineError;
+use crate::error::joined;
 use crate::runtime::{Placement, Stage};
 use switchback_core::environment::{Environment, Synced};
 use switchback_core::ids::{StepId, StoreName};
@@ -50,7 +50,7 @@ pub fn compare(context: &Context<'_>, source: &str, copy: &str) -> Result<Output
             std::thread::scope(|scope| {
                 let was = scope.spawn(|| read(&from));
                 let is = read(&to);
-                (was.join().unwrap_or_else(|_| Err(panicked())), is)
+                (joined(was), is)
             })
         });
         let (was, is) = (was?, is?);
@@ -75,10 +75,6 @@ pub fn compare(context: &Context<'_>, source: &str, copy: &str) -> Result<Output
     Err(Failed { error, output: Box::new(output) })
 }
 
-fn panicked() -> EngineError {
-    EngineError::Internal { detail: "a thread panicked".to_owned() }
-}
-
 /// Counts rows and files.
 pub fn count(context: &Context<'_>, key: &str, mode: CloneMode) -> Result<Output, Failed> {
     let instance = context.instance(key)?;
@@ -97,8 +93,7 @@ pub fn count(context: &Context<'_>, key: &str, mode: CloneMode) -> Result<Output
         std::thread::scope(|scope| {
             let threads: Vec<_> =
                 instance.stores.keys().map(|name| (name, scope.spawn(move || one(name)))).collect();
-            let joined =
-                threads.into_iter().map(|(name, t)| (name, t.join().unwrap_or_else(|_| Err(panicked()))));
+            let joined = threads.into_iter().map(|(name, t)| (name, joined(t)));
             joined.collect::<Vec<_>>()
         })
     });

@@ -3,11 +3,11 @@
 //! Owns the choice between passes and a standby. It must never rely on what was copied ahead being the data: what is
 //! stopped decides, and where a standby has not got everything, the data is copied again.
 
-use super::mounts::{Job, joined, tell};
+use super::mounts::{Job, tell};
 use super::standby::Begun;
 use super::{ComposeData, Work};
 use crate::docker::hands::{CutMode, Sharing};
-use crate::error::EngineError;
+use crate::error::{EngineError, joined};
 use crate::home::{Home, write_atomic};
 use crate::runtime::Placement;
 use std::path::PathBuf;

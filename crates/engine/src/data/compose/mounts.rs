@@ -4,7 +4,7 @@ use super::pause::Writers;
 use super::{ComposeData, Cost, Work};
 use crate::docker::ScratchVolume;
 use crate::docker::hands::{CutMode, CutPair, CutStats, HandsError, Sharing};
-use crate::error::EngineError;
+use crate::error::{EngineError, joined};
 use crate::home::{Home, write_atomic};
 use crate::runtime::Placement;
 use crate::scratch::Scratch;
@@ -405,37 +405,30 @@ impl ComposeData {
         let probe = volumes.then(|| self.probe(home)).transpose()?;
         // All at once: starting the helpers is most of it.
         let measured: Vec<_> = std::thread::scope(|scope| {
-            let begun: Vec<_> = present
-                .iter()
-                .map(|mount| {
-                    let probe = probe.as_ref();
-                    let shares = scope.spawn(move || self.shares_beside(home, mount, probe));
-                    let size = scope.spawn(move || -> Result<u64, EngineError> {
-                        Ok(self.hands(home)?.size_bytes(StoreKind::Files, (&mount.at, ""))?)
-                    });
-                    (shares, size)
-                })
-                .collect();
-            begun.into_iter().map(|(shares, size)| (joined(shares), joined(size))).collect()
+            let probe = probe.as_ref();
+            let begun: Vec<_> =
+                present.iter().map(|m| scope.spawn(move || self.to_copy(home, m, probe))).collect();
+            begun.into_iter().map(joined).collect()
         });
         probe.map_or(Ok(()), |probe| self.docker.volume_remove(&probe))?;
         let mut cost = Cost { bytes: 0, shared: true };
-        for (shared, bytes) in measured {
-            if !shared? {
+        for bytes in measured {
+            if let Some(bytes) = bytes? {
                 cost.shared = false;
-                cost.bytes += bytes?;
+                cost.bytes += bytes;
             }
         }
         Ok(cost)
     }
 
-    /// Whether clones of a mount, where they will lie, can share its blocks; those in volumes are tried with one made for it.
-    fn shares_beside(
+    /// What clones of a mount, where they will lie, would have to copy; none if they can share its blocks. Those in volumes are
+    /// tried with one made for it.
+    fn to_copy(
         &self,
         home: &Home,
         mount: &Mount,
         probe: Option<&ScratchVolume>,
-    ) -> Result<bool, EngineError> {
+    ) -> Result<Option<u64>, EngineError> {
         let hands = self.hands(home)?;
         let folder = match (&mount.beside, probe) {
             (Some(beside), _) => {
@@ -444,18 +437,10 @@ impl ComposeData {
                 folder
             }
             (None, Some(probe)) => probe.place(),
-            (None, None) => return Ok(false),
+            (None, None) => return Ok(Some(hands.size_bytes(StoreKind::Files, (&mount.at, ""))?)),
         };
-        Ok(hands.can_reflink((&mount.at, ""), (&folder, ""))?)
+        Ok(hands.to_copy((&mount.at, ""), (&folder, ""))?)
     }
-}
-
-/// What a thread came to.
-pub(super) fn joined<T>(
-    thread: std::thread::ScopedJoinHandle<'_, Result<T, EngineError>>,
-) -> Result<T, EngineError> {
-    let panicked = || EngineError::Internal { detail: "a thread panicked".to_owned() };
-    thread.join().unwrap_or_else(|_| Err(panicked()))
 }
 
 /// How long writers waited, in words.

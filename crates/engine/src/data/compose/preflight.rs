@@ -6,7 +6,7 @@ use super::mounts::mounts;
 use super::server::{Server, engine_error};
 use super::{ComposeData, convert, place};
 use crate::error::EngineError;
-use crate::gather::{RESERVE_BYTES, free_bytes};
+use crate::gather::{enough, free_bytes};
 use crate::runtime::Placement;
 use crate::runtime::compose::{container_of, shown};
 use crate::store::postgres::{ServerFacts, server_facts};
@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use switchback_core::data::StoreKind;
-use switchback_core::duration::human_bytes;
 use switchback_core::ids::StoreName;
 use switchback_core::plan::CloneMode;
 use switchback_core::release::{Mount, MountPlace, Server as Reached};
@@ -44,22 +43,19 @@ fn room(data: &ComposeData, from: &Placement<'_>, need_bytes: u64) -> Result<Vec
     if all.iter().all(|m| m.beside.is_none()) {
         return Ok(Vec::new());
     }
-    let sizes = if all.len() == 1 || need_bytes == 0 { vec![1; all.len()] } else { sizes(data, from, &all)? };
-    let total = u128::from(sizes.iter().sum::<u64>().max(1));
     let mut wanted: BTreeMap<u64, (PathBuf, u64)> = BTreeMap::new();
-    for (mount, size) in all.iter().zip(sizes) {
+    for (mount, share) in all.iter().zip(shares(data, from, &all, need_bytes)?) {
         let folder = match &mount.beside {
             Some(beside) => Path::new(beside).parent().unwrap_or(Path::new("/")).to_owned(),
             None => PathBuf::from(data.docker.info()?.root_dir),
         };
         // Not every path of the engine's host is one of ours, even where it is local.
         let Ok(device) = std::fs::metadata(&folder).map(|m| m.dev()) else { continue };
-        let share = u64::try_from(u128::from(need_bytes) * u128::from(size) / total).unwrap_or(u64::MAX);
         wanted.entry(device).or_insert((folder, 0)).1 += share;
     }
     let mut notes = Vec::new();
     for (folder, need) in wanted.into_values() {
-        notes.push(enough(&folder.display().to_string(), need, free_bytes(&folder)?)?);
+        notes.push(enough(&format!(" at {}", folder.display()), need, free_bytes(&folder)?)?);
     }
     Ok(notes)
 }
@@ -73,37 +69,30 @@ fn room_there(
 ) -> Result<Vec<String>, EngineError> {
     let hands = data.hands(from.home)?;
     let mut wanted: BTreeMap<u64, (String, u64, u64)> = BTreeMap::new();
-    let sizes = if all.len() == 1 || need_bytes == 0 { vec![1; all.len()] } else { sizes(data, from, all)? };
-    let total = u128::from(sizes.iter().sum::<u64>().max(1));
-    for (mount, size) in all.iter().zip(sizes) {
+    for (mount, share) in all.iter().zip(shares(data, from, all, need_bytes)?) {
         if !data.mount_exists(from.home, &mount.at)? {
             continue;
         }
         let room = hands.room((&mount.at, ""))?;
-        let share = u64::try_from(u128::from(need_bytes) * u128::from(size) / total).unwrap_or(u64::MAX);
         let name = match &mount.at {
             MountPlace::Volume(name) | MountPlace::Dir(name) => name.clone(),
         };
         wanted.entry(room.device).or_insert((name, room.free_bytes, 0)).2 += share;
     }
-    wanted.into_values().map(|(name, free, need)| enough(&name, need, free)).collect()
+    wanted.into_values().map(|(name, free, need)| enough(&format!(" at {name}"), need, free)).collect()
 }
 
-/// Refuses where what is needed is not free; otherwise says what is.
-fn enough(place: &str, need: u64, free: u64) -> Result<String, EngineError> {
-    if free < need.saturating_add(RESERVE_BYTES) {
-        return Err(EngineError::refused(
-            format!(
-                "not enough disk space at {place}: {} are needed for the clones and {} in reserve, {} are free",
-                human_bytes(need),
-                human_bytes(RESERVE_BYTES),
-                human_bytes(free)
-            ),
-            "free some space; `switchback gc` removes what is no longer needed",
-        ));
-    }
-    let (need, free) = (human_bytes(need), human_bytes(free));
-    Ok(format!("disk at {place}: {need} needed, {free} free"))
+/// What of the need falls on each mount, by their sizes.
+fn shares(
+    data: &ComposeData,
+    from: &Placement<'_>,
+    all: &[Mount],
+    need_bytes: u64,
+) -> Result<Vec<u64>, EngineError> {
+    let sizes = if all.len() == 1 || need_bytes == 0 { vec![1; all.len()] } else { sizes(data, from, all)? };
+    let total = u128::from(sizes.iter().sum::<u64>().max(1));
+    let share = |size| u64::try_from(u128::from(need_bytes) * u128::from(size) / total).unwrap_or(u64::MAX);
+    Ok(sizes.into_iter().map(share).collect())
 }
 
 fn sizes(data: &ComposeData, from: &Placement<'_>, all: &[Mount]) -> Result<Vec<u64>, EngineError> {

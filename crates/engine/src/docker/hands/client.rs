@@ -284,6 +284,13 @@ impl<'a> Hands<'a> {
         self.ask(mounts, &Request::SizeBytes { kind, path }, &Progress::none())
     }
 
+    /// How many bytes a clone of a place in a folder would have to copy; none if it can share its blocks.
+    pub fn to_copy(&self, from: Below<'_>, to: Below<'_>) -> Result<Option<u64>> {
+        let mut mounts = Mounts::default();
+        let (from, to) = (mounts.reads(from)?, mounts.writes(to)?);
+        self.ask(mounts, &Request::ToCopy { from, to }, &Progress::none())
+    }
+
     /// How much room there is on the file system of a mount. Only to be asked where that is not this host's.
     pub fn room(&self, at: Below<'_>) -> Result<Room> {
         let mut mounts = Mounts::default();

@@ -121,6 +121,11 @@ fn room(path: &Path) -> store::Result<Room> {
 fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
     match request {
         Request::SizeBytes { kind, path } => json(store::size_bytes(kind, Path::new(&path))?),
+        Request::ToCopy { from, to } => {
+            let (from, to) = (Path::new(&from), Path::new(&to));
+            let size = || store::size_bytes(StoreKind::Files, from);
+            json((!can_reflink(from, to)).then(size).transpose()?)
+        }
         Request::Room { path } => json(room(Path::new(&path))?),
         Request::CloneLive { kind, from, to } => {
             clone(store::clone_live, kind, Path::new(&from), Path::new(&to), progress)

@@ -58,6 +58,10 @@ pub(super) enum Request {
         kind: StoreKind,
         path: String,
     },
+    ToCopy {
+        from: String,
+        to: String,
+    },
     Room {
         path: String,
     },

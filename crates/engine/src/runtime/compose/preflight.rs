@@ -7,7 +7,6 @@ use crate::error::EngineError;
 use crate::gather;
 use crate::runtime::process::table;
 use crate::runtime::{Placement, PreflightFor};
-use switchback_core::duration::human_bytes;
 use switchback_core::plan::Procedure;
 use switchback_core::release::MountPlace;
 
@@ -49,22 +48,7 @@ pub fn preflight(
     let need_bytes = if here { wanted.need_bytes } else { 0 };
     // Of an engine that runs elsewhere, helpers on the data are asked, with the data.
     if let Some(free) = engine_free_bytes(docker) {
-        if free < need_bytes.saturating_add(gather::RESERVE_BYTES) {
-            return Err(EngineError::refused(
-                format!(
-                    "not enough disk space where the engine keeps its data: {} are needed for the clones and {} in reserve, {} are free",
-                    human_bytes(need_bytes),
-                    human_bytes(gather::RESERVE_BYTES),
-                    human_bytes(free)
-                ),
-                "free some space; `switchback gc` removes what is no longer needed",
-            ));
-        }
-        notes.push(format!(
-            "disk of the engine: {} needed, {} free",
-            human_bytes(need_bytes),
-            human_bytes(free)
-        ));
+        notes.push(gather::enough(" where the engine keeps its data", need_bytes, free)?);
     }
     notes.push(gather::enough_space(&at.home.state(), 0)?);
     strangers(runtime, at)?;

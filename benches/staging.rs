@@ -61,6 +61,7 @@ fn main() {
     println!("Data in {place}; median (fastest–slowest) of {repeat}, s.\n");
 
     let (stack, data) = stack(dir.as_ref());
+    let mut steps: Vec<(String, Samples)> = Vec::new();
     let [mut start, mut recover, mut copied, mut staging, mut ratio, mut over_recover, mut paused]: [Samples;
         7] = std::array::from_fn(|_| Samples::default());
     for _ in 0..repeat {
@@ -73,6 +74,13 @@ fn main() {
         let report = stack.report();
         if let Some(ms) = report["times"]["writers_waited_ms"].as_f64() {
             paused.add(ms);
+        }
+        for step in report["steps"].as_array().into_iter().flatten() {
+            let (Some(id), Some(ms)) = (step["id"].as_str(), step["took_ms"].as_f64()) else { continue };
+            match steps.iter_mut().find(|(known, _)| known == id) {
+                Some((_, samples)) => samples.add(ms / 1000.0),
+                None => steps.push((id.to_owned(), Samples(vec![ms / 1000.0]))),
+            }
         }
         stack.run(&["staging", "down", "--yes", "--quiet"]).expect(0);
         start.add(plain);
@@ -96,6 +104,10 @@ fn main() {
         over_recover.show(2),
         paused.show(0)
     );
+    println!("\n| step of staging up | s |\n|---|---|");
+    for (id, samples) in &steps {
+        println!("| {id} | {} |", samples.show(2));
+    }
     drop(stack);
     if let Some(data) = data {
         // Clones of volumes lie beside them.

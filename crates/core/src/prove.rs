@@ -6,15 +6,48 @@ use serde::{Deserialize, Serialize};
 /// The name of the format.
 pub const SCHEMA: &str = "switchback.prove/1";
 
+/// What a bad migration does to a database, made on purpose in a clone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Damage {
+    /// A column of the largest table is gone.
+    ColumnDropped,
+    /// One row in a hundred of the largest table is gone.
+    RowsLost,
+    /// The last letter of every text in a column of the largest table is gone.
+    TextsCut,
+    /// Every table has another name: no old version can work on it.
+    TablesRenamed,
+}
+
 /// How a mutant gets into the new version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Injection {
     /// By a proxy before the new version's ports.
     Proxy,
     /// In a clone of the data, between the migration and the comparison.
-    Data,
+    Data(Damage),
+    /// In a clone of the data, on which the old version is started then.
+    Irreversible(Damage),
+    /// By a program that runs beside the service, in its container or cell.
+    Beside(Beside),
+    /// A service that others need stands still.
+    Still,
+    /// A migration that never ends.
+    Hanging,
+    /// A way from the environment to production.
+    Exposed,
     /// Not by this command: another part of the acceptance run tries it, or nothing does yet.
     Elsewhere(&'static str),
+}
+
+/// What a program beside a service does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// It keeps a processor busy.
+    Busy,
+    /// It takes more and more memory.
+    Growing,
 }
 
 /// A known-bad upgrade, or a control.
@@ -32,8 +65,18 @@ pub struct Mutant {
     pub advice: &'static str,
 }
 
-use CheckKind::{Api, Integrity, Journey, Performance, Workflow};
-use Injection::{Data, Elsewhere, Proxy};
+impl Mutant {
+    /// What has to catch it, in words: kinds of check, or a limit that no check is needed for.
+    pub fn catchers(&self) -> Vec<&'static str> {
+        match self.injection {
+            Hanging => vec!["migrate_deadline"],
+            _ => self.expects.iter().map(|k| k.as_str()).collect(),
+        }
+    }
+}
+
+use CheckKind::{Api, Health, Integrity, Isolation, Journey, Performance, Workflow};
+use Injection::{Data, Elsewhere, Exposed, Hanging, Irreversible, Proxy, Still};
 
 /// The controls and the mutants.
 pub const TABLE: &[Mutant] = &[
@@ -83,28 +126,28 @@ pub const TABLE: &[Mutant] = &[
         id: "M05",
         name: "a processor hog beside the service",
         expects: &[Performance],
-        injection: Elsewhere("not made by this version"),
+        injection: Injection::Beside(Beside::Busy),
         advice: "name a request under checks.performance",
     },
     Mutant {
         id: "M06",
         name: "a column is dropped",
         expects: &[Integrity],
-        injection: Data,
+        injection: Data(Damage::ColumnDropped),
         advice: "list the database under stores",
     },
     Mutant {
         id: "M07",
         name: "one row in a hundred is lost",
         expects: &[Integrity],
-        injection: Data,
+        injection: Data(Damage::RowsLost),
         advice: "list the database under stores",
     },
     Mutant {
         id: "M08",
         name: "texts are cut short",
         expects: &[Integrity],
-        injection: Data,
+        injection: Data(Damage::TextsCut),
         advice: "list the database under stores",
     },
     Mutant {
@@ -139,7 +182,7 @@ pub const TABLE: &[Mutant] = &[
         id: "M13",
         name: "it leaks memory",
         expects: &[Performance],
-        injection: Elsewhere("not made by this version"),
+        injection: Injection::Beside(Beside::Growing),
         advice: "name a request under checks.performance",
     },
     Mutant {
@@ -160,8 +203,8 @@ pub const TABLE: &[Mutant] = &[
         id: "M16",
         name: "the migration hangs",
         expects: &[],
-        injection: Elsewhere("not made by this version; migrate_deadline ends it"),
-        advice: "",
+        injection: Hanging,
+        advice: "an application that migrates itself is ended by health.start",
     },
     Mutant {
         id: "M17",
@@ -215,8 +258,8 @@ pub const TABLE: &[Mutant] = &[
     Mutant {
         id: "M24",
         name: "a worker stands still",
-        expects: &[Workflow],
-        injection: Elsewhere("not made by this version"),
+        expects: &[Workflow, Health],
+        injection: Still,
         advice: "add a workflow that waits for the work to be done",
     },
     Mutant {
@@ -236,9 +279,9 @@ pub const TABLE: &[Mutant] = &[
     Mutant {
         id: "M27",
         name: "the old version does not run on migrated data",
-        expects: &[],
-        injection: Elsewhere("every rehearsal tries it"),
-        advice: "",
+        expects: &[Health, Workflow],
+        injection: Irreversible(Damage::TablesRenamed),
+        advice: "add a workflow that reads what is stored",
     },
     Mutant {
         id: "M28",
@@ -257,9 +300,9 @@ pub const TABLE: &[Mutant] = &[
     Mutant {
         id: "M30",
         name: "staging reaches production",
-        expects: &[],
-        injection: Elsewhere("every rehearsal attacks its isolation"),
-        advice: "",
+        expects: &[Isolation],
+        injection: Exposed,
+        advice: "environments of this runtime have no isolation that could be tried",
     },
 ];
 
@@ -383,7 +426,8 @@ mod tests {
         let mut expected = vec!["C0".to_owned(), "C1".to_owned()];
         expected.extend((1..=30).map(|n| format!("M{n:02}")));
         assert_eq!(ids, expected);
-        for mutant in TABLE.iter().filter(|m| !matches!(m.injection, Elsewhere(_)) && m.id.starts_with('M')) {
+        let of_others = |m: &&Mutant| matches!(m.injection, Elsewhere(_) | Hanging);
+        for mutant in TABLE.iter().filter(|m| !of_others(m) && m.id.starts_with('M')) {
             assert!(!mutant.expects.is_empty() && !mutant.advice.is_empty(), "{}", mutant.id);
         }
     }

@@ -8,6 +8,7 @@ pub mod looks;
 use crate::check::command::{self, CommandContext};
 use crate::check::workflow::{self, WorkflowContext};
 use crate::error::{EngineError, io};
+use crate::gateway::attack::Ended;
 use crate::home::{Home, create_dir};
 use crate::runtime::Placement;
 use crate::world::World;
@@ -311,8 +312,17 @@ fn health_results(target: &Target<'_>) -> Vec<CheckResult> {
 /// Whether anything could be reached from inside that must not be; nothing where the runtime has no isolation to try.
 fn isolation(target: &Target<'_>) -> Option<CheckResult> {
     let began = Instant::now();
+    attacked(target, target.world.runtime.attack(&target.placement), began)
+}
+
+/// What an attack means.
+pub(crate) fn attacked(
+    target: &Target<'_>,
+    ended: Result<Option<Vec<Ended>>, EngineError>,
+    began: Instant,
+) -> Option<CheckResult> {
     let result = |verdict| blank("isolation/attack".to_owned(), CheckKind::Isolation, target, verdict, began);
-    let ended = match target.world.runtime.attack(&target.placement) {
+    let ended = match ended {
         Ok(ended) => ended?,
         Err(e) => return Some(result(Verdict::Inconclusive { why: e.to_string() })),
     };

@@ -5,7 +5,7 @@
 
 use crate::data::Cost;
 use crate::engine::now_ms;
-use crate::error::EngineError;
+use crate::error::{EngineError, joined};
 use crate::gather::{self, Target};
 use crate::home::{Home, check_format, read_json, write_json};
 use crate::runtime::{Placement, Stage};
@@ -210,12 +210,18 @@ fn facts(
     migrate: Vec<switchback_core::ids::ServiceName>,
     new: bool,
 ) -> Result<StagingFacts, EngineError> {
-    let Cost { bytes, shared } = world.data.cost(home, &production)?;
+    // Both ask the engine, and wait for it.
+    let (carried, cost) = std::thread::scope(|scope| {
+        let carried = scope.spawn(|| if new { carries(home, config, world, &production) } else { Ok(()) });
+        let cost = world.data.cost(home, &production);
+        (joined(carried), cost)
+    });
+    let Cost { bytes, shared } = cost?;
     let copies = 1 + u64::from(environment.pristine.is_some());
     let need_bytes = if shared || !new { 0 } else { bytes.saturating_mul(copies) };
     if new {
         quota(home, config, need_bytes)?;
-        carries(home, config, world, &production)?;
+        carried?;
     }
     Ok(StagingFacts {
         run,
@@ -236,8 +242,8 @@ fn facts(
 fn carries(home: &Home, config: &Config, world: &World, production: &Instance) -> Result<(), EngineError> {
     let release = home.release(&production.release)?;
     let at = Placement { home, config, instance: production, release: &release };
-    let needed: u64 = world.runtime.usage(&at)?.values().map(|u| u.memory_bytes).sum();
     let Some(free) = available_memory().filter(|_| world.runtime.is_here()) else { return Ok(()) };
+    let needed = world.runtime.memory(&at, free)?;
     if needed > free {
         return Err(EngineError::refused(
             format!(

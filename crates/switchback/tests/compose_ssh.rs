@@ -84,3 +84,16 @@ fn a_killed_command_leaves_no_connection_and_a_refused_login_says_why() {
     let refused = stack.run_with(&["doctor"], &[("DOCKER_HOST", closed.as_str()), env[1]]).expect(3);
     says(&refused, &["Connection refused"]);
 }
+
+#[test]
+fn a_host_that_forwards_no_ports_is_named_before_anything_seems_ill() {
+    let host = SshHost::start_closed();
+    let stack = Stack::compose(Example::Bank);
+    stack.up();
+    stack.run(&["up", "--yes"]).expect(0);
+    let (address, path) = (host.address(), host.path());
+    let env = [("DOCKER_HOST", address.as_str()), ("PATH", path.as_str())];
+    let said = ["forwards no ports", "AllowTcpForwarding"];
+    says(&stack.run_with(&["doctor"], &env).expect(3), &said);
+    says(&stack.run_with(&["rehearse", "bank=2"], &env).expect(3), &said);
+}

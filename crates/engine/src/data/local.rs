@@ -22,6 +22,7 @@ use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
 use switchback_core::plan::CloneMode;
+use switchback_core::prove::Damage;
 use switchback_core::release::{Instance, StorePlace};
 
 /// Stores that this process can open itself.
@@ -303,6 +304,21 @@ impl Data for LocalData {
         match place.kind {
             StoreKind::Sqlite => Ok(store::mask_sqlite(path, rules, key, work.progress)?),
             _ => Err(no_columns(store)),
+        }
+    }
+
+    fn damage(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        (damage, not): (Damage, &[String]),
+        _: &Scratch,
+        _: &Work<'_>,
+    ) -> Result<u64, EngineError> {
+        let (place, path) = place(at, store)?;
+        match place.kind {
+            StoreKind::Sqlite => Ok(store::damage_sqlite(path, damage, not)?),
+            _ => Ok(0),
         }
     }
 

@@ -25,6 +25,7 @@ use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
 use switchback_core::plan::{CloneMode, Majors};
+use switchback_core::prove::Damage;
 use switchback_core::release::Instance;
 use switchback_core::trace::Trace;
 
@@ -262,6 +263,17 @@ pub trait Data: Send + Sync {
         scratch: &Scratch,
         work: &Work<'_>,
     ) -> Result<MaskedStore, EngineError>;
+
+    /// Damages a database of a clone, on which nothing runs, as a bad migration would; but no table that is named in `not`. How many
+    /// rows, columns or tables it concerned; none for files.
+    fn damage(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        damage: (Damage, &[String]),
+        scratch: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<u64, EngineError>;
 
     /// The columns of a database with some of their values, for finding personal data. `mode` says whether services are
     /// running on it. Nothing for files.

@@ -238,6 +238,11 @@ impl Docker {
         }
     }
 
+    /// The host behind `ssh` that lets nobody reach its ports, if this engine is on one: checks would reach no service.
+    pub fn closed_host(&self) -> Option<String> {
+        self.tunnel.as_ref().filter(|t| !t.forwards_ports()).and(self.login())
+    }
+
     /// The socket of this process that leads to an engine behind `ssh`, for other programs.
     pub fn forwarded_socket(&self) -> Option<PathBuf> {
         self.tunnel.as_ref().map(|t| t.socket())

@@ -4,7 +4,9 @@
 
 use super::error::Call;
 use super::{Docker, DockerError, STACK_LABEL, done_or_gone, name, optional, with_labels};
-use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::models::{
+    Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
+};
 use bollard::query_parameters::ListNetworksOptions;
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
@@ -190,6 +192,21 @@ impl Docker {
             ..NetworkCreateRequest::default()
         };
         Ok(self.ask(call, name, self.client.create_network(request))?.id)
+    }
+
+    /// Puts a container on a network besides its own.
+    pub fn network_connect(&self, network: &str, container: &str) -> Result<(), DockerError> {
+        let call = Call::change("connect a container to the network", "POST and NETWORKS");
+        let request =
+            NetworkConnectRequest { container: container.to_owned(), ..NetworkConnectRequest::default() };
+        self.ask(call, network, self.client.connect_network(network, request))
+    }
+
+    /// Takes a container off a network; fine if it is not on it.
+    pub fn network_disconnect(&self, network: &str, container: &str) -> Result<(), DockerError> {
+        let call = Call::remove("disconnect a container from the network", "POST and NETWORKS");
+        let request = NetworkDisconnectRequest { container: container.to_owned(), force: Some(true) };
+        done_or_gone(self.ask(call, network, self.client.disconnect_network(network, request)))
     }
 
     /// Removes a network of a stack; fine if it is gone, refused if the stack did not make it.

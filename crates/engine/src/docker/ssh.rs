@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
@@ -32,8 +32,14 @@ const FORWARD: Duration = Duration::from_secs(15);
 const USUAL: &str = "/var/run/docker.sock";
 /// A path longer than this, and `ssh` could not add what it adds to the path of its own socket.
 const LONGEST: usize = 48;
+/// The port of a service that takes everything and answers nothing (RFC 863).
+const DISCARD: u16 = 9;
 /// What is repeated of the words of `ssh`.
 const SAID: u64 = 2048;
+/// How its words on a single connection begin.
+const ONE_CONNECTION: &str = "channel ";
+/// What it says of a connection that the other host's settings forbid, and not only that nothing listens there.
+const FORBIDDEN: [&str; 2] = ["administratively prohibited", "forwarding is disabled"];
 
 /// Settings of every `ssh`. With less than this it could ask, wait for ever, or share more than a connection.
 const SETTINGS: [&str; 12] = [
@@ -48,7 +54,8 @@ const SETTINGS: [&str; 12] = [
     "RemoteCommand=none",
     "RequestTTY=no",
     "ControlPersist=no",
-    "LogLevel=ERROR",
+    // Less, and it would not say what that host does not forward.
+    "LogLevel=INFO",
 ];
 
 /// Connections of this process to engines, by host: several callers share one login.
@@ -129,6 +136,11 @@ impl Tunnel {
     pub(super) fn forward(&self, host: &str, port: u16) -> Option<u16> {
         self.way.forward(host, port)
     }
+
+    /// Whether that host lets this user reach its ports.
+    pub(super) fn forwards_ports(&self) -> bool {
+        self.way.forwards_ports()
+    }
 }
 
 impl Drop for Tunnel {
@@ -178,16 +190,33 @@ impl Way {
         OpenOptions::new().create(true).append(true).open(self.dir.path.join("said"))
     }
 
-    fn said(&self) -> Option<String> {
+    /// The end of its words.
+    fn words(&self) -> Option<String> {
         let mut file = File::open(self.dir.path.join("said")).ok()?;
         let length = file.metadata().ok()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(SAID))).ok()?;
         let mut bytes = Vec::new();
         file.take(SAID).read_to_end(&mut bytes).ok()?;
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn said(&self) -> Option<String> {
+        let text = self.words()?;
+        let lines = text.lines().map(str::trim);
+        let lines: Vec<&str> = lines.filter(|l| !l.is_empty() && !l.starts_with(ONE_CONNECTION)).collect();
         let last = lines[lines.len().saturating_sub(3)..].join("; ");
         (!last.is_empty()).then_some(last)
+    }
+
+    fn forwards_ports(&self) -> bool {
+        // Nothing need listen there: what is forbidden is told apart from what is not there.
+        let Some(port) = self.forward("127.0.0.1", DISCARD) else { return false };
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+        // It is closed once that host has answered; where something listens, it stays open until the time limit.
+        let _ = stream.read(&mut [0]);
+        let words = self.words().unwrap_or_default();
+        !FORBIDDEN.iter().any(|f| words.contains(f))
     }
 
     /// Options that all share, and the host.

@@ -41,9 +41,9 @@ impl Docker {
         Ok(Stats { cpu_ms: cpu_ns / 1_000_000, memory_bytes: used.saturating_sub(cache.unwrap_or_default()) })
     }
 
-    /// The same from the processes of a container on this host, where the engine has no cgroups that count. Memory that
-    /// processes share counts for each of them.
-    fn stats_of_processes(&self, id: &str) -> Result<Stats, DockerError> {
+    /// The same from the processes of a container on this host: at once, where an engine takes up to a second to look, and where it
+    /// has no cgroups that count. Memory that processes share counts for each of them.
+    pub fn stats_of_processes(&self, id: &str) -> Result<Stats, DockerError> {
         let options = TopOptions { ps_args: "-eo pid,comm".to_owned() };
         let call = Call::read("list the processes of the container", "CONTAINERS");
         let found = self.ask(call, id, self.client.top_processes(id, Some(options)))?;

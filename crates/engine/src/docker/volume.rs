@@ -24,6 +24,13 @@ pub struct Volume {
     pub mountpoint: String,
 }
 
+impl Volume {
+    /// Whether it lies where the engine keeps its own volumes, as each that nobody gave options to.
+    pub fn is_plain(&self) -> bool {
+        self.driver == "local" && self.options.is_empty()
+    }
+}
+
 /// A volume that may be written to and removed: Switchback made it for this stack, and no generation of
 /// production uses it.
 ///

@@ -15,7 +15,7 @@ use switchback_core::release::Instance;
 ///
 /// Alembic, Rails and many others, TypeORM and Laravel, Django, Flyway, Liquibase, Entity Framework, Knex,
 /// Prisma, golang-migrate, SQLite itself.
-const BOOKKEEPING: [&str; 12] = [
+pub(crate) const BOOKKEEPING: [&str; 12] = [
     "alembic_version",
     "schema_migrations",
     "ar_internal_metadata",

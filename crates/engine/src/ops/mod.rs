@@ -20,6 +20,7 @@ mod trace;
 mod versions;
 
 pub(crate) use data::differing;
+pub(crate) use judge::BOOKKEEPING;
 pub use judge::{is_bookkeeping, losses};
 pub use versions::edit_versions;
 

@@ -38,21 +38,27 @@ pub fn compare(context: &Context<'_>, source: &str, copy: &str) -> Result<Output
     let temp = temp_dir(context)?;
     let mut output = Output::default();
     let mut differing = Vec::new();
+    let mut names = Vec::new();
     for name in source.stores.keys() {
-        if !data.exists(&from, name)? {
-            continue;
+        if data.exists(&from, name)? {
+            names.push(name);
         }
-        let (was, is) = with_progress(context, "reading the snapshot and the copy", |progress| {
-            let read = |at: &Placement<'_>| {
-                data.content(at, name, &Work { stage: Stage::quiet(), progress, temp: &temp })
-            };
-            // Both at once: where helpers read, starting them is most of it.
-            std::thread::scope(|scope| {
-                let was = scope.spawn(|| read(&from));
-                let is = read(&to);
-                (joined(was), is)
-            })
-        });
+    }
+    // All at once: where helpers read, starting them is most of it.
+    let compared = with_progress(context, "reading the snapshot and the copy", |progress| {
+        let read = |at: &Placement<'_>, name: &StoreName| {
+            data.content(at, name, &Work { stage: Stage::quiet(), progress, temp: &temp })
+        };
+        std::thread::scope(|scope| {
+            let (read, from, to) = (&read, &from, &to);
+            let begun: Vec<_> = names
+                .iter()
+                .map(|name| (scope.spawn(move || read(from, name)), scope.spawn(move || read(to, name))))
+                .collect();
+            begun.into_iter().map(|(was, is)| (joined(was), joined(is))).collect::<Vec<_>>()
+        })
+    });
+    for (name, (was, is)) in names.into_iter().zip(compared) {
         let (was, is) = (was?, is?);
         if was.digest != is.digest {
             differing.push(name.to_string());

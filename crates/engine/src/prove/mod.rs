@@ -6,6 +6,7 @@
 mod data;
 mod environments;
 mod fault;
+mod live;
 mod proxy;
 
 pub use environments::{Request, on_stack};
@@ -64,6 +65,18 @@ pub struct Ground<'a> {
     pub cancelled: &'a dyn Fn() -> bool,
 }
 
+/// What a mutant left of the new side's environment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    /// It runs on untouched data.
+    #[default]
+    Clean,
+    /// It runs, and its data is what the mutant made of it.
+    Used,
+    /// Some of it, or all, does not run.
+    Stopped,
+}
+
 /// One run of the checks through proxies.
 struct Tried {
     results: Vec<CheckResult>,
@@ -82,7 +95,7 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
     };
     let kinds = Suite::load(ground.home, ground.run, ground.config)?.kinds();
     let mut traffic = BTreeSet::new();
-    let mut dirty = false;
+    let mut state = State::Clean;
     for mutant in TABLE {
         let wanted = ground.only.is_empty() || ground.only.contains(mutant.id);
         // The first control tells what there is to put faults into.
@@ -96,15 +109,15 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
         let mut row = Row {
             id: mutant.id.to_owned(),
             name: mutant.name.to_owned(),
-            expects: mutant.expects.iter().map(|k| k.as_str().to_owned()).collect(),
+            expects: mutant.catchers().into_iter().map(str::to_owned).collect(),
             outcome: Outcome::Passed,
             also: Vec::new(),
             landed: 0,
             took_ms: 0,
         };
         let say = || (ground.say)(&format!("{} {}", mutant.id, mutant.name));
-        let clean = |dirty: &mut bool| -> Result<(), EngineError> {
-            if std::mem::take(dirty) {
+        let clean = |state: &mut State| -> Result<(), EngineError> {
+            if std::mem::take(state) != State::Clean {
                 (ground.say)("resetting the environments");
                 (ground.reset)()?;
             }
@@ -113,14 +126,38 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
         };
         match mutant.injection {
             Injection::Elsewhere(why) => row.outcome = Outcome::Elsewhere { why: why.to_owned() },
-            Injection::Data => {
+            // What the environment had before does not matter: it gets the data of its untouched copy.
+            Injection::Data(damage) => {
                 say();
-                data::try_one(ground, mutant, &mut row)?;
+                state = state.max(data::damaged(ground, mutant, damage, &mut row)?);
+            }
+            Injection::Irreversible(damage) => {
+                say();
+                state = state.max(data::irreversible(ground, mutant, damage, &mut row)?);
+            }
+            Injection::Beside(what) => {
+                if state == State::Stopped {
+                    clean(&mut state)?;
+                }
+                say();
+                live::beside(ground, mutant, what, &mut row)?;
+            }
+            Injection::Still => {
+                clean(&mut state)?;
+                state = live::still(ground, mutant, &mut row)?;
+            }
+            Injection::Hanging => {
+                say();
+                state = state.max(live::hanging(ground, mutant, &mut row)?);
+            }
+            Injection::Exposed => {
+                clean(&mut state)?;
+                live::exposed(ground, mutant, &mut row)?;
             }
             Injection::Proxy if mutant.expects.is_empty() => {
-                clean(&mut dirty)?;
+                clean(&mut state)?;
                 control(ground, mutant, &mut row, &mut traffic)?;
-                dirty = kinds.contains(&CheckKind::Journey);
+                state = if kinds.contains(&CheckKind::Journey) { State::Used } else { State::Clean };
             }
             Injection::Proxy => match applicable(ground, mutant, &traffic, &kinds) {
                 Err(why) => {
@@ -128,16 +165,16 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
                     row.outcome = Outcome::NotApplicable { why: why.to_owned(), advice };
                 }
                 // What was left behind does not change how long an answer takes.
-                Ok(kind) if only_times(mutant) => {
+                Ok(kind) if only_times(mutant) && state != State::Stopped => {
                     say();
                     mutated(ground, mutant, kind, &mut row)?;
                 }
                 Ok(kind) => {
-                    clean(&mut dirty)?;
+                    clean(&mut state)?;
                     mutated(ground, mutant, kind, &mut row)?;
                     // A workflow that broke off has left what it would have removed, or never wrote what the other
                     // side has.
-                    dirty = true;
+                    state = State::Used;
                 }
             },
         }

@@ -219,6 +219,10 @@ pub trait Runtime: Send + Sync {
 
     /// What each running service of an instance uses.
     fn usage(&self, at: &Placement<'_>) -> Result<BTreeMap<ServiceName, Usage>, EngineError>;
+    /// Memory that the services use now, in bytes; too much may be said, if even that is no more than `enough`.
+    fn memory(&self, at: &Placement<'_>, _enough: u64) -> Result<u64, EngineError> {
+        Ok(self.usage(at)?.values().map(|u| u.memory_bytes).sum())
+    }
 
     /// A program with its arguments as it would run in a service of an instance. Started by the caller, with the streams
     /// that it gives it.
@@ -279,6 +283,22 @@ pub trait Runtime: Send + Sync {
 
     /// Attacks a staging instance's isolation from inside while it runs; `None` where the runtime has none to attack.
     fn attack(&self, at: &Placement<'_>) -> Result<Option<Vec<Ended>>, EngineError>;
+
+    /// The same where there is a way from the environment to production, for the proof that the attack finds it.
+    fn attack_exposed(&self, at: &Placement<'_>) -> Result<Option<Vec<Ended>>, EngineError>;
+
+    /// Lets a service of a staging instance stand still, or go on; how many of its containers or processes.
+    fn still(&self, at: &Placement<'_>, name: &ServiceName, on: bool) -> Result<usize, EngineError>;
+
+    /// A program that counts as one of a service's own, as [`Runtime::inside`] starts it.
+    fn beside(
+        &self,
+        at: &Placement<'_>,
+        name: &ServiceName,
+        program: &[String],
+    ) -> Result<std::process::Command, EngineError> {
+        self.inside(at, name, program, false)
+    }
 
     /// Removes what the runtime keeps of a scratch instance outside its folder.
     fn discard(&self, home: &Home, instance: &Instance) -> Result<(), EngineError>;

@@ -22,6 +22,7 @@ use std::path::Path;
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
 use switchback_core::carry::{Outcome, Rules};
 use switchback_core::data::{CopyStats, ExportStats, Fingerprint, StoreDiff, StoreKind};
+use switchback_core::prove::Damage;
 
 /// Result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -219,6 +220,11 @@ pub fn carry_writes(
 /// old values; after an error it is of no use.
 pub fn mask_sqlite(path: &Path, rules: &[Rule], key: &Key, progress: &Progress<'_>) -> Result<MaskedStore> {
     sqlite::mask(path, rules, key, progress)
+}
+
+/// Damages a SQLite database on purpose. It must be scratch; see [`Damage`].
+pub fn damage_sqlite(path: &Path, damage: Damage, not: &[String]) -> Result<u64> {
+    sqlite::damage(path, damage, not)
 }
 
 /// The columns of a SQLite database, with some values of each.

@@ -98,13 +98,18 @@ pub struct Listed {
 pub fn listed() -> Vec<Listed> {
     let made = |injection: Injection| match injection {
         Injection::Proxy => "by a proxy",
-        Injection::Data => "in a copy of the data",
+        Injection::Data(_) => "in its data",
+        Injection::Irreversible(_) => "in its data, with the old version on it",
+        Injection::Beside(_) => "by a program beside the service",
+        Injection::Still => "by a service that stands still",
+        Injection::Hanging => "by a migration that never ends",
+        Injection::Exposed => "by a way to production",
         Injection::Elsewhere(why) => why,
     };
     let line = |m: &switchback_core::prove::Mutant| Listed {
         id: m.id,
         name: m.name,
-        expects: m.expects.iter().map(|k| k.as_str()).collect(),
+        expects: m.catchers(),
         made: made(m.injection),
     };
     TABLE.iter().map(line).collect()

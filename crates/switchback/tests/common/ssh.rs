@@ -29,6 +29,11 @@ impl SshHost {
         Self::start_with("AllowStreamLocalForwarding no\n")
     }
 
+    /// Starts one that forwards neither sockets nor ports.
+    pub fn start_closed() -> Self {
+        Self::start_with("AllowTcpForwarding no\nAllowStreamLocalForwarding no\n")
+    }
+
     fn start_with(settings: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("sb-ssh-").tempdir().expect("tempdir");
         let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();

@@ -8,6 +8,8 @@ mod ahead;
 mod archive;
 mod carrying;
 mod convert;
+mod damage;
+mod difference;
 mod facts;
 mod masking;
 mod mounts;
@@ -16,6 +18,7 @@ mod preflight;
 mod refresh;
 mod removal;
 mod server;
+mod sharing;
 mod standby;
 mod throwaway;
 mod tracing;
@@ -45,6 +48,7 @@ use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
 use switchback_core::plan::{CloneMode, Majors};
+use switchback_core::prove::Damage;
 use switchback_core::release::{Instance, MountPlace, StorePlace};
 use switchback_core::trace::Trace;
 
@@ -275,23 +279,18 @@ impl Data for ComposeData {
         store: &StoreName,
         work: &Work<'_>,
     ) -> Result<StoreDiff, EngineError> {
-        let ((old, old_mount), (new, new_mount)) = (place(before, store)?, place(after, store)?);
-        if new.kind == StoreKind::Postgres {
-            let was = Server::open(self, before, store, old_mount, CloneMode::Cold)?;
-            let is = match Server::open(self, after, store, new_mount, mode) {
-                Ok(is) => is,
-                Err(e) => return was.close(Ok(())).and(Err(e)),
-            };
-            let found = postgres::diff(&was, &is, is.databases(), work.progress);
-            let found = is.close(found);
-            return was.close(Ok(())).and(found);
-        }
-        let hands = self.hands(after.home)?;
-        let (old, new, kind) = ((old_mount, old.path.as_str()), (new_mount, new.path.as_str()), new.kind);
-        Ok(match mode {
-            CloneMode::Live => hands.diff_live(kind, old, new, work.progress)?,
-            CloneMode::Cold => hands.diff(kind, old, new, work.progress)?,
-        })
+        self.compare_stores(before, after, mode, store, work)
+    }
+
+    fn damage(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        damage: (Damage, &[String]),
+        _: &Scratch,
+        work: &Work<'_>,
+    ) -> Result<u64, EngineError> {
+        self.damage_store(at, store, damage, work)
     }
 
     fn export(

@@ -2,7 +2,6 @@
 
 use super::pause::Writers;
 use super::{ComposeData, Cost, Work};
-use crate::docker::ScratchVolume;
 use crate::docker::hands::{CutMode, CutPair, CutStats, HandsError, Sharing};
 use crate::error::{EngineError, joined};
 use crate::home::{Home, write_atomic};
@@ -12,7 +11,7 @@ use crate::store::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::PoisonError;
-use switchback_core::data::{CopyStats, StoreKind};
+use switchback_core::data::CopyStats;
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
@@ -234,24 +233,6 @@ impl ComposeData {
         Ok(jobs)
     }
 
-    /// Whether every clone can share its blocks with its original. Looks by doing it, with one small file.
-    pub(super) fn can_share(&self, home: &Home, jobs: &[Job]) -> Result<bool, EngineError> {
-        let hands = self.hands(home)?;
-        for job in jobs {
-            let folder = match &job.to {
-                MountPlace::Volume(_) => job.to.clone(),
-                MountPlace::Dir(path) => {
-                    let (beside, suffix) = parts(path)?;
-                    MountPlace::Dir(format!("{beside}/{suffix}"))
-                }
-            };
-            if !hands.can_reflink((&job.from, ""), (&folder, ""))? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     pub(super) fn cut(
         &self,
         home: &Home,
@@ -419,27 +400,6 @@ impl ComposeData {
             }
         }
         Ok(cost)
-    }
-
-    /// What clones of a mount, where they will lie, would have to copy; none if they can share its blocks. Those in volumes are
-    /// tried with one made for it.
-    fn to_copy(
-        &self,
-        home: &Home,
-        mount: &Mount,
-        probe: Option<&ScratchVolume>,
-    ) -> Result<Option<u64>, EngineError> {
-        let hands = self.hands(home)?;
-        let folder = match (&mount.beside, probe) {
-            (Some(beside), _) => {
-                let folder = MountPlace::Dir(beside.clone());
-                hands.make_dir((&folder, ""), 0o700, (0, 0))?;
-                folder
-            }
-            (None, Some(probe)) => probe.place(),
-            (None, None) => return Ok(Some(hands.size_bytes(StoreKind::Files, (&mount.at, ""))?)),
-        };
-        Ok(hands.to_copy((&mount.at, ""), (&folder, ""))?)
     }
 }
 

@@ -7,6 +7,7 @@
 mod carry;
 mod client;
 mod cut;
+mod damage;
 mod export;
 mod lines;
 mod look;

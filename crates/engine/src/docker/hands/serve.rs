@@ -149,6 +149,10 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
         Request::Mask { root, path, stack, rules, key } => {
             mask::mask((Path::new(&root), Path::new(&path), stack.as_deref()), &rules, &key, progress)
         }
+        Request::Damage { root, path, stack, damage, not } => {
+            let path = mask::at_or_within(Path::new(&root), Path::new(&path), stack.as_deref())?;
+            json(store::damage_sqlite(&path, damage, &not)?)
+        }
         Request::Carry { kind, before, after, root, path, stack, rules } => {
             let path = mask::at_or_within(Path::new(&root), Path::new(&path), stack.as_deref())?;
             json(store::carry_writes(kind, before.source(), after.source(), &path, &rules, progress)?)

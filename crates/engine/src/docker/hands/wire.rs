@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use switchback_core::anonymise::Mask;
 use switchback_core::carry::Rules;
 use switchback_core::data::StoreKind;
+use switchback_core::prove::Damage;
 
 /// The folder for private copies and results in a helper: a volume that goes with it.
 pub(super) const SCRATCH: &str = "/scratch";
@@ -110,6 +111,14 @@ pub(super) enum Request {
         stack: Option<String>,
         rules: BTreeMap<String, Mask>,
         key: super::mask::Hidden,
+    },
+    /// Damages a SQLite database at `path`, below `root`, on purpose; see `Remove` for `stack`.
+    Damage {
+        root: String,
+        path: String,
+        stack: Option<String>,
+        damage: Damage,
+        not: Vec<String>,
     },
     /// Carries writes into a store at `path`, below `root`; see `Remove` for `stack`.
     Carry {

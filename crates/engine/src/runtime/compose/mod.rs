@@ -18,15 +18,18 @@ mod preflight;
 pub mod project;
 pub(crate) mod release;
 mod staging;
+mod start;
+mod trial;
 
 pub use containers::{PROJECT, container_of, describe_container, is_one_off, of_project, shown, users_of};
 pub use instance::{
     DIR_LABEL, command_of, config_mounts_of, differences as staging_differences, environment_of,
 };
 pub use lock::drift as lock_drift;
+pub use preflight::{CLOSED_HINT, closed};
 
 use crate::check::workflow::Endpoint;
-use crate::docker::compose::{ComposeCli, ModelFile, UpOptions};
+use crate::docker::compose::{ComposeCli, ModelFile};
 use crate::docker::{Docker, DockerError, Whom};
 use crate::error::EngineError;
 use crate::gateway::attack::Ended;
@@ -40,10 +43,9 @@ use crate::scratch::Scratch;
 use crate::store::Progress;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use switchback_core::compose::Model;
 use switchback_core::config::Config;
-use switchback_core::duration::human_ms;
 use switchback_core::egress::Egress;
 use switchback_core::environment::check_name;
 use switchback_core::ids::{Digest, ServiceName, StoreName};
@@ -278,6 +280,10 @@ impl Runtime for ComposeRuntime {
         observe::usage(&self.docker, at)
     }
 
+    fn memory(&self, at: &Placement<'_>, enough: u64) -> Result<u64, EngineError> {
+        observe::memory(&self.docker, at, enough)
+    }
+
     fn inside(
         &self,
         at: &Placement<'_>,
@@ -386,6 +392,14 @@ impl Runtime for ComposeRuntime {
         isolation::attack(&self.docker, at, tried).map(Some)
     }
 
+    fn attack_exposed(&self, at: &Placement<'_>) -> Result<Option<Vec<Ended>>, EngineError> {
+        trial::attack_exposed(&self.docker, at)
+    }
+
+    fn still(&self, at: &Placement<'_>, name: &ServiceName, on: bool) -> Result<usize, EngineError> {
+        trial::still(&self.docker, at, name, on)
+    }
+
     fn discard(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
         if instance.is_production() {
             return Ok(()); // its project is the user's
@@ -428,38 +442,6 @@ impl Runtime for ComposeRuntime {
 }
 
 impl ComposeRuntime {
-    fn start_containers(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, Failed> {
-        let mut output = Output::default();
-        let services = at.services();
-        let began = Instant::now();
-        if containers::differences(&self.docker, at)?.1.is_empty() {
-            output.notes.push("its containers run already".to_owned());
-            (stage.midway)();
-        } else {
-            containers::unpause(self, at)?;
-            (stage.say)("starting the containers");
-            let options = UpOptions { limit: UP, ..UpOptions::default() };
-            (stage.midway)();
-            self.cli.up(&Self::model_file(at)?, &options, stage.cancelled).map_err(EngineError::from)?;
-        }
-        let times = health::wait(self, at, &services, began, stage)
-            .map_err(|error| Failed { error, output: Box::new(output.clone()) })?;
-        for (name, times) in times {
-            output.notes.push(format!(
-                "{name} {}: healthy after {}",
-                services[&name].version,
-                human_ms(times.healthy_after_ms.unwrap_or(0))
-            ));
-            output.services.insert(name, times);
-        }
-        Ok(output)
-    }
-
-    /// Makes what a staging environment's containers need before they start.
-    fn ready(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<(), EngineError> {
-        if at.instance.is_production() { Ok(()) } else { isolation::ensure(&self.docker, at, stage) }
-    }
-
     /// Where a port of a container is reached from here, if it is.
     pub fn reached(&self, container: &crate::docker::Container, port: u16) -> Option<(String, u16)> {
         health::address(self, container, port, Whom::Program)

@@ -6,8 +6,8 @@ use super::ComposeRuntime;
 use super::containers::{has_done, is_one_off, jobs, of_project, project};
 use super::health::reached;
 use super::isolation;
-use crate::docker::{Container, Docker, Whom};
-use crate::error::EngineError;
+use crate::docker::{Container, Docker, Stats, Whom};
+use crate::error::{EngineError, joined};
 use crate::runtime::{Observed, Placement, Usage};
 use std::collections::BTreeMap;
 use switchback_core::config::Service;
@@ -86,15 +86,20 @@ fn describe(
     }
 }
 
-/// What the running containers of each service use together.
+/// What the running containers of each service use together. All are asked at once: an engine may take a second to look.
 pub fn usage(docker: &Docker, at: &Placement<'_>) -> Result<BTreeMap<ServiceName, Usage>, EngineError> {
+    let all: Vec<(&ServiceName, Container)> = of_project(docker, project(at.instance)?)?
+        .into_iter()
+        .filter(|(_, c)| c.state.running)
+        .filter_map(|(service, c)| Some((at.release.services.get_key_value(service.as_str())?.0, c)))
+        .collect();
+    let asked: Vec<Result<Stats, EngineError>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = all.iter().map(|(_, c)| scope.spawn(|| Ok(docker.stats(&c.id)?))).collect();
+        threads.into_iter().map(joined).collect()
+    });
     let mut found: BTreeMap<ServiceName, Usage> = BTreeMap::new();
-    for (service, container) in of_project(docker, project(at.instance)?)? {
-        let Some((name, _)) = at.release.services.get_key_value(service.as_str()) else { continue };
-        if !container.state.running {
-            continue;
-        }
-        let stats = docker.stats(&container.id)?;
+    for ((name, container), stats) in all.into_iter().zip(asked) {
+        let stats = stats?;
         let sum = found.entry(name.clone()).or_default();
         sum.cpu_ms += stats.cpu_ms;
         sum.memory_bytes += stats.memory_bytes;
@@ -104,6 +109,23 @@ pub fn usage(docker: &Docker, at: &Placement<'_>) -> Result<BTreeMap<ServiceName
         };
     }
     Ok(found)
+}
+
+/// Memory that the services use, in bytes: rather too much than too little, if even that is no more than `enough`.
+pub fn memory(docker: &Docker, at: &Placement<'_>, enough: u64) -> Result<u64, EngineError> {
+    if docker.is_local() {
+        let all = of_project(docker, project(at.instance)?)?;
+        let running = all.iter().map(|(_, c)| c).filter(|c| c.state.running);
+        // One whose processes cannot be looked at must not count for nothing.
+        let known = |c: &Container| {
+            docker.stats_of_processes(&c.id).ok().map(|s| s.memory_bytes).filter(|bytes| *bytes > 0)
+        };
+        let sum: Option<u64> = running.map(known).sum();
+        if let Some(sum) = sum.filter(|sum| *sum <= enough) {
+            return Ok(sum);
+        }
+    }
+    Ok(usage(docker, at)?.values().map(|u| u.memory_bytes).sum())
 }
 
 /// Images of a release that the engine does not have.

@@ -42,6 +42,7 @@ pub fn preflight(
             | Procedure::Restore
     ) {
         permitted(runtime)?;
+        reachable(runtime, at)?;
     }
     // Clones beside the data of bind mounts lie elsewhere; the data's own preflight looks there.
     let here = at.instance.stores.values().filter_map(|s| s.mount.as_ref()).all(|m| m.beside.is_none());
@@ -87,6 +88,25 @@ fn permitted(runtime: &ComposeRuntime) -> Result<(), EngineError> {
         ),
         "allow these sections in the proxy before the Docker socket, or set DOCKER_HOST to the engine itself",
     ))
+}
+
+/// What to do about a host behind `ssh` whose ports cannot be reached.
+pub const CLOSED_HINT: &str = "permit it over there: `AllowTcpForwarding yes` in its sshd_config, and no `no-port-forwarding` before the key";
+
+/// Refuses where checks would reach no service, and the services would seem to be ill.
+fn reachable(runtime: &ComposeRuntime, at: &Placement<'_>) -> Result<(), EngineError> {
+    if at.release.services.values().all(|s| s.definition.ports.is_empty()) {
+        return Ok(());
+    }
+    match runtime.docker.closed_host() {
+        Some(host) => Err(EngineError::refused(closed(&host), CLOSED_HINT)),
+        None => Ok(()),
+    }
+}
+
+/// In words: a host behind `ssh` forwards no ports.
+pub fn closed(host: &str) -> String {
+    format!("`ssh {host}` forwards no ports: checks would reach no service")
 }
 
 /// Refuses where another project works on production's data: its writes could not be cloned consistently, and it would

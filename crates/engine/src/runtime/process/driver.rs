@@ -12,6 +12,7 @@ use crate::runtime::{
     Adopted, LogPart, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage, Usage,
 };
 use crate::scratch::Scratch;
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -396,6 +397,31 @@ impl Runtime for ProcessRuntime {
 
     fn attack(&self, at: &Placement<'_>) -> Result<Option<Vec<Ended>>, EngineError> {
         cell::attack(at)
+    }
+
+    fn attack_exposed(&self, at: &Placement<'_>) -> Result<Option<Vec<Ended>>, EngineError> {
+        cell::attack_exposed(at)
+    }
+
+    fn still(&self, at: &Placement<'_>, name: &ServiceName, on: bool) -> Result<usize, EngineError> {
+        if at.instance.is_production() {
+            return Err(EngineError::Internal { detail: "faults are for staging only".to_owned() });
+        }
+        let all = super::service_members(at.home, at.instance, name)?;
+        let signal = if on { Signal::STOP } else { Signal::CONT };
+        let pids = all.iter().filter_map(|p| Pid::from_raw(p.pid));
+        Ok(pids.filter(|pid| kill_process(*pid, signal).is_ok()).count())
+    }
+
+    fn beside(
+        &self,
+        at: &Placement<'_>,
+        name: &ServiceName,
+        program: &[String],
+    ) -> Result<std::process::Command, EngineError> {
+        let mut command = self.inside(at, name, program, false)?;
+        command.env(table::MARKER, marker(at.home, at.instance, name.as_str())?);
+        Ok(command)
     }
 
     fn discard(&self, _: &Home, _: &Instance) -> Result<(), EngineError> {

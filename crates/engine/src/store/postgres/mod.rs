@@ -2,7 +2,7 @@
 //!
 //! Owns every SQL text that is run against users' servers. It never links a client library and never
 //! opens a connection: SQL goes through [`Psql`], which runs `psql` of the user's image. Reading
-//! happens in read-only transactions; only [`make_harmless`], [`mask`], [`carry_writes`], [`trace`] and, if it is allowed to,
+//! happens in read-only transactions; only [`make_harmless`], [`mask`], [`carry_writes`], [`damage`], [`trace`] and, if it is allowed to,
 //! [`integrity`] write, and all are for clones. Nothing here may put a name into SQL except quoted
 //! by the server or by `names`, nor print a password, a connection string or a setting's value.
 
@@ -11,6 +11,7 @@ mod carry_sql;
 mod compare;
 pub mod convert;
 mod counts;
+mod damage;
 mod diff;
 mod error;
 mod export;
@@ -36,6 +37,7 @@ mod words;
 
 pub use carry::carry_writes;
 pub use counts::counts;
+pub use damage::damage;
 pub use diff::diff;
 pub use error::PgError;
 pub use export::export;

@@ -8,6 +8,7 @@ mod carry;
 mod carry_row;
 mod compare;
 mod copy;
+mod damage;
 mod diff;
 mod export;
 mod fingerprint;
@@ -22,6 +23,7 @@ mod words;
 
 pub(super) use carry::carry_writes;
 pub(super) use copy::{clone_cold, clone_live};
+pub(super) use damage::damage;
 pub(super) use diff::diff;
 pub(super) use export::export;
 pub(super) use fingerprint::fingerprint;

@@ -9,6 +9,7 @@ use switchback_core::config::Config;
 use switchback_engine::docker::compose::ComposeCli;
 use switchback_engine::docker::{Docker, DockerError, permissions};
 use switchback_engine::home::Home;
+use switchback_engine::runtime::compose::{CLOSED_HINT, closed};
 
 pub use data::look as data;
 pub use project::{Project, look as project};
@@ -67,6 +68,9 @@ pub fn engine(findings: &mut Findings) -> Option<Arc<Docker>> {
             format!("the engine runs elsewhere ({}): each step takes longer", docker.endpoint()),
             "run Switchback on the engine's host if you can; a watchdog cannot act while the network is gone",
         );
+    }
+    if let Some(host) = docker.closed_host() {
+        findings.problem("ports", closed(&host), CLOSED_HINT);
     }
     allowed(&docker, findings).then(|| Arc::new(docker))
 }

@@ -6,6 +6,7 @@ use crate::gateway::attack::{ATTACK_VERB, Attempt, Ended, How, Orders, host_addr
 use crate::runtime::Placement;
 use crate::runtime::process::start;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
@@ -27,17 +28,30 @@ pub fn attack(at: &Placement<'_>) -> Result<Option<Vec<Ended>>, EngineError> {
     if running(at.home, at.instance).is_none() {
         return Ok(None);
     }
+    let words = before(at, "switchback-attack")?;
+    if words.is_empty() { Ok(None) } else { send(at, &words).map(Some) }
+}
+
+/// The same from outside of the cell, as if there were none.
+pub fn attack_exposed(at: &Placement<'_>) -> Result<Option<Vec<Ended>>, EngineError> {
+    if running(at.home, at.instance).is_none() {
+        return Ok(None);
+    }
+    send(at, &[]).map(Some)
+}
+
+/// Runs an attacker after some words of a command line.
+fn send(at: &Placement<'_>, words: &[String]) -> Result<Vec<Ended>, EngineError> {
     let orders = Orders {
         resolver: SocketAddr::from((network::GATEWAY, 53)),
         own: vec![(network::GATEWAY, network::PREFIX)],
         attempts: attempts(at)?,
     };
-    let words = before(at, "switchback-attack")?;
-    let Some((program, rest)) = words.split_first() else { return Ok(None) };
-    let output = Command::new(program)
-        .args(rest)
-        .arg(start::own_program())
-        .arg(ATTACK_VERB)
+    let attacker = [start::own_program().into_os_string(), ATTACK_VERB.into()];
+    let mut line = words.iter().map(Into::into).chain(attacker);
+    let program: OsString = line.next().unwrap_or_default();
+    let output = Command::new(&program)
+        .args(line)
         .envs(variables(&orders))
         .stdin(Stdio::null())
         .output()
@@ -46,7 +60,7 @@ pub fn attack(at: &Placement<'_>) -> Result<Option<Vec<Ended>>, EngineError> {
     if !output.status.success() {
         return Err(why(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
-    serde_json::from_slice(&output.stdout).map(Some).map_err(|e| why(e.to_string()))
+    serde_json::from_slice(&output.stdout).map_err(|e| why(e.to_string()))
 }
 
 fn attempts(at: &Placement<'_>) -> Result<Vec<Attempt>, EngineError> {

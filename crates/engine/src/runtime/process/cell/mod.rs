@@ -10,7 +10,7 @@ mod inside;
 mod network;
 mod outlet;
 
-pub use attack::attack;
+pub use attack::{attack, attack_exposed};
 pub use enter::{INSIDE_VERB, run as run_enter, words};
 pub use inside::run as run_cell;
 pub use outlet::{OUTLET_VERB, run as run_outlet};

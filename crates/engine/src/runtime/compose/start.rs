@@ -1,0 +1,44 @@
+//! Starting an instance's containers, and what they need before.
+
+use super::{ComposeRuntime, UP, containers, health, isolation};
+use crate::docker::compose::UpOptions;
+use crate::error::EngineError;
+use crate::ops::Failed;
+use crate::runtime::{Placement, Stage};
+use std::time::Instant;
+use switchback_core::duration::human_ms;
+use switchback_core::journal::Output;
+
+impl ComposeRuntime {
+    pub(super) fn start_containers(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, Failed> {
+        let mut output = Output::default();
+        let services = at.services();
+        let began = Instant::now();
+        if containers::differences(&self.docker, at)?.1.is_empty() {
+            output.notes.push("its containers run already".to_owned());
+            (stage.midway)();
+        } else {
+            containers::unpause(self, at)?;
+            (stage.say)("starting the containers");
+            let options = UpOptions { limit: UP, ..UpOptions::default() };
+            (stage.midway)();
+            self.cli.up(&Self::model_file(at)?, &options, stage.cancelled).map_err(EngineError::from)?;
+        }
+        let times = health::wait(self, at, &services, began, stage)
+            .map_err(|error| Failed { error, output: Box::new(output.clone()) })?;
+        for (name, times) in times {
+            output.notes.push(format!(
+                "{name} {}: healthy after {}",
+                services[&name].version,
+                human_ms(times.healthy_after_ms.unwrap_or(0))
+            ));
+            output.services.insert(name, times);
+        }
+        Ok(output)
+    }
+
+    /// Makes what a staging environment's containers need before they start.
+    pub(super) fn ready(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<(), EngineError> {
+        if at.instance.is_production() { Ok(()) } else { isolation::ensure(&self.docker, at, stage) }
+    }
+}

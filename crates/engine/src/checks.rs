@@ -3,28 +3,31 @@
 //! On production only what cannot change anything runs, unless the user says otherwise.
 
 mod compared;
+mod kept;
 pub mod looks;
 
 use crate::check::command::{self, CommandContext};
+use crate::check::hurl;
 use crate::check::workflow::{self, WorkflowContext};
-use crate::error::{EngineError, io};
+use crate::error::EngineError;
 use crate::gateway::attack::Ended;
-use crate::home::{Home, create_dir};
+use crate::home::Home;
 use crate::runtime::Placement;
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use switchback_core::check::{CheckKind, CheckResult, CheckStep, Failure, Verdict};
-use switchback_core::config::{
-    ApiCheck, CommandCheck, CommandLine, Config, ConfigError, Invariant, PerformanceCheck,
-};
+use switchback_core::config::{ApiCheck, CommandCheck, CommandLine, Config, Invariant, PerformanceCheck};
 use switchback_core::ids::{RunId, ServiceName, StoreName};
 use switchback_core::journey::Journey;
 use switchback_core::look::Approved;
 use switchback_core::plan::CheckPhase;
-use switchback_core::workflow::{Endpoint, Redactor, Workflow, WorkflowError};
+use switchback_core::workflow::{Endpoint, Redactor, Workflow};
+
+pub(crate) use kept::named_files;
+use kept::{JOURNEYS, files_in, kept_dir, kept_hurl, load, load_journey};
+pub use kept::{keep, workflow_files};
 
 /// An instance under observation.
 pub struct Target<'a> {
@@ -50,6 +53,16 @@ impl Target<'_> {
         self.through.clone().unwrap_or_else(|| self.world.runtime.endpoints(&self.placement))
     }
 
+    /// A variable that a workflow may use: also those of the services' own env files, where tokens live.
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok().or_else(|| self.world.runtime.variable(&self.placement, name))
+    }
+
+    /// A word of this run in this environment, for test data.
+    fn unique(&self) -> String {
+        format!("{}-{}", self.run, self.environment.replace(' ', "-"))
+    }
+
     fn sql(
         &self,
         store: &StoreName,
@@ -63,6 +76,9 @@ impl Target<'_> {
 /// The checks of a stack as they were when the run was planned.
 pub struct Suite {
     workflows: Vec<(String, Workflow)>,
+    /// Kept files of `hurl`, and the folders that they came from.
+    hurl: Vec<(PathBuf, PathBuf)>,
+    hurl_limit: Duration,
     journeys: Vec<(String, Journey)>,
     approved: Approved,
     invariants: Vec<Invariant>,
@@ -72,123 +88,6 @@ pub struct Suite {
     folder: PathBuf,
 }
 
-/// Where a run keeps its copy of the workflow files.
-fn kept_dir(home: &Home, run: &RunId) -> PathBuf {
-    home.run_dir(run).join("checks")
-}
-
-/// The workflow files that the configuration names, in order of name.
-pub fn workflow_files(home: &Home, config: &Config) -> Result<Vec<PathBuf>, EngineError> {
-    named_files(home, "checks.workflows", &config.checks.workflows)
-}
-
-/// The files that a list of paths and patterns names, in order of name.
-pub(crate) fn named_files(home: &Home, key: &str, patterns: &[String]) -> Result<Vec<PathBuf>, EngineError> {
-    let mut files = Vec::new();
-    for pattern in patterns {
-        let before = files.len();
-        let (folder, name) = pattern.rsplit_once('/').unwrap_or((".", pattern));
-        let folder = home.root().join(folder);
-        match name.split_once('*') {
-            None => files.push(folder.join(name)),
-            Some((prefix, suffix)) => {
-                let entries = fs::read_dir(&folder).map_err(io("list the checks in", &folder))?;
-                for entry in entries.flatten() {
-                    let file = entry.file_name();
-                    let text = file.to_string_lossy();
-                    if text.len() >= prefix.len() + suffix.len()
-                        && text.starts_with(prefix)
-                        && text.ends_with(suffix)
-                    {
-                        files.push(entry.path());
-                    }
-                }
-            }
-        }
-        if files.len() == before || files.iter().any(|f| !f.is_file()) {
-            return Err(EngineError::refused(
-                format!("{key}: {pattern:?} matches no file"),
-                "remove the pattern, or write the file; `switchback init` writes a first workflow",
-            ));
-        }
-    }
-    files.sort();
-    files.dedup();
-    Ok(files)
-}
-
-/// Reads and keeps the workflow files with the run, so that it sees the same ones to its end.
-pub fn keep(home: &Home, run: &RunId, config: &Config) -> Result<(), EngineError> {
-    let dir = kept_dir(home, run);
-    create_dir(&dir)?;
-    let services: Vec<&str> = config.services.keys().map(ServiceName::as_str).collect();
-    let stores: Vec<&str> = config.stores.keys().map(StoreName::as_str).collect();
-    for file in workflow_files(home, config)? {
-        let (_, workflow) = load(&file)?;
-        let name = file.file_name().unwrap_or_default();
-        let shown = format!("checks/{}", name.to_string_lossy());
-        workflow.check_names(&shown, &services, &stores).map_err(located)?;
-        if dir.join(name).exists() {
-            return Err(EngineError::refused(
-                format!("two workflow files are called {}", name.to_string_lossy()),
-                "rename one: a workflow is known by its file's name",
-            ));
-        }
-        fs::copy(&file, dir.join(name)).map_err(io("copy", &file))?;
-    }
-    let journeys = named_files(home, "checks.journeys", &config.checks.journeys)?;
-    if !journeys.is_empty() {
-        let kept = dir.join(JOURNEYS).join(looks::KEPT);
-        create_dir(kept.parent().unwrap_or(&dir))?;
-        crate::home::write_json(&kept, &looks::approved(home)?)?;
-    }
-    for file in journeys {
-        load_journey(&file)?;
-        let folder = dir.join(JOURNEYS);
-        create_dir(&folder)?;
-        fs::copy(&file, folder.join(file.file_name().unwrap_or_default())).map_err(io("copy", &file))?;
-    }
-    Ok(())
-}
-
-/// Where kept journeys lie among kept workflows.
-const JOURNEYS: &str = "journeys";
-
-fn load_journey(file: &Path) -> Result<(String, Journey), EngineError> {
-    let text = fs::read_to_string(file).map_err(io("read", file))?;
-    let shown = file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    let id = file.file_stem().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    let mut journey = Journey::parse(&shown, &text).map_err(located)?;
-    if journey.name.is_empty() {
-        journey.name.clone_from(&id);
-    }
-    Ok((id, journey))
-}
-
-/// Files of a folder, in order of name; none where there is no folder.
-fn files_in(dir: &Path) -> Result<Vec<PathBuf>, EngineError> {
-    let mut files: Vec<PathBuf> = match fs::read_dir(dir) {
-        Ok(entries) => entries.flatten().map(|e| e.path()).filter(|p| p.is_file()).collect(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(e) => return Err(io("list", dir)(e)),
-    };
-    files.sort();
-    Ok(files)
-}
-
-fn located(error: WorkflowError) -> EngineError {
-    let WorkflowError { file, line, message, hint, .. } = error;
-    EngineError::Config(ConfigError { file, line, message, hint })
-}
-
-fn load(file: &Path) -> Result<(String, Workflow), EngineError> {
-    let text = fs::read_to_string(file).map_err(io("read", file))?;
-    let shown = file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    let workflow = Workflow::parse(&format!("checks/{shown}"), &text).map_err(located)?;
-    let id = file.file_stem().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    Ok((id, workflow))
-}
-
 impl Suite {
     /// Loads what `keep` kept.
     pub fn load(home: &Home, run: &RunId, config: &Config) -> Result<Self, EngineError> {
@@ -196,6 +95,8 @@ impl Suite {
         let (files, journeys) = (files_in(&dir)?, files_in(&dir.join(JOURNEYS))?);
         Ok(Self {
             workflows: files.iter().map(|f| load(f)).collect::<Result<_, _>>()?,
+            hurl: kept_hurl(home, &dir),
+            hurl_limit: hurl::LIMIT,
             journeys: journeys.iter().map(|f| load_journey(f)).collect::<Result<_, _>>()?,
             approved: looks::read(&dir.join(JOURNEYS).join(looks::KEPT))?,
             invariants: config.checks.invariants.clone(),
@@ -211,6 +112,7 @@ impl Suite {
     pub fn of_performance(mut self, only: bool) -> Self {
         if only {
             self.workflows.clear();
+            self.hurl.clear();
             self.journeys.clear();
             self.invariants.clear();
             self.commands.clear();
@@ -221,10 +123,20 @@ impl Suite {
         self
     }
 
+    /// The same, with workflows that end after this time at the latest.
+    #[must_use]
+    pub fn at_most(mut self, limit: Duration) -> Self {
+        for (_, workflow) in &mut self.workflows {
+            workflow.timeout.0 = workflow.timeout.0.min(limit);
+        }
+        self.hurl_limit = self.hurl_limit.min(limit);
+        self
+    }
+
     /// Which kinds of check there are.
     pub fn kinds(&self) -> BTreeSet<CheckKind> {
         let all = [
-            (CheckKind::Workflow, self.workflows.is_empty()),
+            (CheckKind::Workflow, self.workflows.is_empty() && self.hurl.is_empty()),
             (CheckKind::Invariant, self.invariants.is_empty()),
             (CheckKind::Command, self.commands.is_empty()),
             (CheckKind::Api, self.api.is_empty()),
@@ -241,6 +153,18 @@ impl Suite {
         phase: CheckPhase,
         say: &dyn Fn(&str),
         cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<CheckResult>, EngineError> {
+        self.run_until(targets, phase, say, cancelled, &|_| false)
+    }
+
+    /// The same, until the results are enough.
+    pub fn run_until(
+        &self,
+        targets: &[Target<'_>],
+        phase: CheckPhase,
+        say: &dyn Fn(&str),
+        cancelled: &dyn Fn() -> bool,
+        enough: &dyn Fn(&[CheckResult]) -> bool,
     ) -> Result<Vec<CheckResult>, EngineError> {
         let production = phase == CheckPhase::Production;
         let mut results = Vec::new();
@@ -264,6 +188,19 @@ impl Suite {
             for target in targets {
                 say(&format!("workflow {id} in {}", target.environment));
                 results.push(run_workflow(id, workflow, target, &self.folder, cancelled));
+            }
+            if enough(&results) {
+                return Ok(results);
+            }
+        }
+        for (file, folder) in self.hurl.iter().filter(|_| !production) {
+            let id = file.file_stem().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+            for target in targets {
+                say(&format!("hurl {id} in {}", target.environment));
+                results.push(run_hurl(&id, (file, folder), target, self.hurl_limit, cancelled));
+            }
+            if enough(&results) {
+                return Ok(results);
             }
         }
         for invariant in &self.invariants {
@@ -377,14 +314,11 @@ fn run_workflow(
             None => Ok(egress.latest),
         }
     };
-    // A workflow may use the variables of the services' own env files: tokens live there.
-    let known = |name: &str| {
-        std::env::var(name).ok().or_else(|| target.world.runtime.variable(&target.placement, name))
-    };
+    let known = |name: &str| target.variable(name);
     let context = WorkflowContext {
         environment: target.environment.clone(),
         endpoints: target.endpoints(),
-        run_id: format!("{}-{}", target.run, target.environment.replace(' ', "-")),
+        run_id: target.unique(),
         env: &known,
         redactor: Redactor::from_values(target.world.runtime.secrets(&target.placement)),
         base_dir: folder.to_owned(),
@@ -393,6 +327,26 @@ fn run_workflow(
         cancel: cancelled,
     };
     CheckResult { id: format!("workflow/{id}"), ..workflow::run(workflow, &context) }
+}
+
+fn run_hurl(
+    id: &str,
+    (file, folder): (&Path, &Path),
+    target: &Target<'_>,
+    limit: Duration,
+    cancelled: &dyn Fn() -> bool,
+) -> CheckResult {
+    let context = hurl::HurlContext {
+        environment: target.environment.clone(),
+        endpoints: target.endpoints(),
+        run_id: target.unique(),
+        root: folder,
+        env: &|name| target.variable(name),
+        redactor: Redactor::from_values(target.world.runtime.secrets(&target.placement)),
+        limit,
+        cancel: cancelled,
+    };
+    hurl::run(id, file, &context)
 }
 
 fn run_invariant(invariant: &Invariant, targets: &[Target<'_>]) -> Vec<CheckResult> {

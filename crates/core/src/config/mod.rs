@@ -257,6 +257,9 @@ impl Default for Staging {
 pub struct Checks {
     /// Workflow files: paths or patterns (`checks/*.yaml`), relative to the stack.
     pub workflows: Vec<String>,
+    /// Files that an installed `hurl` runs: paths or patterns (`checks/*.hurl`), relative to the stack.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hurl: Vec<String>,
     /// Journeys in a browser: paths or patterns (`journeys/*.yaml`), relative to the stack.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub journeys: Vec<String>,

@@ -7,6 +7,7 @@ pub mod api;
 pub mod browser;
 pub mod command;
 pub mod http;
+pub mod hurl;
 pub mod junit;
 mod mcp;
 mod multipart;

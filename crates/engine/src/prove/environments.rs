@@ -1,6 +1,6 @@
 //! The two environments that mutants are tried in: made, reset, and removed again.
 
-use super::{Ground, prove};
+use super::{Ground, PATIENCE, prove};
 use crate::engine::{Cancel, Observer, RunEnd};
 use crate::environments as known;
 use crate::error::EngineError;
@@ -9,7 +9,7 @@ use crate::home::Home;
 use crate::runtime::Stage;
 use crate::session::Session;
 use crate::world::World;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use switchback_core::config::Config;
 use switchback_core::environment::Environment;
@@ -76,6 +76,7 @@ fn tried(work: &Work<'_, '_>) -> Result<Option<Proved>, EngineError> {
         reset: &|| work.reset(),
         say: work.request.say,
         cancelled: &|| work.request.cancel.requested(),
+        limit: Cell::new(PATIENCE),
     })
 }
 

@@ -21,6 +21,7 @@ use crate::runtime::Placement;
 use crate::world::World;
 use fault::{Fault, Kind};
 use proxy::Seen;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +37,10 @@ use switchback_core::workflow::Endpoint;
 /// The longest a mutant adds to every answer at least: more than what does not count for a check of performance.
 const SLOWER: Duration = Duration::from_millis(6);
 const TAIL: Duration = Duration::from_millis(400);
+/// A workflow that a fault makes wait is given up after three times what it takes without, but not before this time.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Checks that follow are left out where one has caught a mutant after this time.
+const LONG: Duration = Duration::from_secs(20);
 
 /// What to prove it on.
 pub struct Ground<'a> {
@@ -63,6 +68,8 @@ pub struct Ground<'a> {
     pub say: &'a dyn Fn(&str),
     /// Asked between mutants; `true` ends it.
     pub cancelled: &'a dyn Fn() -> bool,
+    /// How long a workflow may take where there is a fault; told by the controls.
+    pub limit: Cell<Duration>,
 }
 
 /// What a mutant left of the new side's environment.
@@ -129,11 +136,11 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
             // What the environment had before does not matter: it gets the data of its untouched copy.
             Injection::Data(damage) => {
                 say();
-                state = state.max(data::damaged(ground, mutant, damage, &mut row)?);
+                state = state.max(made(data::damaged(ground, mutant, damage, &mut row), &mut row));
             }
             Injection::Irreversible(damage) => {
                 say();
-                state = state.max(data::irreversible(ground, mutant, damage, &mut row)?);
+                state = state.max(made(data::irreversible(ground, mutant, damage, &mut row), &mut row));
             }
             Injection::Beside(what) => {
                 if state == State::Stopped {
@@ -148,7 +155,7 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
             }
             Injection::Hanging => {
                 say();
-                state = state.max(live::hanging(ground, mutant, &mut row)?);
+                state = state.max(made(live::hanging(ground, mutant, &mut row), &mut row));
             }
             Injection::Exposed => {
                 clean(&mut state)?;
@@ -187,6 +194,14 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
     Ok(Some(proved))
 }
 
+/// What is left of the new side, also where a fault could not be made there.
+fn made(done: Result<State, EngineError>, row: &mut Row) -> State {
+    done.unwrap_or_else(|e| {
+        row.outcome = Outcome::Unviable { why: e.to_string() };
+        State::Stopped
+    })
+}
+
 fn failed(result: &CheckResult) -> Option<String> {
     match &result.verdict {
         Verdict::Fail { reasons } => Some(reasons.first().map_or_else(
@@ -221,6 +236,9 @@ fn control(
         }
         row.landed += tried.landed;
         traffic.extend(tried.seen);
+        let workflows = tried.results.iter().filter(|r| r.kind == CheckKind::Workflow);
+        let longest = Duration::from_millis(workflows.map(|r| r.took_ms).max().unwrap_or_default());
+        ground.limit.set(ground.limit.get().max(longest * 3));
         for result in &tried.results {
             let why = match &result.verdict {
                 Verdict::Pass | Verdict::Waived { .. } => continue,
@@ -358,6 +376,7 @@ fn run(ground: &Ground<'_>, kind: Kind, times: Option<bool>) -> Result<Tried, En
     };
     let releases = (ground.home.release(&ground.old.release)?, ground.home.release(&ground.new.release)?);
     let nobody = kind == Kind::NobodyThere;
+    let control = matches!(kind, Kind::Nothing | Kind::Harmless) && times.is_none();
     let (none, fault) = (Arc::new(Fault::new(Kind::Nothing)), Arc::new(Fault::new(kind)));
     let (old, old_proxies) = through(ground, ground.old, &releases.0, &none)?;
     let (mut new, new_proxies) = through(ground, ground.new, &releases.1, &fault)?;
@@ -380,7 +399,19 @@ fn run(ground: &Ground<'_>, kind: Kind, times: Option<bool>) -> Result<Tried, En
         through: Some(through),
     };
     let targets = [target(ground.old, &releases.0, old), target(ground.new, &releases.1, new)];
-    let results = suite.run(&targets, CheckPhase::Staging, &|_| {}, ground.cancelled)?;
+    let began = Instant::now();
+    let on_new = ground.new.environment.as_str();
+    let enough = |so_far: &[CheckResult]| {
+        began.elapsed() > LONG
+            && so_far.last().is_some_and(|r| r.environment == on_new && failed(r).is_some())
+            && so_far.iter().rev().nth(1).is_none_or(|r| failed(r).is_none())
+    };
+    let results = if control {
+        suite.run(&targets, CheckPhase::Staging, &|_| {}, ground.cancelled)?
+    } else {
+        let suite = suite.at_most(ground.limit.get());
+        suite.run_until(&targets, CheckPhase::Staging, &|_| {}, ground.cancelled, &enough)?
+    };
     let mut seen = BTreeSet::new();
     for proxy in old_proxies.iter().chain(&new_proxies) {
         seen.extend(proxy.seen());

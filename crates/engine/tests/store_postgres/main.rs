@@ -14,6 +14,7 @@ mod content;
 mod damage;
 mod export;
 mod mask;
+mod on_purpose;
 mod random;
 mod schema;
 mod standby;

@@ -9,7 +9,7 @@ use switchback_core::prove::Damage;
 /// Tables, the largest first; the caller filters.
 const TABLES: &str = "\
 COPY (SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\\\_%' \
+WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' \
 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') \
 ORDER BY pg_relation_size(c.oid) DESC, n.nspname, c.relname) TO STDOUT;";
 

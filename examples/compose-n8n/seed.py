@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Creates the owner, a credential and two workflows with webhooks through the API of a running n8n 1.x or 2.x.
+"""Creates the owner, a credential and three workflows with webhooks through the API of a running n8n 1.x or 2.x.
 
     POST /webhook/order    asks for the key in the header x-api-key; answers {order, total}
     POST /webhook/banner   answers {shop, n}; shop is the variable SHOP_NAME of n8n's environment
+    GET  /webhook/menu     answers {dish, since, price, guests, total} for ?guests=N
 
 ORDER_API_KEY and N8N_OWNER_PASSWORD are taken from the environment or from .env beside this file. Running it
 again changes nothing.
@@ -27,12 +28,20 @@ READY_WITHIN = 180
 # Each is the code of one node, which answers for the webhook.
 WORKFLOWS = {
     "order-total": (
+        "POST",
         "order",
         "const order = $input.first().json.body; return [{json: {order: order.id, total: order.qty * order.price}}];",
     ),
     "shop-banner": (
+        "POST",
         "banner",
         "return [{json: {shop: $env.SHOP_NAME, n: $input.first().json.body.n}}];",
+    ),
+    "menu": (
+        "GET",
+        "menu",
+        "const guests = Number($input.first().json.query.guests); const price = 14.5; "
+        "return [{json: {dish: 'Käsespätzle', since: '2024-03-01T08:00:00.000Z', price, guests, total: guests * price}}];",
     ),
 }
 
@@ -93,7 +102,7 @@ class Client:
             time.sleep(0.25)
 
 
-def workflow(name, path, code, credential):
+def workflow(name, method, path, code, credential):
     """The JSON of a workflow: a webhook, and a Code node whose result is the answer."""
     hook = {
         "id": "hook",
@@ -102,7 +111,7 @@ def workflow(name, path, code, credential):
         "typeVersion": 2,
         "position": [0, 0],
         "webhookId": f"{path}-hook",
-        "parameters": {"httpMethod": "POST", "path": path, "responseMode": "lastNode", "options": {}},
+        "parameters": {"httpMethod": method, "path": path, "responseMode": "lastNode", "options": {}},
     }
     if credential:
         hook["parameters"]["authentication"] = "headerAuth"
@@ -137,7 +146,7 @@ def activate(client, made):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Create an owner, a credential and two webhooks in a running n8n.")
+    parser = argparse.ArgumentParser(description="Create an owner, a credential and three webhooks in a running n8n.")
     parser.add_argument("--url", default="http://127.0.0.1:5678")
     options = parser.parse_args()
     password, key = setting("N8N_OWNER_PASSWORD"), setting("ORDER_API_KEY")
@@ -156,9 +165,9 @@ def main():
         credential = client.need("POST", "credentials", body)["id"]
 
     have = {found["name"] for found in client.need("GET", "workflows")}
-    for name, (path, code) in WORKFLOWS.items():
+    for name, (method, path, code) in WORKFLOWS.items():
         if name not in have:
-            body = workflow(name, path, code, credential if name == "order-total" else None)
+            body = workflow(name, method, path, code, credential if name == "order-total" else None)
             activate(client, client.need("POST", "workflows", body))
     print(f"1 owner, 1 credential, {len(WORKFLOWS)} active workflows")
 

@@ -183,6 +183,9 @@ pub struct Output {
     /// Check results.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckResult>,
+    /// What the new release's settings differ in, without values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
     /// What was compared with what after a switch, and found equal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub read_back: Vec<String>,

@@ -30,6 +30,7 @@ pub mod prove;
 pub mod record;
 pub mod release;
 pub mod report;
+pub mod settings;
 pub mod times;
 pub mod trace;
 pub mod trigger;

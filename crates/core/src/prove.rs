@@ -196,7 +196,7 @@ pub const TABLE: &[Mutant] = &[
         id: "M15",
         name: "a variable of its environment is gone",
         expects: &[],
-        injection: Elsewhere("not made by this version"),
+        injection: Elsewhere("every rehearsal names the settings that differ"),
         advice: "",
     },
     Mutant {

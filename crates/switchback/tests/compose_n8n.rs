@@ -151,6 +151,30 @@ fn n8n_is_refused_set_right_promoted_and_rolled_back() {
 }
 
 #[test]
+fn the_checks_of_n8n_catch_every_known_bad_upgrade() {
+    if !full() {
+        eprintln!("SKIPPED: long; scripts/test --full runs it");
+        return;
+    }
+    let stack = seeded(Stack::compose(Example::N8n));
+    stack.run(&["up", "--yes"]).expect(0);
+    let before = made(&stack);
+    let proved = stack.run(&["prove", "--json", "--controls", "2"]).expect(0).json();
+    let rows = proved["rows"].as_array().expect("rows");
+    let of = |outcome: &str| -> Vec<&str> {
+        rows.iter().filter(|r| r["outcome"] == outcome).filter_map(|r| r["id"].as_str()).collect()
+    };
+    eprintln!("MEASURED known-bad upgrades of n8n: {rows:?}");
+    for outcome in ["survived", "alarmed", "unviable"] {
+        assert!(of(outcome).is_empty(), "{outcome}: {proved}");
+    }
+    // No workflow of it uploads anything, and it migrates by itself.
+    assert_eq!(of("not_applicable"), ["M16", "M18"], "{proved}");
+    assert_eq!(of("elsewhere"), ["M12", "M15", "M17", "M28"], "{proved}");
+    assert_eq!(made(&stack), before, "production was touched");
+}
+
+#[test]
 fn n8n_on_a_file_system_that_shares_blocks() {
     let (true, Some(place)) = (full(), std::env::var_os("SWITCHBACK_TEST_REFLINK_DIR")) else {
         eprintln!("SKIPPED: long, and needs SWITCHBACK_TEST_REFLINK_DIR; scripts/test --full runs it");

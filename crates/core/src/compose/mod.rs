@@ -7,6 +7,7 @@
 //! The text that Compose prints has every `$` doubled, so that it can be read by Compose again. [`Model`] keeps it
 //! so; every accessor gives the plain text.
 
+mod changes;
 mod detect;
 mod digest;
 mod dotenv;
@@ -23,6 +24,7 @@ mod version;
 #[cfg(test)]
 mod tests;
 
+pub use changes::changes;
 pub use detect::{
     Detected, DetectedService, DetectedStore, HealthSource, ImageFacts, NO_HEALTH_CHECK, Software, Warning,
     detect,

@@ -109,6 +109,9 @@ pub struct Report {
     /// What was masked in copies.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub masked: BTreeMap<StoreName, MaskedStore>,
+    /// What the new release's settings differ in besides versions, without values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
 }
 
 /// How a run came out.
@@ -331,6 +334,7 @@ impl Report {
             traces: outputs().flat_map(|(_, o)| o.traces.clone()).collect(),
             lint: outputs().find_map(|(_, o)| o.lint.clone()),
             masked: outputs().flat_map(|(_, o)| o.masked.clone()).collect(),
+            settings: outputs().flat_map(|(_, o)| o.settings.clone()).collect(),
         };
         report.headline = headline(&report);
         report.production = production(plan, &report);

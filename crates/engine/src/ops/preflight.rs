@@ -43,6 +43,10 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
         let old = context.release(source)?;
         let (from, to) = (context.placement(source, &old), context.placement(instance, &release));
         output.notes.extend(context.world.data.preflight(&from, &to, need_bytes)?);
+        if matches!(context.plan.procedure, Procedure::Rehearse | Procedure::Promote) {
+            let (was, is) = ((&source.release, &old), (&instance.release, &release));
+            output.settings = context.world.runtime.settings(context.home, was, is)?;
+        }
     }
     if context.plan.procedure == Procedure::Promote && instance.environment == PRODUCTION {
         certificate::permits(context.home, context.plan)?;

@@ -180,6 +180,14 @@ pub trait Runtime: Send + Sync {
         versions: &BTreeMap<ServiceName, String>,
     ) -> Result<BTreeMap<String, String>, EngineError>;
 
+    /// What the settings of a release differ in from those of another one, in words and without values.
+    fn settings(
+        &self,
+        home: &Home,
+        old: (&Digest, &Release),
+        new: (&Digest, &Release),
+    ) -> Result<Vec<String>, EngineError>;
+
     /// Confirms that an instance could be started: artefacts, programs, images, ports.
     fn preflight(&self, at: &Placement<'_>, wanted: PreflightFor) -> Result<Vec<String>, EngineError>;
 

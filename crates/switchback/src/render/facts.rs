@@ -46,6 +46,7 @@ pub fn key(report: &Report) -> Vec<Fact> {
         blocked(report),
         carried(report).or_else(|| coverage(report)),
         masked(report),
+        settings(report),
         Some(Fact {
             rank: Rank::Side,
             name: "Whole run",
@@ -106,6 +107,19 @@ fn masked(report: &Report) -> Option<Fact> {
         note: format!("in {}", words::count(all.len() as u64, "column")),
         share: None,
         tone: Tone::Quiet,
+    })
+}
+
+fn settings(report: &Report) -> Option<Fact> {
+    let all = &report.settings;
+    let gone = all.iter().any(|text| text.ends_with(" is gone"));
+    (!all.is_empty()).then(|| Fact {
+        rank: Rank::Side,
+        name: "Settings",
+        value: words::count(all.len() as u64, "difference"),
+        note: all.join("; "),
+        share: None,
+        tone: if gone { Tone::Warn } else { Tone::Quiet },
     })
 }
 

@@ -208,6 +208,18 @@ impl Runtime for ComposeRuntime {
         release::edits(home, config, versions)
     }
 
+    fn settings(
+        &self,
+        home: &Home,
+        old: (&Digest, &Release),
+        new: (&Digest, &Release),
+    ) -> Result<Vec<String>, EngineError> {
+        let (was, is) = (release::kept_model(home, old.0)?, release::kept_model(home, new.0)?);
+        let mut found = switchback_core::compose::changes(&was, &is);
+        found.extend(switchback_core::settings::files(&old.1.config, &new.1.config));
+        Ok(found)
+    }
+
     fn preflight(&self, at: &Placement<'_>, wanted: PreflightFor) -> Result<Vec<String>, EngineError> {
         preflight::preflight(self, at, wanted)
     }

@@ -97,6 +97,15 @@ impl Runtime for ProcessRuntime {
         Ok(BTreeMap::from([(CONFIG_FILE.to_owned(), edit_versions(&text, versions)?)]))
     }
 
+    fn settings(
+        &self,
+        _: &Home,
+        (_, old): (&Digest, &Release),
+        (_, new): (&Digest, &Release),
+    ) -> Result<Vec<String>, EngineError> {
+        Ok(switchback_core::settings::changes(old, new))
+    }
+
     fn preflight(&self, at: &Placement<'_>, wanted: PreflightFor) -> Result<Vec<String>, EngineError> {
         super::preflight::preflight(at, wanted)
     }

@@ -9,6 +9,7 @@ mod looks;
 mod masked;
 mod parts;
 mod rows;
+mod settings;
 mod steps;
 mod summary;
 mod timeline;
@@ -40,6 +41,7 @@ pub fn page(report: &Report, files: super::Files<'_>) -> String {
         egress::section(report),
         carried::section(report),
         masked::section(report),
+        settings::section(report),
         trial::section(report),
         evidence::exports(report),
         evidence::certificate(report),

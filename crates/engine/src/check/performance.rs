@@ -35,6 +35,9 @@ const CHUNK: usize = 60;
 const CPU_MEASURABLE_MS: u64 = 200;
 /// Processor time per request (ms) below which a difference does not count.
 const CPU_FLOOR_MS: f64 = 0.2;
+/// How many more transactions a request may make: what is counted lags behind by a second.
+const TRANSACTIONS_MORE: f64 = 1.5;
+const TRANSACTIONS_FLOOR: f64 = 1.0;
 /// Growth of memory that is no accident.
 const MEMORY_FLOOR: f64 = 32.0 * 1_048_576.0;
 
@@ -308,6 +311,9 @@ impl Meter<'_> {
             let mib = |b: f64| b / 1_048_576.0;
             say("memory grown by, old and new", format!("{:.1} MiB, {:.1} MiB", mib(old), mib(new)));
         }
+        if let Some((old, new)) = self.transactions() {
+            say("transactions per request, old and new", format!("{old:.1}, {new:.1}"));
+        }
         if self.errors != [0, 0] {
             say("other answers, old and new", format!("{}, {}", self.errors[0], self.errors[1]));
         }
@@ -350,6 +356,16 @@ impl Meter<'_> {
         Some((grown(0)?, grown(1)?))
     }
 
+    /// Transactions of the databases per request, old and new.
+    fn transactions(&self) -> Option<(f64, f64)> {
+        let last = self.chunks.len().checked_sub(1).filter(|last| *last > 0)?;
+        let per_request = |side: usize| -> Option<f64> {
+            let at = |chunk: usize| self.chunks[chunk][side]?.transactions;
+            Some(at(last)?.saturating_sub(at(0)?) as f64 / (last * CHUNK) as f64)
+        };
+        Some((per_request(0)?, per_request(1)?))
+    }
+
     fn verdict(&self, judgement: &Judgement, out: &CheckResult) -> Verdict {
         let mut reasons = Vec::new();
         let at = format!("{} {}", self.check.method.to_uppercase(), self.check.path);
@@ -386,6 +402,16 @@ impl Meter<'_> {
                 "its memory grows while it is asked".to_owned(),
                 format!("about {:.1} MiB", old.max(0.0) / 1_048_576.0),
                 format!("{:.1} MiB in {} requests", new / 1_048_576.0, self.pairs.len()),
+            );
+        }
+        if let Some((old, new)) = self.transactions()
+            && new > old * TRANSACTIONS_MORE
+            && new - old >= TRANSACTIONS_FLOOR
+        {
+            fail(
+                "it makes more transactions of the database per request".to_owned(),
+                format!("about {old:.1}"),
+                format!("{new:.1}"),
             );
         }
         if judgement.slower() {

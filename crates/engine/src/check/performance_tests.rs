@@ -101,11 +101,12 @@ fn errors_processor_time_and_memory_are_compared_too() {
             cpu_ms: n * each,
             memory_bytes: if new { n * 20_000_000 } else { 1_000_000 },
             memory_limit_bytes: None,
+            transactions: Some(n * CHUNK as u64 * if new { 12 } else { 3 }),
         })
     };
     let (result, _folder) = compared(&check("20s"), &old, &new, &usage);
     let Verdict::Fail { reasons } = &result.verdict else { panic!("{result:?}") };
-    for word in ["now and then", "processor time", "memory grows"] {
+    for word in ["now and then", "processor time", "memory grows", "more transactions"] {
         assert!(reasons.iter().any(|r| r.what.contains(word)), "{word}: {reasons:?}");
     }
 }

@@ -2,10 +2,12 @@
 
 use super::Target;
 use crate::check::{api, browser, performance};
+use crate::runtime::Usage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 use switchback_core::check::{CheckKind, CheckResult, Verdict};
 use switchback_core::config::{ApiCheck, PerformanceCheck};
+use switchback_core::data::StoreKind;
 use switchback_core::ids::ServiceName;
 use switchback_core::journey::Journey;
 use switchback_core::look::Approved;
@@ -47,7 +49,8 @@ pub fn compare(
         let usage = |of_new: bool| {
             let target = if of_new { new } else { old };
             let all = target.world.runtime.usage(&target.placement).ok()?;
-            all.get(&check.service).copied()
+            let own = all.get(&check.service).copied()?;
+            Some(Usage { transactions: transactions(target), ..own })
         };
         let result = prepared(sides, &check.service, &check.headers).map(|p| {
             let sides = performance::Sides {
@@ -68,6 +71,19 @@ pub fn compare(
             inconclusive(format!("performance/{}", check.name), CheckKind::Performance, new, why)
         }));
     }
+}
+
+/// Transactions so far of all Postgres databases together; none if there is none that answers.
+fn transactions(target: &Target<'_>) -> Option<u64> {
+    let stores = target.placement.instance.stores.iter();
+    let servers = stores.filter(|(_, place)| place.kind == StoreKind::Postgres && place.server.is_some());
+    let mut sum = None;
+    for (name, _) in servers {
+        let found = target.sql(name, crate::store::postgres::TRANSACTIONS, &[]).ok()?;
+        let count = found.as_u64().or_else(|| found.as_str()?.parse().ok())?;
+        *sum.get_or_insert(0) += count;
+    }
+    sum
 }
 
 /// Walks journeys in a browser, on the old side and then on the new one.

@@ -18,6 +18,9 @@ use switchback_core::journal::{ErrorKind, Output, StepError};
 use switchback_core::plan::{CloneMode, Procedure};
 use switchback_core::release::{FORMAT, Generation, Instance};
 
+/// The longest that a service of an environment may take to end before the environment is removed.
+const GRACE_OF_WHAT_GOES: Duration = Duration::from_secs(3);
+
 /// Makes an instance's folder with its configuration files; records a production generation.
 pub fn prepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
     let instance = context.instance(key)?;
@@ -143,6 +146,17 @@ fn keep_egress(context: &Context<'_>, instance: &Instance, output: &mut Output) 
 
 fn stop_instance(context: &Context<'_>, instance: &Instance) -> Result<Output, EngineError> {
     let release = context.release(instance)?;
+    let at = context.placement(instance, &release);
+    context.staged(|stage| context.world.runtime.stop(&at, stage))
+}
+
+/// Stops an instance whose data is thrown away next: nothing is gained by waiting for services that do not end.
+fn stop_what_goes(context: &Context<'_>, instance: &Instance) -> Result<Output, EngineError> {
+    let mut release = context.release(instance)?;
+    for service in release.services.values_mut() {
+        let grace = &mut service.definition.stop.grace.0;
+        *grace = (*grace).min(GRACE_OF_WHAT_GOES);
+    }
     let at = context.placement(instance, &release);
     context.staged(|stage| context.world.runtime.stop(&at, stage))
 }
@@ -276,7 +290,7 @@ pub fn dispose(context: &Context<'_>, keys: &[String]) -> Result<Output, Failed>
         if Scratch::open(context.home, &instance.dir)?.is_none() {
             continue;
         }
-        stop_instance(context, instance)?;
+        stop_what_goes(context, instance)?;
         keep_logs(context, instance, &mut output)?;
         keep_egress(context, instance, &mut output);
         if let Some(scratch) = Scratch::open(context.home, &instance.dir)? {

@@ -103,6 +103,9 @@ pub struct Usage {
     /// The most memory that it may use, where it has a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
+    /// Transactions of the databases so far, where a check asked for them.
+    #[serde(skip)]
+    pub transactions: Option<u64>,
 }
 
 /// New lines of a log, and where the next ones begin.

@@ -49,7 +49,7 @@ pub use harmless::{
 pub use integrity::{Amcheck, integrity};
 pub use mask::{LEFT_BEHIND, mask, samples};
 pub use pgdata::{find_pgdata, major_version};
-pub use session::{SESSIONS, databases};
+pub use session::{SESSIONS, TRANSACTIONS, databases};
 
 /// Result of an operation on a Postgres store.
 pub type Result<T> = std::result::Result<T, PgError>;

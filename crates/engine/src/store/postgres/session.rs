@@ -16,6 +16,9 @@ FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted) \
 || ' ' || (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') \
 || ' ' || current_setting('max_connections')";
 
+/// Transactions of all databases so far, also those that were rolled back. What a session did is counted once a second at the most.
+pub const TRANSACTIONS: &str = "SELECT COALESCE(sum(xact_commit + xact_rollback), 0)::bigint FROM pg_stat_database WHERE datname IS NOT NULL";
+
 /// Pins everything that text output depends on; `row_security = off` turns silently missing rows into
 /// an error. `VERBOSITY verbose` adds the SQLSTATE. A database of the encoding SQL_ASCII may hold any bytes,
 /// which the server would refuse to send as UTF-8; `\gset` keeps an answer from being printed.

@@ -240,17 +240,28 @@ pub fn production(home: &Home, config: &Config, world: &World) -> Result<(Pointe
     Ok((pointer, instance))
 }
 
+/// Where free ports are looked for first: below those that kernels give to connections by themselves, which would take one away
+/// between its being found and its being used.
+const OWN_PORTS: std::ops::Range<u16> = 20_000..32_768;
+
 /// Ports that nobody listens on, all different.
 pub fn free_ports(count: usize) -> Result<Vec<u16>, EngineError> {
     let here = Path::new("127.0.0.1");
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()
-        .map_err(io("find a free port on", here))?;
-    listeners
-        .iter()
-        .map(|l| l.local_addr().map(|a| a.port()).map_err(io("find a free port on", here)))
-        .collect()
+    let own = u128::from(OWN_PORTS.end - OWN_PORTS.start);
+    // Another process that looks at the same moment begins elsewhere.
+    let first = ulid::Ulid::generate().random() % own;
+    let mut found = Vec::new();
+    for n in 0..own {
+        if found.len() == count {
+            break;
+        }
+        let port = OWN_PORTS.start + u16::try_from((first + n) % own).unwrap_or(0);
+        found.extend(TcpListener::bind(("127.0.0.1", port)));
+    }
+    while found.len() < count {
+        found.push(TcpListener::bind("127.0.0.1:0").map_err(io("find a free port on", here))?);
+    }
+    found.iter().map(|l| l.local_addr().map(|a| a.port()).map_err(io("find a free port on", here))).collect()
 }
 
 /// Free ports, by the services and names of others.
@@ -424,4 +435,18 @@ pub fn promote_facts(
         waiver,
         carry: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn free_ports_differ_and_are_not_those_that_connections_take_by_themselves() {
+        let found = free_ports(40).expect("found");
+        let different: BTreeSet<u16> = found.iter().copied().collect();
+        assert_eq!(different.len(), 40, "{found:?}");
+        assert!(found.iter().all(|port| OWN_PORTS.contains(port)), "{found:?}");
+    }
 }

@@ -95,7 +95,7 @@ fn times_are_told_apart_where_a_check_measures_them() {
     let stack = Stack::new(&[ReleaseKind::V1]);
     stack.configure(
         "  invariants:\n",
-        "  performance:\n    - { name: notes, service: app, path: \"/api/notes?limit=20\", headers: { Authorization: \"Bearer {{env.ASSISTANT_TOKEN}}\" }, p50: 10, p95: 60, cpu: 900, limit: 60s }\n  invariants:\n",
+        "  performance:\n    - { name: notes, service: app, path: \"/api/notes?limit=20\", headers: { Authorization: \"Bearer {{env.ASSISTANT_TOKEN}}\" }, p50: 10, p95: 60, cpu: 200, limit: 60s }\n  invariants:\n",
     );
     stack.run(&["up"]).expect(0);
     let words = ["M03", "M04", "M05", "M13"].map(|id| ["--mutant", id]);

@@ -428,9 +428,12 @@ impl Runtime for ProcessRuntime {
         name: &ServiceName,
         program: &[String],
     ) -> Result<std::process::Command, EngineError> {
-        let mut command = self.inside(at, name, program, false)?;
-        command.env(table::MARKER, marker(at.home, at.instance, name.as_str())?);
-        Ok(command)
+        // The mark belongs to all of a session, and whoever stops the service ends all of that: only what is in a session of its own
+        // may carry it, never a program in the caller's.
+        let mark = format!("{}={}", table::MARKER, marker(at.home, at.instance, name.as_str())?);
+        let words = ["setsid", "-w", "env", mark.as_str()].map(str::to_owned);
+        let words: Vec<String> = words.into_iter().chain(program.iter().cloned()).collect();
+        self.inside(at, name, &words, false)
     }
 
     fn discard(&self, _: &Home, _: &Instance) -> Result<(), EngineError> {

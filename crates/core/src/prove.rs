@@ -258,7 +258,7 @@ pub const TABLE: &[Mutant] = &[
     Mutant {
         id: "M24",
         name: "a worker stands still",
-        expects: &[Workflow, Health],
+        expects: &[Workflow],
         injection: Still,
         advice: "add a workflow that waits for the work to be done",
     },

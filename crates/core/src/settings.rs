@@ -6,21 +6,24 @@ use crate::ids::{Digest, ServiceName};
 use crate::release::Release;
 use std::collections::BTreeMap;
 
-/// Differences of two maps, by the names of their entries.
+/// How variables are told about.
+pub(crate) const VARIABLE: (&str, &str) = ("the variable ", "has another value");
+
+/// Differences of two maps, by the names of their entries: what stands before a name, and what is said of another value.
 pub(crate) fn named<T: PartialEq>(
-    thing: &str,
+    (thing, changed): (&str, &str),
     old: &BTreeMap<String, T>,
     new: &BTreeMap<String, T>,
 ) -> Vec<String> {
     let mut found = Vec::new();
     for (name, value) in old {
         match new.get(name) {
-            None => found.push(format!("{thing} {name} is gone")),
-            Some(other) if other != value => found.push(format!("{thing} {name} has another value")),
+            None => found.push(format!("{thing}{name} is gone")),
+            Some(other) if other != value => found.push(format!("{thing}{name} {changed}")),
             Some(_) => {}
         }
     }
-    found.extend(new.keys().filter(|n| !old.contains_key(*n)).map(|n| format!("{thing} {n} is new")));
+    found.extend(new.keys().filter(|n| !old.contains_key(*n)).map(|n| format!("{thing}{n} is new")));
     found
 }
 
@@ -43,25 +46,23 @@ pub(crate) fn by_service<'a, T>(
 
 /// Differences of the files of two releases.
 pub fn files(old: &BTreeMap<String, Digest>, new: &BTreeMap<String, Digest>) -> Vec<String> {
-    let all = named("the file", old, new).into_iter();
-    all.map(|text| text.replace("has another value", "has another content")).collect()
+    named(("the file ", "has another content"), old, new)
 }
 
 /// What the configuration of local services differs in.
 pub fn changes(old: &Release, new: &Release) -> Vec<String> {
-    let of = |release: &'_ Release| -> BTreeMap<ServiceName, Service> {
-        release.services.iter().map(|(name, s)| (name.clone(), s.definition.clone())).collect()
-    };
-    let (old_services, new_services) = (of(old), of(new));
-    let mut found =
-        by_service(&old_services.iter().collect(), &new_services.iter().collect(), |a, b| service(a, b));
+    let mut found = by_service(&definitions(old), &definitions(new), |a, b| service(a, b));
     found.extend(files(&old.config, &new.config));
     found
 }
 
+fn definitions(release: &Release) -> BTreeMap<&ServiceName, &Service> {
+    release.services.iter().map(|(name, s)| (name, &s.definition)).collect()
+}
+
 fn service(old: &Service, new: &Service) -> Vec<String> {
-    let mut found = named("the variable", &old.env, &new.env);
-    found.extend(named("the port", &old.ports, &new.ports));
+    let mut found = named(VARIABLE, &old.env, &new.env);
+    found.extend(named(("the port ", "is another one"), &old.ports, &new.ports));
     for (thing, same) in [
         ("the command", old.command == new.command),
         ("the migration command", old.migrate == new.migrate),
@@ -90,7 +91,7 @@ mod tests {
         let old = map(&[("A", "1"), ("B", "s3cret"), ("C", "same")]);
         let new = map(&[("B", "t0ken"), ("C", "same"), ("D", "x")]);
         assert_eq!(
-            named("the variable", &old, &new),
+            named(VARIABLE, &old, &new),
             ["the variable A is gone", "the variable B has another value", "the variable D is new"]
         );
     }

@@ -2,7 +2,7 @@
 
 use super::{Model, Service};
 use crate::ids::ServiceName;
-use crate::settings::{by_service, named};
+use crate::settings::{VARIABLE, by_service, named};
 use std::collections::BTreeMap;
 
 /// Told elsewhere (the version), or of no meaning to what a service does.
@@ -10,26 +10,15 @@ const LEFT_OUT: [&str; 5] = ["image", "build", "pull_policy", "labels", "environ
 
 /// What the services, volumes and networks of two models differ in.
 pub fn changes(old: &Model, new: &Model) -> Vec<String> {
-    let of = |model: &'_ Model| -> BTreeMap<ServiceName, BTreeMap<String, String>> {
-        model.services().map(|s| (s.name().clone(), plain(s))).collect()
-    };
-    let (was, is) = (of(old), of(new));
-    let mut found = by_service(&was.iter().collect(), &is.iter().collect(), |a, b| named("", a, b));
-    for text in &mut found {
-        *text = text.replace(":  ", ": ").replace(" has another value", " differs");
-    }
-    let variables = |model: &'_ Model| -> BTreeMap<ServiceName, BTreeMap<String, String>> {
-        model.services().map(|s| (s.name().clone(), s.environment())).collect()
-    };
-    let (was, is) = (variables(old), variables(new));
-    let both = |of: &'_ BTreeMap<ServiceName, BTreeMap<String, String>>, other: &BTreeMap<ServiceName, _>| {
-        of.iter().filter(|(n, _)| other.contains_key(*n)).map(|(n, v)| (n.clone(), v.clone())).collect()
-    };
-    let (was, is): (BTreeMap<ServiceName, BTreeMap<String, String>>, BTreeMap<_, _>) =
-        (both(&was, &is), both(&is, &was));
-    let of_variables =
-        by_service(&was.iter().collect(), &is.iter().collect(), |a, b| named("the variable", a, b));
-    of_variables.into_iter().chain(found).collect()
+    by_service(&services(old), &services(new), |a, b| {
+        let mut found = named(VARIABLE, &a.environment(), &b.environment());
+        found.extend(named(("", "differs"), &plain(*a), &plain(*b)));
+        found
+    })
+}
+
+fn services(model: &Model) -> BTreeMap<&ServiceName, Service<'_>> {
+    model.services().map(|s| (s.name(), s)).collect()
 }
 
 /// The keys of a service, each with its value as text; mounts by their place.

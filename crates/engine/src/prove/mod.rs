@@ -159,7 +159,9 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
             }
             Injection::Exposed => {
                 clean(&mut state)?;
-                live::exposed(ground, mutant, &mut row)?;
+                if let Err(e) = live::exposed(ground, mutant, &mut row) {
+                    row.outcome = Outcome::Unviable { why: e.to_string() };
+                }
             }
             Injection::Proxy if mutant.expects.is_empty() => {
                 clean(&mut state)?;

@@ -3,7 +3,7 @@
 //! Owns the statements. It must never be asked of a server on data that anybody needs: the caller holds scratch.
 
 use super::super::Progress;
-use super::{Psql, Result, session};
+use super::{Psql, Result, names, session};
 use switchback_core::prove::Damage;
 
 /// Tables, the largest first; the caller filters.
@@ -43,7 +43,6 @@ const TABLE_RENAMED: &str = "\
   landed := 1;";
 
 fn script(schema: &str, table: &str, work: &str) -> String {
-    let literal = |text: &str| format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"));
     // `$$` could be in a name: the names are settings, and the body is constant.
     session::writing(&format!(
         "SET session_replication_role = replica;\n\
@@ -51,8 +50,8 @@ fn script(schema: &str, table: &str, work: &str) -> String {
          DO $do$ DECLARE s text := current_setting('switchback.s'); t text := current_setting('switchback.t'); c name; landed bigint := 0;\n\
          BEGIN\n{work}\n  PERFORM set_config('switchback.landed', landed::text, false);\nEND $do$;\n\
          COPY (SELECT current_setting('switchback.landed')) TO STDOUT;",
-        literal(schema),
-        literal(table)
+        names::literal(schema),
+        names::literal(table)
     ))
 }
 
@@ -76,11 +75,8 @@ pub fn damage(
     for database in session::chosen(psql, databases)? {
         for line in session::lines(psql, &database, &session::reading(TABLES), &cancel)? {
             let (schema, table) = (line.owned(0)?, line.owned(1)?);
-            let named = |name: String| not.contains(&name);
-            if named(table.clone())
-                || named(format!("{schema}.{table}"))
-                || named(format!("{database}.{schema}.{table}"))
-            {
+            let part = names::part(&database, &schema, &table);
+            if not.iter().any(|n| part == *n || part.ends_with(&format!(".{n}"))) {
                 continue;
             }
             let answer = session::lines(psql, &database, &script(&schema, &table, work), &cancel)?;

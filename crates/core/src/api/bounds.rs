@@ -13,7 +13,7 @@ pub(super) struct Bound {
 }
 
 /// The bounds of JSON Schema that OpenAPI has.
-pub(super) const BOUNDS: [Bound; 10] = [
+pub(super) const BOUNDS: [Bound; 12] = [
     Bound { keyword: "maximum", word: "max", upper: true },
     Bound { keyword: "minimum", word: "min", upper: false },
     Bound { keyword: "exclusiveMaximum", word: "exclusive-max", upper: true },
@@ -22,6 +22,8 @@ pub(super) const BOUNDS: [Bound; 10] = [
     Bound { keyword: "minLength", word: "min-length", upper: false },
     Bound { keyword: "maxItems", word: "max-items", upper: true },
     Bound { keyword: "minItems", word: "min-items", upper: false },
+    Bound { keyword: "maxContains", word: "max-contains", upper: true },
+    Bound { keyword: "minContains", word: "min-contains", upper: false },
     Bound { keyword: "maxProperties", word: "max-properties", upper: true },
     Bound { keyword: "minProperties", word: "min-properties", upper: false },
 ];

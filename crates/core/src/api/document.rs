@@ -109,6 +109,21 @@ impl Document {
             .collect()
     }
 
+    /// How a security scheme is described.
+    pub(super) fn scheme(&self, name: &str) -> Option<&Map<String, Value>> {
+        self.object(self.root.get("components")?.get("securitySchemes")?.get(name))
+    }
+
+    /// The names of what clients are called for.
+    pub(super) fn webhooks(&self) -> impl Iterator<Item = &str> {
+        self.root
+            .get("webhooks")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.as_str())
+    }
+
     /// The operations as `METHOD /path`.
     pub fn declared(&self) -> Vec<String> {
         let all = self.operations();

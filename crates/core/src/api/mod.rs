@@ -7,18 +7,26 @@
 mod bounds;
 mod conform;
 mod document;
+#[cfg(test)]
+mod document_tests;
+#[cfg(test)]
+mod keyword_tests;
+mod keywords;
 mod operations;
 #[cfg(test)]
 mod random_tests;
 pub mod replay;
+mod rules;
 mod schema;
+mod security;
 #[cfg(test)]
 mod tests;
 mod view;
 
 pub use conform::conform;
 pub use document::{Document, DocumentError};
-pub use operations::{RULES, compare};
+pub use operations::compare;
+pub use rules::RULES;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -6,94 +6,6 @@ use super::{Change, Level};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-/// The rules, and what each means. `*` stands for `parameter`, `body` and `property`; names are those of oasdiff where it has
-/// the rule.
-pub const RULES: &[(&str, Level, &str)] = &[
-    ("api-path-removed", Level::Error, "a path is gone"),
-    ("api-removed", Level::Error, "a method of a path is gone"),
-    ("api-security-added", Level::Error, "an operation asks for a login that it did not ask for"),
-    ("api-security-scope-added", Level::Error, "a login needs a right that it did not need"),
-    ("new-required-request-parameter", Level::Error, "a parameter is new and required"),
-    ("new-request-path-parameter", Level::Error, "a path has another parameter"),
-    ("request-parameter-became-required", Level::Error, "a parameter is required now"),
-    ("request-parameter-removed", Level::Warning, "a parameter is no longer known"),
-    ("request-parameter-default-value-changed", Level::Error, "another value is taken where none is sent"),
-    ("request-parameter-default-value-added", Level::Error, "a value is taken where none was"),
-    ("request-parameter-default-value-removed", Level::Error, "no value is taken where one was"),
-    ("request-parameter-serialization-changed", Level::Error, "lists and objects are written another way"),
-    ("request-body-added-required", Level::Error, "a body is required where there was none"),
-    ("request-body-became-required", Level::Error, "the body is required now"),
-    ("request-body-removed", Level::Warning, "the body is no longer known"),
-    ("request-body-media-type-removed", Level::Error, "a media type is no longer taken"),
-    ("new-required-request-property", Level::Error, "a property is new and required"),
-    (
-        "new-required-request-property-with-default",
-        Level::Warning,
-        "a property is new and required, and has a default",
-    ),
-    ("request-property-became-required", Level::Error, "a property is required now"),
-    ("request-property-removed", Level::Warning, "a property is no longer known"),
-    ("request-*-type-changed", Level::Error, "another type or format is asked for"),
-    ("request-*-became-not-nullable", Level::Error, "null is no longer taken"),
-    ("request-*-became-enum", Level::Error, "only some values are taken"),
-    ("request-*-enum-value-removed", Level::Error, "a value is no longer taken"),
-    ("request-*-max-decreased", Level::Error, "less is taken at most"),
-    ("request-*-max-set", Level::Error, "there is a most now"),
-    ("request-*-min-increased", Level::Error, "more is asked for at least"),
-    ("request-*-min-set", Level::Error, "there is a least now"),
-    ("request-*-exclusive-max-decreased", Level::Error, "less is taken"),
-    ("request-*-exclusive-max-set", Level::Error, "there is a limit now"),
-    ("request-*-exclusive-min-increased", Level::Error, "more is asked for"),
-    ("request-*-exclusive-min-set", Level::Error, "there is a limit now"),
-    ("request-*-max-length-decreased", Level::Error, "texts have to be shorter"),
-    ("request-*-max-length-set", Level::Error, "texts have a longest length now"),
-    ("request-*-min-length-increased", Level::Error, "texts have to be longer"),
-    ("request-*-min-length-set", Level::Error, "texts have a shortest length now"),
-    ("request-*-max-items-decreased", Level::Error, "lists have to be shorter"),
-    ("request-*-max-items-set", Level::Error, "lists have a longest length now"),
-    ("request-*-min-items-increased", Level::Error, "lists have to be longer"),
-    ("request-*-min-items-set", Level::Error, "lists have a shortest length now"),
-    ("request-*-pattern-added", Level::Error, "texts have to match a pattern"),
-    ("request-*-pattern-changed", Level::Warning, "texts have to match another pattern"),
-    ("request-*-default-value-changed", Level::Error, "another value is taken where none is sent"),
-    ("request-*-default-value-removed", Level::Error, "no value is taken where one was"),
-    ("request-*-one-of-removed", Level::Error, "an alternative is no longer taken"),
-    ("request-*-any-of-removed", Level::Error, "an alternative is no longer taken"),
-    ("request-*-additional-properties-forbidden", Level::Error, "only named properties are taken"),
-    ("response-success-status-removed", Level::Error, "a status of success is no longer answered"),
-    ("response-media-type-removed", Level::Error, "a media type is no longer answered"),
-    ("required-response-header-removed", Level::Error, "a header is no longer sent"),
-    ("response-header-became-optional", Level::Error, "a header may be missing"),
-    ("optional-response-header-removed", Level::Warning, "a header that may be missing is gone"),
-    ("response-header-type-changed", Level::Error, "a header has another type"),
-    ("response-required-property-removed", Level::Error, "a property that was always there is gone"),
-    (
-        "response-optional-property-removed",
-        Level::Warning,
-        "a property that may be missing is gone; an error where it was seen in real answers",
-    ),
-    ("response-property-became-optional", Level::Error, "a property may be missing"),
-    ("response-required-property-became-write-only", Level::Error, "a property is no longer answered"),
-    ("response-*-became-nullable", Level::Error, "null may be answered"),
-    ("response-*-type-changed", Level::Error, "another type or format is answered"),
-    ("response-*-enum-value-added", Level::Warning, "a value that there was not may be answered"),
-    ("response-*-max-increased", Level::Error, "more may be answered than before"),
-    ("response-*-max-unset", Level::Error, "there is no most any more"),
-    ("response-*-min-decreased", Level::Error, "less may be answered than before"),
-    ("response-*-min-unset", Level::Error, "there is no least any more"),
-    ("response-*-exclusive-max-increased", Level::Error, "more may be answered than before"),
-    ("response-*-exclusive-min-decreased", Level::Error, "less may be answered than before"),
-    ("response-*-max-length-increased", Level::Error, "longer texts may be answered"),
-    ("response-*-max-length-unset", Level::Error, "texts of any length may be answered"),
-    ("response-*-min-length-decreased", Level::Error, "shorter texts may be answered"),
-    ("response-*-max-items-increased", Level::Error, "longer lists may be answered"),
-    ("response-*-max-items-unset", Level::Error, "lists of any length may be answered"),
-    ("response-*-min-items-decreased", Level::Error, "shorter lists may be answered"),
-    ("response-*-min-items-unset", Level::Error, "empty lists may be answered"),
-    ("response-*-one-of-added", Level::Error, "an alternative that there was not may be answered"),
-    ("response-*-any-of-added", Level::Error, "an alternative that there was not may be answered"),
-];
-
 /// What changed for clients from one document to another, the worst first.
 pub fn compare(old: &Document, new: &Document) -> Vec<Change> {
     let (before, after) = (old.operations(), new.operations());
@@ -127,50 +39,24 @@ pub fn compare(old: &Document, new: &Document) -> Vec<Change> {
             });
         }
     }
+    for name in old.webhooks().filter(|name| !new.webhooks().any(|n| n == *name)) {
+        all.push(Change {
+            level: Level::Error,
+            rule: "webhook-removed".to_owned(),
+            operation: format!("webhook {name}"),
+            what: "clients are no longer called".to_owned(),
+        });
+    }
     all.sort_by(|a, b| b.level.cmp(&a.level).then_with(|| a.cmp(b)));
     all.dedup();
     all
 }
 
 fn one<'a>(at: &mut Comparison<'a>, old: &Operation<'a>, new: &Operation<'a>) {
-    security(at, old, new);
+    super::security::compare(at, old, new);
     parameters(at, old, new);
     body(at, old, new);
     answers(at, old, new);
-}
-
-fn security(at: &mut Comparison<'_>, old: &Operation<'_>, new: &Operation<'_>) {
-    let (before, after) = (at.old.security(old.body), at.new.security(new.body));
-    // No alternative, or an empty one, means that nobody has to log in.
-    let open = |list: &[std::collections::BTreeMap<String, Vec<String>>]| {
-        list.is_empty() || list.iter().any(std::collections::BTreeMap::is_empty)
-    };
-    if open(&after) {
-        return;
-    }
-    if open(&before) {
-        let names: BTreeSet<&str> = after.iter().flat_map(|a| a.keys().map(String::as_str)).collect();
-        let names: Vec<&str> = names.into_iter().collect();
-        let what = format!("it asks for {} now", names.join(" or "));
-        return at.say(Level::Error, "api-security-added", what);
-    }
-    // Each way in that there was must still be one.
-    for way in &before {
-        let names: BTreeSet<&String> = way.keys().collect();
-        let same: Vec<_> =
-            after.iter().filter(|a| a.keys().collect::<BTreeSet<_>>().is_subset(&names)).collect();
-        let shown: Vec<&str> = way.keys().map(String::as_str).collect();
-        if same.is_empty() {
-            let what = format!("{} no longer suffices", shown.join(" with "));
-            at.say(Level::Error, "api-security-added", what);
-        } else if !same
-            .iter()
-            .any(|a| a.iter().all(|(name, scopes)| scopes.iter().all(|s| way[name].contains(s))))
-        {
-            let what = format!("{} needs more rights now", shown.join(" with "));
-            at.say(Level::Error, "api-security-scope-added", what);
-        }
-    }
 }
 
 fn required(parameter: &Map<String, Value>) -> bool {
@@ -275,13 +161,21 @@ fn body<'a>(at: &mut Comparison<'a>, old: &Operation<'a>, new: &Operation<'a>) {
                     format!("{media} is no longer taken"),
                 );
             }
-            Some(new) => {
-                if let (Some(a), Some(b)) = (old.get("schema"), new.get("schema")) {
-                    at.schemas(a, b, Direction::Request, &Subject::Body);
+            Some(new) => match (old.get("schema"), new.get("schema")) {
+                (Some(a), Some(b)) => at.schemas(a, b, Direction::Request, &Subject::Body),
+                (None, Some(b)) if restricts(at.new, b) => {
+                    let what = format!("{media} could be anything, and has a schema now");
+                    at.say(Level::Error, "request-body-media-type-schema-added", what);
                 }
-            }
+                _ => {}
+            },
         }
     }
+}
+
+/// Whether a schema says anything at all.
+fn restricts(document: &Document, schema: &Value) -> bool {
+    document.resolve(schema).and_then(Value::as_object).is_some_and(|body| !body.is_empty())
 }
 
 /// The media type, without regard to case and parameters; wildcards take what they cover.
@@ -323,11 +217,14 @@ fn answers<'a>(at: &mut Comparison<'a>, old: &Operation<'a>, new: &Operation<'a>
                     let what = format!("{media} is no longer answered");
                     at.say(Level::Error, "response-media-type-removed", what);
                 }
-                Some(new) => {
-                    if let (Some(a), Some(b)) = (old.get("schema"), new.get("schema")) {
-                        at.schemas(a, b, Direction::Response, &Subject::Body);
+                Some(new) => match (old.get("schema"), new.get("schema")) {
+                    (Some(a), Some(b)) => at.schemas(a, b, Direction::Response, &Subject::Body),
+                    (Some(a), None) if restricts(at.old, a) => {
+                        let what = format!("{media} had a schema, and may be anything now");
+                        at.say(Level::Error, "response-body-media-type-schema-removed", what);
                     }
-                }
+                    _ => {}
+                },
             }
         }
         at.context.clear();

@@ -85,7 +85,8 @@ impl<'a> Comparison<'a> {
         self.types(&before, &after, direction, subject);
         self.enums(&before, &after, direction, subject);
         self.bounds(&before, &after, direction, subject);
-        self.pattern(&before, &after, direction, subject);
+        self.keywords(&before, &after, direction, subject);
+        self.discriminator(&before, &after, direction, subject);
         self.alternatives(&before, &after, direction, subject, depth);
         if direction == Direction::Request && !matches!(subject, Subject::Parameter(..)) {
             self.default(&before, &after, subject);
@@ -186,26 +187,6 @@ impl<'a> Comparison<'a> {
             let what =
                 format!("`{}` of {} was {} and is {}", bound.keyword, subject.words(), text(a), text(b));
             self.say(level, format!("{prefix}-{}-{word}", bound.word), what);
-        }
-    }
-
-    fn pattern(&mut self, old: &View<'_>, new: &View<'_>, direction: Direction, subject: &Subject) {
-        if direction == Direction::Response {
-            return;
-        }
-        let pattern = |v: &View<'_>| v.keywords.get("pattern").and_then(Value::as_str).map(str::to_owned);
-        let prefix = subject.rule(direction);
-        match (pattern(old), pattern(new)) {
-            (None, Some(now)) => {
-                let what = format!("{} has to match {now:?} now", subject.words());
-                self.say(Level::Error, format!("{prefix}-pattern-added"), what);
-            }
-            // Everything matches these.
-            (Some(before), Some(now)) if before != now && !matches!(now.as_str(), ".*" | "^.*$" | "") => {
-                let what = format!("{} had to match {before:?} and has to match {now:?}", subject.words());
-                self.say(Level::Warning, format!("{prefix}-pattern-changed"), what);
-            }
-            _ => {}
         }
     }
 
@@ -380,7 +361,7 @@ impl Subject {
         }
     }
 
-    fn rule(&self, direction: Direction) -> &'static str {
+    pub fn rule(&self, direction: Direction) -> &'static str {
         match (self, direction) {
             (Self::Parameter(..), _) => "request-parameter",
             (Self::Header(_), _) => "response-header",

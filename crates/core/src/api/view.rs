@@ -1,12 +1,13 @@
 //! A schema as it is compared and held against answers: references followed, `allOf` merged, OpenAPI 3.0 and 3.1 alike.
 
 use super::document::Document;
+use super::keywords::PLAIN;
 use super::schema::DEPTH;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keywords whose values are compared as they are.
-const KEPT: [&str; 12] = [
+const KEPT: [&str; 17] = [
     "maximum",
     "minimum",
     "exclusiveMaximum",
@@ -17,8 +18,13 @@ const KEPT: [&str; 12] = [
     "minItems",
     "maxProperties",
     "minProperties",
+    "maxContains",
+    "minContains",
     "pattern",
     "default",
+    "multipleOf",
+    "uniqueItems",
+    "discriminator",
 ];
 
 /// A schema as it is compared: `allOf` merged, 3.0 and 3.1 alike.
@@ -114,7 +120,7 @@ impl<'a> View<'a> {
                 self.groups.push((keyword, list));
             }
         }
-        for key in KEPT {
+        for key in KEPT.into_iter().chain(PLAIN.map(|(keyword, _)| keyword)) {
             if let Some(value) = body.get(key) {
                 self.keywords.insert(key.to_owned(), value.clone());
             }

@@ -5,9 +5,11 @@
 
 mod kept;
 mod look;
+mod tried;
 
 pub use kept::samples;
 pub use look::{before, mark_logs, observe_before};
+pub use tried::{Tried, tried};
 
 use crate::carry;
 use crate::checks::Suite;

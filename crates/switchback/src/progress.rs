@@ -46,6 +46,11 @@ impl Progress {
         }
     }
 
+    /// Whether what is being done is shown as it goes, on a terminal.
+    pub fn is_live(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
     /// Writes a line of its own.
     pub fn line(&self, text: &str) {
         if self.quiet {

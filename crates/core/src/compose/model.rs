@@ -87,6 +87,17 @@ impl Model {
         Some(Service::new(name, body))
     }
 
+    /// Takes the first variable of a service away; which one.
+    pub fn take_variable(&mut self) -> Option<String> {
+        let services = self.root.get_mut("services")?.as_object_mut()?;
+        services.values_mut().find_map(|body| {
+            let variables = body.get_mut("environment")?.as_object_mut()?;
+            let name = variables.keys().next()?.clone();
+            variables.shift_remove(&name)?;
+            Some(name)
+        })
+    }
+
     /// Replaces the command of a service.
     pub fn set_command(&mut self, service: &ServiceName, words: &[String]) {
         let services = self.root.get_mut("services").and_then(Value::as_object_mut);

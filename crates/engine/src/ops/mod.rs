@@ -22,6 +22,7 @@ mod versions;
 pub(crate) use data::differing;
 pub(crate) use judge::BOOKKEEPING;
 pub use judge::{is_bookkeeping, losses};
+pub use pointer::over_budget;
 pub use versions::edit_versions;
 
 use crate::engine::{Cancel, Notice, Observer};

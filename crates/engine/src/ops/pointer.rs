@@ -83,6 +83,16 @@ pub fn begin_trial(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
     Ok(Output { notes: vec![format!("watchdog: process {pid}")], ..Output::default() })
 }
 
+/// Why a rollback that takes this long is not good enough, if it is not.
+pub fn over_budget(rollback_ms: u64, budget_ms: u64) -> Option<EngineError> {
+    (rollback_ms > budget_ms).then(|| {
+        EngineError::refused(
+            format!("the rollback took {rollback_ms} ms, the budget is {budget_ms} ms"),
+            "raise `rollback.budget`, or find out why stopping and starting takes so long",
+        )
+    })
+}
+
 /// Issues a certificate if nothing speaks against the upgrade.
 pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Result<Output, Failed> {
     let (from, to) = (context.instance(from)?, context.instance(to)?);
@@ -101,12 +111,8 @@ pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Re
         )
         .into());
     }
-    if rollback_ms > context.plan.budget_ms {
-        return Err(EngineError::refused(
-            format!("the rollback took {rollback_ms} ms, the budget is {} ms", context.plan.budget_ms),
-            "raise `rollback.budget`, or find out why stopping and starting takes so long",
-        )
-        .into());
+    if let Some(e) = over_budget(rollback_ms, context.plan.budget_ms) {
+        return Err(e.into());
     }
     let now = now_ms();
     let data_bytes =

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use switchback_core::config::Config;
 use switchback_core::environment::Environment;
 use switchback_core::plan::{self, Plan};
-use switchback_core::prove::Proved;
+use switchback_core::prove::{Proved, Row};
 
 /// The environments that it makes and removes.
 const OLD: &str = "prove-old";
@@ -32,6 +32,8 @@ pub struct Request<'a> {
     pub observe: Observer<'a>,
     /// Told what is being done.
     pub say: &'a dyn Fn(&str),
+    /// Told each row when it is known.
+    pub told: &'a dyn Fn(&Row),
 }
 
 struct Work<'a, 'h> {
@@ -75,6 +77,7 @@ fn tried(work: &Work<'_, '_>) -> Result<Option<Proved>, EngineError> {
         controls: work.request.controls,
         reset: &|| work.reset(),
         say: work.request.say,
+        told: work.request.told,
         cancelled: &|| work.request.cancel.requested(),
         limit: Cell::new(PATIENCE),
     })

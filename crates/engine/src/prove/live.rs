@@ -24,7 +24,7 @@ const SETTLES: Duration = Duration::from_millis(400);
 /// The deadline of a migration that hangs: nobody waits for the configured one.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-fn not_applicable(mutant: &Mutant, why: &str) -> Outcome {
+pub(super) fn not_applicable(mutant: &Mutant, why: &str) -> Outcome {
     Outcome::NotApplicable { why: why.to_owned(), advice: mutant.advice.to_owned() }
 }
 
@@ -98,7 +98,11 @@ fn only(result: &mut CheckResult, word: &str) {
     }
 }
 
-fn placement<'a>(ground: &'a Ground<'_>, config: &'a Config, release: &'a Release) -> Placement<'a> {
+pub(super) fn placement<'a>(
+    ground: &'a Ground<'_>,
+    config: &'a Config,
+    release: &'a Release,
+) -> Placement<'a> {
     Placement { home: ground.home, config, instance: ground.new, release }
 }
 

@@ -8,6 +8,7 @@ mod environments;
 mod fault;
 mod live;
 mod proxy;
+mod trial;
 
 pub use environments::{Request, on_stack};
 pub use proxy::{Proxy, Record};
@@ -66,6 +67,8 @@ pub struct Ground<'a> {
     pub reset: &'a dyn Fn() -> Result<(), EngineError>,
     /// Told what is being done.
     pub say: &'a dyn Fn(&str),
+    /// Told each row when it is known.
+    pub told: &'a dyn Fn(&Row),
     /// Asked between mutants; `true` ends it.
     pub cancelled: &'a dyn Fn() -> bool,
     /// How long a workflow may take where there is a fault; told by the controls.
@@ -132,7 +135,6 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
             Ok(())
         };
         match mutant.injection {
-            Injection::Elsewhere(why) => row.outcome = Outcome::Elsewhere { why: why.to_owned() },
             // What the environment had before does not matter: it gets the data of its untouched copy.
             Injection::Data(damage) => {
                 say();
@@ -156,6 +158,18 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
             Injection::Hanging => {
                 say();
                 state = state.max(made(live::hanging(ground, mutant, &mut row), &mut row));
+            }
+            Injection::Ending => {
+                clean(&mut state)?;
+                state = trial::ending(ground, mutant, &mut row)?;
+            }
+            Injection::Lacking => {
+                say();
+                trial::lacking(ground, mutant, &mut row)?;
+            }
+            Injection::OverBudget => {
+                clean(&mut state)?;
+                state = made(trial::over_budget(ground, &mut row), &mut row);
             }
             Injection::Exposed => {
                 clean(&mut state)?;
@@ -188,6 +202,7 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
             },
         }
         row.took_ms = elapsed_ms(began);
+        (ground.told)(&row);
         proved.rows.push(row);
     }
     if (ground.cancelled)() {

@@ -301,6 +301,17 @@ pub trait Runtime: Send + Sync {
     /// Lets a service of a staging instance stand still, or go on; how many of its containers or processes.
     fn still(&self, at: &Placement<'_>, name: &ServiceName, on: bool) -> Result<usize, EngineError>;
 
+    /// Ends a service of a staging instance as a crash does; how many of its containers or processes.
+    fn end(&self, at: &Placement<'_>, name: &ServiceName) -> Result<usize, EngineError>;
+
+    /// A variable (or a file of variables) of a release, and what is told of the settings of the same release without it; `None`
+    /// where no service has one.
+    fn lacking(
+        &self,
+        home: &Home,
+        release: (&Digest, &Release),
+    ) -> Result<Option<(String, Vec<String>)>, EngineError>;
+
     /// A program that counts as one of a service's own, as [`Runtime::inside`] starts it.
     fn beside(
         &self,

@@ -204,6 +204,7 @@ fn table(lab: &Lab<'_>) -> Result<Proof, Stop> {
         cancel: lab.request.cancel,
         observe: lab.request.observe,
         say: &|text| lab.say(text),
+        told: &|_| {},
     };
     let home = lab.sandbox()?.home.clone();
     let Some(proved) = prove::on_stack(&home, &config, &mut session, &request)? else {
@@ -229,7 +230,7 @@ fn table(lab: &Lab<'_>) -> Result<Proof, Stop> {
             Outcome::Alarmed { why } => {
                 proof.measure(at.clone(), "false alarm").demand(false, at, why);
             }
-            Outcome::Unviable { why } | Outcome::NotApplicable { why, .. } | Outcome::Elsewhere { why } => {
+            Outcome::Unviable { why } | Outcome::NotApplicable { why, .. } => {
                 proof.measure(at, why);
                 untried.push(row.id.as_str());
             }

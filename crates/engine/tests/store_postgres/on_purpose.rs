@@ -24,6 +24,7 @@ fn damage_on_purpose_lands_in_the_largest_table_that_may_be_damaged_and_is_found
         (Damage::RowsLost, 3),
         (Damage::TextsCut, 300),
         (Damage::ColumnDropped, 1),
+        (Damage::HalfMoved, 150),
         (Damage::TablesRenamed, 2),
     ] {
         let mut before = Cluster::new();
@@ -42,6 +43,10 @@ fn damage_on_purpose_lands_in_the_largest_table_that_may_be_damaged_and_is_found
             Damage::RowsLost => assert_eq!((odd.change, odd.rows_removed), (PartChange::Changed, 3)),
             Damage::TextsCut => assert_eq!((odd.change, odd.rows_changed), (PartChange::Changed, 300)),
             Damage::ColumnDropped => assert_eq!(odd.columns_removed, ["body"]),
+            Damage::HalfMoved => {
+                assert_eq!((odd.change, odd.rows_changed), (PartChange::Changed, 150));
+                assert_eq!(odd.columns_added, ["switchback_moved"]);
+            }
             Damage::TablesRenamed => assert_eq!(odd.change, PartChange::Dropped),
         }
         assert_eq!(part("app.public.journal").change, PartChange::Unchanged, "{what:?}");

@@ -68,6 +68,12 @@ pub fn prove(global: &Global, args: &ProveArgs) -> Result<Exit, Trouble> {
         cancel: &cancel,
         observe: &observe,
         say: &|text| progress.notice(&Notice::Doing { text, done: 0, total: 0 }),
+        // On a terminal, what is being done is seen, and the table follows.
+        told: &|row| {
+            if !progress.is_live() {
+                progress.line(&render::line(row));
+            }
+        },
     };
     let Some(proved) = prove::on_stack(&home, &config, &mut session, &request)? else {
         progress.line("\n  Interrupted; the environments are gone and production was not touched.");

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::fmt::Write as _;
+use switchback_core::duration::human_ms;
 use switchback_core::prove::{Injection, Outcome, Proved, Row, TABLE};
 
 /// The longest reason that is shown on a line.
@@ -32,7 +33,6 @@ fn words(row: &Row) -> String {
         Outcome::Alarmed { why } => format!("FALSE ALARM: {}", short(why)),
         Outcome::Unviable { why } => format!("could not be tried: {why}"),
         Outcome::NotApplicable { why, advice } => format!("cannot be tried: {why}; {advice}"),
-        Outcome::Elsewhere { why } => why.clone(),
     }
 }
 
@@ -85,6 +85,11 @@ pub fn markdown(proved: &Proved) -> String {
     text
 }
 
+/// One row on a line of its own, as soon as it is known.
+pub fn line(row: &Row) -> String {
+    format!("  {} {:<4} {}  {}", mark(&row.outcome), row.id, words(row), human_ms(row.took_ms))
+}
+
 /// A line of the table.
 #[derive(Serialize)]
 pub struct Listed {
@@ -104,7 +109,9 @@ pub fn listed() -> Vec<Listed> {
         Injection::Still => "by a service that stands still",
         Injection::Hanging => "by a migration that never ends",
         Injection::Exposed => "by a way to production",
-        Injection::Elsewhere(why) => why,
+        Injection::Ending => "by ending a service again and again",
+        Injection::Lacking => "by a release without one variable",
+        Injection::OverBudget => "by a budget of half the time it takes",
     };
     let line = |m: &switchback_core::prove::Mutant| Listed {
         id: m.id,

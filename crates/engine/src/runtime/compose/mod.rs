@@ -412,6 +412,14 @@ impl Runtime for ComposeRuntime {
         trial::still(&self.docker, at, name, on)
     }
 
+    fn end(&self, at: &Placement<'_>, name: &ServiceName) -> Result<usize, EngineError> {
+        trial::end(&self.docker, at, name)
+    }
+
+    fn lacking(&self, home: &Home, release: (&Digest, &Release)) -> Result<Option<trial::Told>, EngineError> {
+        trial::lacking(home, release.0)
+    }
+
     fn discard(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
         if instance.is_production() {
             return Ok(()); // its project is the user's

@@ -135,14 +135,16 @@ pub fn load_with(
 pub fn effective(config: &Config, model: &Model) -> Result<Config, EngineError> {
     let mut resolved = config.clone();
     let known: Vec<&str> = model.services().map(|s| s.name().as_str()).collect();
-    if let Some(stranger) = config.services.keys().find(|n| !known.contains(&n.as_str())) {
+    let named = config.services.keys().map(|n| ("services", n));
+    let mut named = named.chain(config.promotion.follow.keys().map(|n| ("promotion.follow", n)));
+    if let Some((at, stranger)) = named.find(|(_, n)| !known.contains(&n.as_str())) {
         let hint = match suggest(stranger.as_str(), known.iter().copied()) {
             Some(meant) => format!("did you mean {meant:?}?"),
             None => format!("services of the Compose file: {}", known.join(", ")),
         };
         return Err(EngineError::misconfigured(
             CONFIG_FILE,
-            format!("services.{stranger}: the Compose file has no such service"),
+            format!("{at}.{stranger}: the Compose file has no such service"),
             hint,
         ));
     }

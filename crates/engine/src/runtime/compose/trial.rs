@@ -3,12 +3,14 @@
 //!
 //! It must never be done to production, nor outlast the proof.
 
+use super::release::kept_model;
 use super::{containers, isolation};
 use crate::docker::Docker;
 use crate::error::EngineError;
 use crate::gateway::attack::Ended;
+use crate::home::Home;
 use crate::runtime::Placement;
-use switchback_core::ids::ServiceName;
+use switchback_core::ids::{Digest, ServiceName};
 
 fn must_be_staging(at: &Placement<'_>) -> Result<(), EngineError> {
     if at.instance.is_production() {
@@ -38,6 +40,29 @@ pub fn still(
         count += 1;
     }
     Ok(count)
+}
+
+/// Kills the containers of a service; how many.
+pub fn end(docker: &Docker, at: &Placement<'_>, name: &ServiceName) -> Result<usize, EngineError> {
+    must_be_staging(at)?;
+    let all = containers::of_project(docker, containers::project(at.instance)?)?;
+    let own = all.into_iter().filter(|(service, c)| service == name.as_str() && c.state.running);
+    let mut count = 0;
+    for (_, container) in own {
+        docker.kill(&container.id)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// A variable, and what is told where it is missing.
+pub type Told = (String, Vec<String>);
+
+/// What is told of the settings of a release without one variable.
+pub fn lacking(home: &Home, release: &Digest) -> Result<Option<Told>, EngineError> {
+    let was = kept_model(home, release)?;
+    let mut is = was.clone();
+    Ok(is.take_variable().map(|name| (name, switchback_core::compose::changes(&was, &is))))
 }
 
 /// Attacks an environment one container of which is on production's networks as well; none where production has none.

@@ -12,7 +12,6 @@ use crate::runtime::{
     Adopted, LogPart, Migrated, Observed, Placement, PreflightFor, ProbeResult, Runtime, Stage, Usage,
 };
 use crate::scratch::Scratch;
-use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -413,13 +412,19 @@ impl Runtime for ProcessRuntime {
     }
 
     fn still(&self, at: &Placement<'_>, name: &ServiceName, on: bool) -> Result<usize, EngineError> {
-        if at.instance.is_production() {
-            return Err(EngineError::Internal { detail: "faults are for staging only".to_owned() });
-        }
-        let all = super::service_members(at.home, at.instance, name)?;
-        let signal = if on { Signal::STOP } else { Signal::CONT };
-        let pids = all.iter().filter_map(|p| Pid::from_raw(p.pid));
-        Ok(pids.filter(|pid| kill_process(*pid, signal).is_ok()).count())
+        super::faults::still(at, name, on)
+    }
+
+    fn end(&self, at: &Placement<'_>, name: &ServiceName) -> Result<usize, EngineError> {
+        super::faults::end(at, name)
+    }
+
+    fn lacking(
+        &self,
+        _: &Home,
+        (_, release): (&Digest, &Release),
+    ) -> Result<Option<(String, Vec<String>)>, EngineError> {
+        Ok(super::faults::lacking(release))
     }
 
     fn beside(
@@ -428,12 +433,7 @@ impl Runtime for ProcessRuntime {
         name: &ServiceName,
         program: &[String],
     ) -> Result<std::process::Command, EngineError> {
-        // The mark belongs to all of a session, and whoever stops the service ends all of that: only what is in a session of its own
-        // may carry it, never a program in the caller's.
-        let mark = format!("{}={}", table::MARKER, marker(at.home, at.instance, name.as_str())?);
-        let words = ["setsid", "-w", "env", mark.as_str()].map(str::to_owned);
-        let words: Vec<String> = words.into_iter().chain(program.iter().cloned()).collect();
-        self.inside(at, name, &words, false)
+        self.inside(at, name, &super::faults::marked(at, name, program)?, false)
     }
 
     fn discard(&self, _: &Home, _: &Instance) -> Result<(), EngineError> {

@@ -5,6 +5,7 @@
 
 pub mod cell;
 mod driver;
+mod faults;
 pub mod health;
 mod logs;
 mod preflight;

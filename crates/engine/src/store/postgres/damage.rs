@@ -38,6 +38,19 @@ const COLUMN_DROPPED: &str = "\
     EXCEPTION WHEN dependent_objects_still_exist OR feature_not_supported THEN landed := 0; END;
     EXIT WHEN landed > 0;
   END LOOP;";
+const HALF_MOVED: &str = "\
+  FOR c IN SELECT attname FROM pg_attribute WHERE attrelid = format('%I.%I', s, t)::regclass AND attnum > 0 AND NOT attisdropped
+           AND attgenerated = '' AND atttypid IN ('text'::regtype, 'varchar'::regtype) ORDER BY attnum DESC LOOP
+    BEGIN
+      EXECUTE format('SELECT (count(*) + 1) / 2 FROM ONLY %I.%I WHERE length(%I) > 0', s, t, c) INTO landed;
+      EXECUTE format('ALTER TABLE %I.%I ADD COLUMN switchback_moved text', s, t);
+      EXECUTE format('UPDATE ONLY %I.%I SET switchback_moved = %I, %I = %L WHERE ctid = ANY (ARRAY(SELECT ctid FROM ONLY %I.%I WHERE length(%I) > 0 LIMIT %s))',
+        s, t, c, c, '', s, t, c, landed);
+      GET DIAGNOSTICS landed = ROW_COUNT;
+      IF landed = 0 THEN RAISE check_violation; END IF;
+    EXCEPTION WHEN integrity_constraint_violation OR check_violation OR feature_not_supported THEN landed := 0; END;
+    EXIT WHEN landed > 0;
+  END LOOP;";
 const TABLE_RENAMED: &str = "\
   EXECUTE format('ALTER TABLE %I.%I RENAME TO %I', s, t, left('renamed_' || t, 63));
   landed := 1;";
@@ -69,6 +82,7 @@ pub fn damage(
         Damage::RowsLost => (ROWS_LOST, false),
         Damage::TextsCut => (TEXTS_CUT, false),
         Damage::ColumnDropped => (COLUMN_DROPPED, false),
+        Damage::HalfMoved => (HALF_MOVED, false),
         Damage::TablesRenamed => (TABLE_RENAMED, true),
     };
     let mut sum = 0;

@@ -51,12 +51,37 @@ fn one(connection: &Connection, table: &str, damage: Damage) -> rusqlite::Result
             );
             connection.execute(&sql, []).unwrap_or(0)
         })?,
+        Damage::HalfMoved => of_columns(connection, table, |column| {
+            half_moved(connection, &quoted, column).unwrap_or_else(|_| {
+                let _ = connection.execute_batch("ROLLBACK TO half; RELEASE half");
+                0
+            })
+        })?,
         Damage::TablesRenamed => {
             let name = quote(&format!("renamed_{table}"));
             connection.execute_batch(&format!("ALTER TABLE {quoted} RENAME TO {name}")).map_or(0, |()| 1)
         }
     };
     Ok(landed as u64)
+}
+
+/// Moves a column's texts into a new one, for half of the rows that have any; all or nothing. Names are quoted.
+fn half_moved(connection: &Connection, table: &str, column: &str) -> rusqlite::Result<usize> {
+    connection.execute_batch("SAVEPOINT half")?;
+    let whose = format!("typeof({column}) = 'text' AND length({column}) > 0");
+    let rows: i64 =
+        connection.query_row(&format!("SELECT count(*) FROM {table} WHERE {whose}"), [], |r| r.get(0))?;
+    connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN switchback_moved TEXT"))?;
+    let moved = connection.execute(
+        &format!(
+            "UPDATE {table} SET switchback_moved = {column}, {column} = '' WHERE rowid IN \
+             (SELECT rowid FROM {table} WHERE {whose} ORDER BY rowid LIMIT {})",
+            (rows + 1) / 2
+        ),
+        [],
+    )?;
+    connection.execute_batch(if moved > 0 { "RELEASE half" } else { "ROLLBACK TO half; RELEASE half" })?;
+    Ok(moved)
 }
 
 /// Tries columns from the last to the first, until something came of it.
@@ -99,6 +124,11 @@ mod tests {
             (Damage::ColumnDropped, "SELECT count(*) FROM pragma_table_info('notes') WHERE name = 'body'", 0),
             (Damage::RowsLost, "SELECT count(*) FROM notes", 297),
             (Damage::TextsCut, "SELECT count(*) FROM notes WHERE body LIKE '%end'", 0),
+            (
+                Damage::HalfMoved,
+                "SELECT count(*) FROM notes WHERE body = '' AND switchback_moved = 'the end'",
+                150,
+            ),
             (Damage::TablesRenamed, "SELECT count(*) FROM renamed_notes, renamed_small", 300),
         ] {
             let folder = tempfile::tempdir().expect("a folder");

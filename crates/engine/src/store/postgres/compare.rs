@@ -4,6 +4,7 @@
 //! sort alike whatever their collations, so everything but integers and UUIDs is sorted as bytes.
 
 use super::names::{ident, literal};
+use super::quick::Seed;
 use super::schema::{Column, Table};
 use super::sums::row_text;
 
@@ -67,6 +68,8 @@ pub(super) struct Pair<'a> {
     pub removed: Vec<&'a Column>,
     /// Whether the server's encoding sorts as UTF-8 does.
     pub utf8: bool,
+    /// Where the servers' own hash is enough for a first look.
+    pub quick: Option<Seed>,
 }
 
 impl<'a> Pair<'a> {
@@ -94,7 +97,15 @@ impl<'a> Pair<'a> {
             added: after.columns.iter().filter(|c| before.column(&c.name).is_none()).collect(),
             removed: before.columns.iter().filter(|c| after.column(&c.name).is_none()).collect(),
             utf8,
+            quick: None,
         }
+    }
+
+    /// The same, looked at by the servers' own hash first, if there is a seed and something to hash.
+    #[must_use]
+    pub(super) fn quickly(mut self, seed: Option<Seed>) -> Self {
+        self.quick = seed.filter(|_| !self.common.is_empty());
+        self
     }
 
     /// The values of the key, as SQL: what is compared.

@@ -9,6 +9,7 @@ use super::compare::{Pair, Side};
 use super::fingerprint::{Position, globals, load, position, sequence_part, sequence_query};
 use super::merge::{Matched, Sides, Task, merge};
 use super::orphans::{ORPHANS_SQL, Orphans};
+use super::quick::Seed;
 use super::represent::same_value;
 use super::schema::{Kind, Schema, Table};
 use super::sums::{self, Buckets};
@@ -27,6 +28,8 @@ pub(super) struct States {
     pub database: String,
     pub before: Schema,
     pub after: Schema,
+    /// Where the servers' own hash is enough for a first look.
+    seed: Option<Seed>,
     /// By number of the pair.
     sums: (BTreeMap<usize, Buckets>, BTreeMap<usize, Buckets>),
     /// By part name.
@@ -96,6 +99,7 @@ impl States {
         sums::require_same_encoding(database, &before, &after)?;
         let mut states = Self {
             database: database.to_owned(),
+            seed: Seed::of(before.major, after.major),
             before,
             after,
             sums: Default::default(),
@@ -119,6 +123,7 @@ impl States {
         let before = Schema { encoding: schema.encoding.clone(), major: schema.major, ..Schema::default() };
         let mut states = Self {
             database: database.to_owned(),
+            seed: None,
             before,
             after: schema,
             sums: Default::default(),
@@ -136,7 +141,7 @@ impl States {
         let pair = |name: &String| {
             let (old, new) = (self.before.tables.get(name), self.after.tables.get(name));
             let (before, after) = (old.or(new)?, new.or(old)?);
-            let pair = Pair::new(name, before, after, self.after.bytes_are_utf8());
+            let pair = Pair::new(name, before, after, self.after.bytes_are_utf8()).quickly(self.seed);
             Some((pair, old.is_some(), new.is_some()))
         };
         names.into_iter().filter_map(pair).collect()
@@ -146,7 +151,7 @@ impl States {
         let mut body = String::new();
         for (number, (pair, old, new)) in self.pairs().iter().enumerate() {
             if (side == Side::Before && *old) || (side == Side::After && *new) {
-                body.push_str(&sums::query(number, pair.table(side), &pair.common, &sums::bucket(pair)));
+                body.push_str(&sums::of_pair(number, pair, side));
             }
         }
         let schema = if side == Side::Before { &self.before } else { &self.after };

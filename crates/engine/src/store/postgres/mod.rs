@@ -26,6 +26,7 @@ mod merge;
 mod names;
 mod orphans;
 mod pgdata;
+mod quick;
 mod represent;
 mod schema;
 mod session;

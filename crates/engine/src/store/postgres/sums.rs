@@ -1,13 +1,14 @@
 //! Sums of row hashes, computed inside the server.
 //!
-//! Owns the row hash: two 64-bit hashes of the row's text with different seeds, summed exactly, so that
+//! Owns the exact row hash: two 64-bit hashes of the row's text with different seeds, summed exactly, so that
 //! equal rows never cancel and order does not count. Text is what the types' own output functions write;
 //! casts, which users can define, are never called. Buckets by key let a comparison look only at the
 //! parts of a table that differ.
 
-use super::compare::Pair;
+use super::compare::{Pair, Side};
 use super::lines::Texts;
 use super::names::ident;
+use super::quick;
 use super::schema::{Schema, Table};
 use super::{PgError, Result};
 use std::collections::BTreeMap;
@@ -48,6 +49,14 @@ pub(super) fn query(number: usize, table: &Table, columns: &[String], bucket: &s
     )
 }
 
+/// The same for one side of a pair, by the server's own hash where that is enough.
+pub(super) fn of_pair(number: usize, pair: &Pair<'_>, side: Side) -> String {
+    match pair.quick {
+        Some(seed) => quick::query(number, pair, side, seed),
+        None => query(number, pair.table(side), &pair.common, &bucket(pair)),
+    }
+}
+
 /// Takes an `s` line over.
 pub(super) fn take(line: &Texts) -> Result<(usize, u32, Sum)> {
     let sum = Sum { rows: line.number(3)?, low: line.owned(4)?, high: line.owned(5)? };
@@ -66,7 +75,10 @@ pub(super) fn bucket(pair: &Pair<'_>) -> String {
     if pair.before.bytes.max(pair.after.bytes) <= ONE_BUCKET {
         return "0".to_owned();
     }
-    format!("hashtextextended({}, 0) & {}", pair.key_text(), BUCKETS - 1)
+    match pair.quick {
+        Some(seed) => format!("{} & {}", quick::key(pair, seed), BUCKETS - 1),
+        None => format!("hashtextextended({}, 0) & {}", pair.key_text(), BUCKETS - 1),
+    }
 }
 
 /// Which buckets of a pair differ.

@@ -8,6 +8,7 @@ use crate::error::EngineError;
 use crate::gather::{self, Target};
 use crate::home::{Home, read_json, write_json};
 use crate::journal::Journal;
+use crate::outdated;
 use crate::runtime::Stage;
 use crate::session::Session;
 use crate::watch;
@@ -26,8 +27,8 @@ pub enum Found {
     Nothing(String),
     /// A change that was not tried yet.
     Rehearse(Box<Plan>),
-    /// A change that has a certificate.
-    Ready(Box<Plan>),
+    /// A change that has a certificate, and the versions that are not in the configuration yet.
+    Ready(Box<Plan>, Target),
 }
 
 /// Looks what there is to do.
@@ -36,9 +37,21 @@ pub fn look(session: &Session<'_>, config: &Config, stage: &Stage<'_>) -> Result
         let generation = trial.state.trial.as_ref().map_or(0, |t| t.generation.0);
         return Ok(Found::Nothing(format!("generation {generation} is on trial")));
     }
-    let target = Target::default();
-    if !gather::differs(session.home, config, &World::open(config)?, &target, stage)? {
-        return Ok(Found::Nothing("production runs exactly what switchback.yaml says".to_owned()));
+    let mut target = Target::default();
+    let world = World::open(config)?;
+    // What a person wants comes first.
+    if !gather::differs(session.home, config, &world, &target, stage)? {
+        let (versions, problems) = outdated::followed(session.home, config, &world, stage)?;
+        if versions.is_empty() {
+            let mut why = "production runs exactly what switchback.yaml says".to_owned();
+            if !problems.is_empty() {
+                why = format!("{why}; what is newer is not known: {}", problems.join("; "));
+            } else if !config.promotion.follow.is_empty() {
+                why.push_str(", and nothing that it follows is newer");
+            }
+            return Ok(Found::Nothing(why));
+        }
+        target.versions = versions;
     }
     let certified = session.plan_promotion(config, &target, None, stage);
     let plan = match certified {
@@ -51,7 +64,7 @@ pub fn look(session: &Session<'_>, config: &Config, stage: &Stage<'_>) -> Result
         return Ok(Found::Nothing(e.to_string()));
     }
     if plan.procedure == Procedure::Promote {
-        return Ok(Found::Ready(Box::new(plan)));
+        return Ok(Found::Ready(Box::new(plan), target));
     }
     match refused_before(&session.journal, &plan)? {
         Some(run) => Ok(Found::Nothing(format!(

@@ -54,6 +54,13 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
             ));
         }
     }
+    if config.runtime == RuntimeKind::Process && !config.promotion.follow.is_empty() {
+        return Err(checker.error(
+            "promotion.follow",
+            "promotion.follow: only images have a registry that could be asked",
+            Some("with `runtime: process` a bot or a person changes `version`".into()),
+        ));
+    }
     check_left_out(config, &checker)?;
     check_masks(config, &checker)?;
     check_limits(config, &checker)?;

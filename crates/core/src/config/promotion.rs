@@ -2,6 +2,7 @@
 
 use crate::duration::Span;
 use crate::ids::ServiceName;
+use crate::tags::Follow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
@@ -20,6 +21,10 @@ pub struct Promotion {
     pub min_age: Option<Span>,
     /// What `switchback auto` promotes by itself after a rehearsal that passed.
     pub auto: Auto,
+    /// Services for whose images `switchback auto` asks the registry for newer versions, and how far they may be: `patch`, `minor` or
+    /// `major`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub follow: Follow,
 }
 
 /// What is promoted without asking.

@@ -5,6 +5,7 @@
 use super::DockerError;
 use super::endpoint::{config_dir, config_file, variable};
 use crate::exec::{self, Exec};
+use crate::registry::Login;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bollard::auth::DockerCredentials;
@@ -37,6 +38,12 @@ pub(super) fn find(reference: &str) -> Result<Option<DockerCredentials>, DockerE
         return Ok(Some(found));
     }
     Ok(stored(&config, host))
+}
+
+/// The same for whoever speaks to a registry without the engine.
+pub fn registry_login(reference: &str) -> Result<Login, DockerError> {
+    let Some(found) = find(reference)? else { return Ok(Login::default()) };
+    Ok(Login { user: found.username.zip(found.password), token: found.identitytoken })
 }
 
 fn ask(program: &str, host: &str) -> Option<DockerCredentials> {

@@ -26,6 +26,7 @@ pub mod thaw;
 mod volume;
 
 pub use container::{Container, ContainerSummary, Health, MountPoint, Published, State};
+pub use credentials::registry_login;
 pub use endpoint::Endpoint;
 pub use error::DockerError;
 pub use image::Image;

@@ -46,8 +46,8 @@ pub fn auto(global: &Global, args: &AutoArgs) -> Result<Exit, Trouble> {
         }
         found = planning(global, |stage| look(&session, &config, stage))?;
     }
-    let plan = match found {
-        Found::Ready(plan) => plan,
+    let (plan, target) = match found {
+        Found::Ready(plan, target) => (plan, target),
         Found::Nothing(why) => return nothing(global, &why),
         Found::Rehearse(_) => return nothing(global, "the rehearsal issued no certificate"),
     };
@@ -72,8 +72,9 @@ pub fn auto(global: &Global, args: &AutoArgs) -> Result<Exit, Trouble> {
         &format!("{change} is promoted by promotion.auto"),
         &plan,
     )?;
+    let versions = target.versions.iter().map(|(service, version)| format!("{service}={version}")).collect();
     let args = PromoteArgs {
-        target: TargetArgs { versions: Vec::new(), dry_run: false },
+        target: TargetArgs { versions, dry_run: false },
         detach: true,
         without_certificate: false,
         again: false,

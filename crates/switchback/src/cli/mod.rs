@@ -14,6 +14,7 @@ mod init;
 mod man;
 mod metrics;
 mod notify;
+mod outdated;
 mod output;
 mod prove;
 mod report;
@@ -120,6 +121,9 @@ pub enum Command {
     /// Rehearse what changed in the configuration, and promote it as far as `promotion.auto` allows; for a timer
     #[command(after_help = "Examples:\n  switchback auto --dry-run\n  switchback auto")]
     Auto(auto::AutoArgs),
+    /// Ask the registries of the services' images for newer versions; changes nothing
+    #[command(after_help = "Examples:\n  switchback outdated\n  switchback outdated n8n --json")]
+    Outdated(outdated::OutdatedArgs),
     /// Return production to the previous generation: data, configuration and code together
     #[command(
         after_help = "Examples:\n  switchback rollback\n  switchback rollback --to 3 --reason 'mails are not sent'"
@@ -263,6 +267,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Promote(args) => upgrade::promote(&global, &args),
         Command::Upgrade(args) => upgrade::upgrade(&global, &args),
         Command::Auto(args) => auto::auto(&global, &args),
+        Command::Outdated(args) => outdated::outdated(&global, &args),
         Command::Rollback(args) => upgrade::rollback(&global, &args),
         Command::Confirm(args) => confirm::confirm(&global, &args),
         Command::Resume(args) => upgrade::resume(&global, &args),

@@ -3,6 +3,7 @@
 //! Two staging environments of the same release, old and new. Faults are put into what goes to and from the new one by a proxy; the
 //! services themselves are not changed. Both sides have a proxy, so that it makes no difference by itself.
 
+mod control;
 mod data;
 mod environments;
 mod fault;
@@ -179,7 +180,7 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
             }
             Injection::Proxy if mutant.expects.is_empty() => {
                 clean(&mut state)?;
-                control(ground, mutant, &mut row, &mut traffic)?;
+                control::control(ground, mutant, &mut row, &mut traffic)?;
                 state = if kinds.contains(&CheckKind::Journey) { State::Used } else { State::Clean };
             }
             Injection::Proxy => match applicable(ground, mutant, &traffic, &kinds) {
@@ -232,41 +233,6 @@ fn failed(result: &CheckResult) -> Option<String> {
         )),
         _ => None,
     }
-}
-
-/// A control: nothing may fail, and nothing may be inconclusive.
-fn control(
-    ground: &Ground<'_>,
-    mutant: &Mutant,
-    row: &mut Row,
-    traffic: &mut BTreeSet<Seen>,
-) -> Result<(), EngineError> {
-    let journeys = !ground.config.checks.journeys.is_empty();
-    let kind = if mutant.id == "C0" { Kind::Nothing } else { Kind::Harmless };
-    for repetition in 0..ground.controls.max(1) {
-        if (ground.cancelled)() {
-            return Ok(());
-        }
-        let tried = run(ground, kind.clone(), None)?;
-        if repetition + 1 < ground.controls && journeys {
-            (ground.reset)()?;
-        }
-        row.landed += tried.landed;
-        traffic.extend(tried.seen);
-        let workflows = tried.results.iter().filter(|r| r.kind == CheckKind::Workflow);
-        let longest = Duration::from_millis(workflows.map(|r| r.took_ms).max().unwrap_or_default());
-        ground.limit.set(ground.limit.get().max(longest * 3));
-        for result in &tried.results {
-            let why = match &result.verdict {
-                Verdict::Pass | Verdict::Waived { .. } => continue,
-                Verdict::Fail { .. } => failed(result).unwrap_or_default(),
-                Verdict::Inconclusive { why } | Verdict::NotRun { why } => why.clone(),
-            };
-            row.also.push(format!("{} in {}", result.id, result.environment));
-            row.outcome = Outcome::Alarmed { why: format!("{}: {why}", result.id) };
-        }
-    }
-    Ok(())
 }
 
 /// A fault that fits what the checks ask; or why there is none.

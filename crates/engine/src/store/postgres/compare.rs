@@ -5,6 +5,7 @@
 
 use super::names::{ident, literal};
 use super::quick::Seed;
+use super::ranges::Range;
 use super::schema::{Column, Table};
 use super::sums::row_text;
 
@@ -70,6 +71,8 @@ pub(super) struct Pair<'a> {
     pub utf8: bool,
     /// Where the servers' own hash is enough for a first look.
     pub quick: Option<Seed>,
+    /// Where the key is cut into ranges.
+    pub range: Option<Range>,
 }
 
 impl<'a> Pair<'a> {
@@ -98,7 +101,15 @@ impl<'a> Pair<'a> {
             removed: before.columns.iter().filter(|c| after.column(&c.name).is_none()).collect(),
             utf8,
             quick: None,
+            range: None,
         }
+    }
+
+    /// The same, with its key cut into ranges.
+    #[must_use]
+    pub(super) fn ranged(mut self, range: Option<Range>) -> Self {
+        self.range = range;
+        self
     }
 
     /// The same, looked at by the servers' own hash first, if there is a seed and something to hash.
@@ -196,6 +207,10 @@ impl<'a> Pair<'a> {
             .chain(columns)
             .collect();
         let filter = match buckets {
+            Some(buckets) if self.range.is_some() => {
+                let filter = self.range.map(|r| r.filter(self, buckets));
+                format!(" WHERE {}", filter.unwrap_or_default())
+            }
             Some(buckets) => {
                 let list: Vec<String> = buckets.iter().map(u32::to_string).collect();
                 format!(" WHERE ({}) IN ({})", super::sums::bucket(self), list.join(","))

@@ -10,9 +10,10 @@ use super::fingerprint::{Position, globals, load, position, sequence_part, seque
 use super::merge::{Matched, Sides, Task, merge};
 use super::orphans::{ORPHANS_SQL, Orphans};
 use super::quick::Seed;
+use super::ranges::{self, Ends, Range};
 use super::represent::same_value;
 use super::schema::{Kind, Schema, Table};
-use super::sums::{self, Buckets};
+use super::sums::{self, Buckets, in_buckets};
 use super::{PgError, Psql, Result, names, session, words};
 use std::collections::{BTreeMap, BTreeSet};
 use switchback_core::data::{PartChange, PartDiff, RowOp, StoreDiff};
@@ -30,6 +31,8 @@ pub(super) struct States {
     pub after: Schema,
     /// Where the servers' own hash is enough for a first look.
     seed: Option<Seed>,
+    /// Where keys are cut into ranges, by number of the pair.
+    ranges: BTreeMap<usize, Range>,
     /// By number of the pair.
     sums: (BTreeMap<usize, Buckets>, BTreeMap<usize, Buckets>),
     /// By part name.
@@ -100,12 +103,14 @@ impl States {
         let mut states = Self {
             database: database.to_owned(),
             seed: Seed::of(before.major, after.major),
+            ranges: BTreeMap::new(),
             before,
             after,
             sums: Default::default(),
             sequences: Default::default(),
             orphans: Default::default(),
         };
+        states.ranges = states.cut(psql, progress)?;
         let scripts = (states.script(Side::Before), states.script(Side::After));
         let (old, new) = both(
             || ask(psql.0, database, &scripts.0, &states.before, progress),
@@ -124,6 +129,7 @@ impl States {
         let mut states = Self {
             database: database.to_owned(),
             seed: None,
+            ranges: BTreeMap::new(),
             before,
             after: schema,
             sums: Default::default(),
@@ -138,13 +144,47 @@ impl States {
     /// Tables of either state by part name. One that has the name in only one state stands for both.
     pub(super) fn pairs(&self) -> Vec<(Pair<'_>, bool, bool)> {
         let names: BTreeSet<&String> = self.before.tables.keys().chain(self.after.tables.keys()).collect();
-        let pair = |name: &String| {
+        let pair = |(number, name): (usize, &String)| {
             let (old, new) = (self.before.tables.get(name), self.after.tables.get(name));
             let (before, after) = (old.or(new)?, new.or(old)?);
             let pair = Pair::new(name, before, after, self.after.bytes_are_utf8()).quickly(self.seed);
+            let pair = pair.ranged(self.ranges.get(&number).copied());
             Some((pair, old.is_some(), new.is_some()))
         };
-        names.into_iter().filter_map(pair).collect()
+        names.into_iter().enumerate().filter_map(pair).collect()
+    }
+
+    /// Asks for the ends of the keys of large tables, and cuts those that are dense.
+    fn cut(&self, psql: (&dyn Psql, &dyn Psql), progress: &Progress<'_>) -> Result<BTreeMap<usize, Range>> {
+        let pairs = self.pairs();
+        let large = || {
+            let numbered = pairs.iter().enumerate();
+            numbered.filter(|(_, (pair, old, new))| *old && *new && pair.quick.is_some() && in_buckets(pair))
+        };
+        let script = |side| -> String {
+            large().map(|(number, (pair, ..))| ranges::query(number, pair, side)).collect()
+        };
+        let scripts = (script(Side::Before), script(Side::After));
+        if scripts.0.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let ends = |psql: &dyn Psql, sql: &str| -> Result<Ends> {
+            let mut ends = Ends::default();
+            session::each_line(
+                psql,
+                &self.database,
+                &session::reading(sql),
+                &session::cancel(progress),
+                |line| ends.take(&line),
+            )?;
+            Ok(ends)
+        };
+        let (mut all, new) = both(|| ends(psql.0, &scripts.0), || ends(psql.1, &scripts.1))?;
+        all.join(&new);
+        let cut = large().filter_map(|(number, (pair, ..))| {
+            Some((number, all.range(number, pair.before.bytes.min(pair.after.bytes))?))
+        });
+        Ok(cut.collect())
     }
 
     fn script(&self, side: Side) -> String {

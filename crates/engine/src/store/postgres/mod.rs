@@ -27,6 +27,7 @@ mod names;
 mod orphans;
 mod pgdata;
 mod quick;
+mod ranges;
 mod represent;
 mod schema;
 mod session;

@@ -38,6 +38,18 @@ pub(super) struct Column {
     pub constant: bool,
 }
 
+impl Column {
+    /// How `format_type` writes an integer type, if it is one; a domain is written otherwise.
+    pub(super) fn base_decl(&self) -> Option<&'static str> {
+        match self.base.as_str() {
+            "int2" => Some("smallint"),
+            "int4" => Some("integer"),
+            "int8" => Some("bigint"),
+            _ => None,
+        }
+    }
+}
+
 /// What a [`Table`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {

@@ -70,10 +70,18 @@ const ONE_BUCKET: u64 = 1 << 20;
 /// Buckets of larger tables: a few changed rows then need 1/256 of the table to be sorted and sent.
 const BUCKETS: u32 = 256;
 
+/// Whether a pair is large enough for buckets.
+pub(super) fn in_buckets(pair: &Pair<'_>) -> bool {
+    pair.before.bytes.max(pair.after.bytes) > ONE_BUCKET
+}
+
 /// How the rows of a pair are cut into buckets; the same on both sides.
 pub(super) fn bucket(pair: &Pair<'_>) -> String {
-    if pair.before.bytes.max(pair.after.bytes) <= ONE_BUCKET {
+    if !in_buckets(pair) {
         return "0".to_owned();
+    }
+    if let Some(range) = pair.range {
+        return range.bucket(pair);
     }
     match pair.quick {
         Some(seed) => format!("{} & {}", quick::key(pair, seed), BUCKETS - 1),

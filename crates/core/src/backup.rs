@@ -19,6 +19,9 @@ pub const RELEASE: &str = "/release";
 /// Where the stores lie in a snapshot, each in a folder with its name.
 pub const STORES: &str = "/stores";
 
+/// Where images lie in a snapshot, if it has any.
+pub const IMAGES: &str = "/images";
+
 /// What a snapshot holds, as it is written into it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -40,6 +43,9 @@ pub struct Manifest {
     pub parts: BTreeMap<StoreName, String>,
     /// What the stores held.
     pub fingerprints: BTreeMap<StoreName, Fingerprint>,
+    /// Where the images of the release lie in the snapshot, by their ids; none if they are not in it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
 }
 
 impl Manifest {

@@ -6,7 +6,9 @@ mod common;
 use common::docker::{DB_PASSWORD, Example, Stack, docker};
 use common::upgrade::{Bystander, assert_no_secret_is_told, containers, staging_left};
 use std::fs;
-use std::process::Command;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 fn ledger(repository: &str) -> Stack {
     let stack = Stack::compose(Example::Ledger);
@@ -57,34 +59,8 @@ fn everything_comes_back_from_the_repository_and_its_key_alone() {
     // The host burns down: containers, volumes and the folder are gone.
     let key = beside.path().join("key");
     fs::copy(stack.root.join(".switchback/backup.key"), &key).expect("copies");
-    stack.run(&["down", "--yes"]).expect(0);
-    for (list, remove) in [
-        (&["ps", "-aq", "--filter"][..], &["rm", "-f"][..]),
-        (&["volume", "ls", "-q", "--filter"], &["volume", "rm"]),
-    ] {
-        for label in [format!("label=com.docker.compose.project={}", stack.project), stack_label(&stack)] {
-            let found = docker(&[list, &[label.as_str()]].concat()).expect(0).stdout;
-            for id in found.lines() {
-                docker(&[remove, &[id]].concat());
-            }
-        }
-    }
-    for entry in fs::read_dir(&stack.root).expect("lists").flatten() {
-        match entry.path() {
-            path if path.is_dir() => fs::remove_dir_all(path).expect("removes"),
-            path => fs::remove_file(path).expect("removes"),
-        }
-    }
-    let output = Command::new(common::PROGRAM)
-        .args(["restore", "--from"])
-        .arg(&repository)
-        .arg("--key-file")
-        .arg(&key)
-        .arg("--into")
-        .arg(&stack.root)
-        .output()
-        .expect("runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    burn_down(&stack);
+    restore(&stack, &repository, &key);
     stack.run(&["up", "--yes"]).expect(0);
     assert_eq!(rows(&stack), before);
     let back = stack.bank();
@@ -102,6 +78,86 @@ fn everything_comes_back_from_the_repository_and_its_key_alone() {
     // The one file where the key belongs.
     fs::remove_file(stack.root.join(".switchback/backup.key")).expect("the restored stack has its key");
     assert_no_secret_is_told(&stack, &[DB_PASSWORD, fs::read_to_string(&key).expect("reads").trim()]);
+}
+
+/// Nothing of the stack is left on this machine but its images.
+fn burn_down(stack: &Stack) {
+    stack.run(&["down", "--yes"]).expect(0);
+    for (list, remove) in [
+        (&["ps", "-aq", "--filter"][..], &["rm", "-f"][..]),
+        (&["volume", "ls", "-q", "--filter"], &["volume", "rm"]),
+    ] {
+        for label in [format!("label=com.docker.compose.project={}", stack.project), stack_label(stack)] {
+            let found = docker(&[list, &[label.as_str()]].concat()).expect(0).stdout;
+            for id in found.lines() {
+                docker(&[remove, &[id]].concat());
+            }
+        }
+    }
+    for entry in fs::read_dir(&stack.root).expect("lists").flatten() {
+        match entry.path() {
+            path if path.is_dir() => fs::remove_dir_all(path).expect("removes"),
+            path => fs::remove_file(path).expect("removes"),
+        }
+    }
+}
+
+/// Brings a stack back into its folder, from the repository and the key alone.
+fn restore(stack: &Stack, repository: &Path, key: &Path) {
+    let output = Command::new(common::PROGRAM)
+        .args(["restore", "--from"])
+        .arg(repository)
+        .arg("--key-file")
+        .arg(key)
+        .arg("--into")
+        .arg(&stack.root)
+        .output()
+        .expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn images_that_no_registry_has_come_back_with_the_data() {
+    let name = format!("sbt-backup-{}/bank", std::process::id());
+    let image = format!("{name}:1");
+    let mut build = Command::new("docker")
+        .args(["build", "-q", "-t", &image, "-"])
+        .env("DOCKER_BUILDKIT", "0")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("docker is installed");
+    let recipe = format!("FROM sbt/bank:1\nLABEL only.here={}\n", std::process::id());
+    build.stdin.take().expect("an input").write_all(recipe.as_bytes()).expect("writes");
+    assert!(build.wait().expect("ends").success());
+
+    let beside = tempfile::tempdir().expect("tempdir");
+    let repository = beside.path().join("repository");
+    let stack = Stack::compose(Example::Bank);
+    stack.set("BANK_IMAGE", &name);
+    let path = stack.root.join("switchback.yaml");
+    let text = fs::read_to_string(&path).expect("reads");
+    let backup = format!("backup: {{ repository: \"{}\", images: true }}", repository.display());
+    fs::write(&path, format!("{text}\n{backup}\n")).expect("writes");
+    stack.up();
+    stack.run(&["up", "--yes"]).expect(0);
+    stack.transfer();
+    let books = stack.bank();
+    stack.run(&["backup", "init"]).expect(0);
+    stack.run(&["backup"]).expect(0);
+    let key = beside.path().join("key");
+    fs::copy(stack.root.join(".switchback/backup.key"), &key).expect("copies");
+    let id = stack.inspect("bank", "{{.Image}}");
+    burn_down(&stack);
+    docker(&["image", "rm", "-f", &id]).expect(0);
+    assert_ne!(docker(&["image", "inspect", &image]).code, Some(0), "the image is gone");
+
+    restore(&stack, &repository, &key);
+    assert_eq!(docker(&["image", "inspect", "--format", "{{.Id}}", &image]).expect(0).stdout.trim(), id);
+    stack.run(&["up", "--yes"]).expect(0);
+    assert_eq!(stack.bank(), books);
+    drop(stack);
+    docker(&["image", "rm", "-f", &id]);
 }
 
 fn stack_label(stack: &Stack) -> String {

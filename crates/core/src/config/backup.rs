@@ -1,7 +1,7 @@
 //! `backup`: where backups of the stack go, when, and how long they stay.
 
 use super::check::Checker;
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, RuntimeKind};
 use crate::backup::Keep;
 use crate::duration::Span;
 use schemars::JsonSchema;
@@ -26,6 +26,9 @@ pub struct Backup {
     /// Which backups stay.
     #[serde(default)]
     pub keep: Keep,
+    /// Whether the images of the release go into each backup. Needs room for them beside the stack while it is made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub images: bool,
 }
 
 /// The shortest time between two scheduled runs.
@@ -36,6 +39,9 @@ pub(super) fn check(config: &Config, checker: &Checker<'_>) -> Result<(), Config
     let refuse = |key: &str, why: &str, hint: &str| {
         Err(checker.error(&format!("backup.{key}"), format!("backup.{key} {why}"), Some(hint.into())))
     };
+    if backup.images && config.runtime != RuntimeKind::Compose {
+        return refuse("images", "is for containers", "with `runtime: process` there are none");
+    }
     let repository = backup.repository.as_str();
     if repository.is_empty() {
         return refuse("repository", "is empty", "name a folder, or rest:URL");

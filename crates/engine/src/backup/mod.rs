@@ -6,6 +6,7 @@
 pub mod child;
 pub mod due;
 pub mod facts;
+pub mod images;
 pub mod restore;
 pub mod vault;
 

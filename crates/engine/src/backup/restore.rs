@@ -163,6 +163,7 @@ fn data(
         release: manifest.release.id(),
         ..manifest.instance.clone()
     };
+    super::images::load(home, world, request.vault, (&snapshot.id, manifest), stage, request.progress)?;
     let release = release(home, config, world, &mut instance, &manifest.release, stage)?;
     let at = Placement { home, config, instance: &instance, release: &release };
     let scratch = Scratch::create(home, &instance.dir)?;

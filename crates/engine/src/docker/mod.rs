@@ -13,6 +13,7 @@ mod error;
 pub mod hands;
 pub mod helper;
 mod image;
+mod image_archive;
 mod join;
 mod name;
 mod network;

@@ -3,12 +3,12 @@
 use super::data::{differing, must_be_cold, scratch_of, working};
 use super::{Context, Failed};
 use crate::backup::vault::{Location, Retained, Task, Vault, key_file};
-use crate::backup::{UNCONFIRMED, ask, below, configured, key_confirmed, manifest, read_manifest};
+use crate::backup::{UNCONFIRMED, ask, below, configured, images, key_confirmed, manifest, read_manifest};
 use crate::engine::now_ms;
 use crate::home::write_json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use switchback_core::backup::{Archived, MANIFEST, Manifest, Part, RELEASE, SCHEMA, STACK, Snapshot};
+use switchback_core::backup::{Archived, IMAGES, MANIFEST, Manifest, Part, RELEASE, SCHEMA, STACK, Snapshot};
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StepId;
 use switchback_core::journal::{ErrorKind, Event, Output, StepError};
@@ -30,6 +30,14 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
         .map(|o| o.fingerprints.clone())
         .unwrap_or_default();
     let parts = context.world.data.parts(&at)?;
+    let folder = super::data::temp_dir(context)?.join("images");
+    let images = if backup.images {
+        working(context, "saving images", |w| {
+            images::save(context.world, &release, &folder, &w.stage, w.progress)
+        })?
+    } else {
+        BTreeMap::new()
+    };
     let made = Manifest {
         schema: SCHEMA.to_owned(),
         program: concat!("switchback ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -40,6 +48,7 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
         release: release.clone(),
         parts,
         fingerprints,
+        images,
     };
     let file = super::data::temp_dir(context)?.join("switchback.json");
     write_json(&file, &made)?;
@@ -50,15 +59,19 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
         except: left_out(context, production, &vault, &key_file(context.home, backup)),
         live: true,
     };
-    let beside = vec![
+    let mut beside = vec![
         Part::new(file.to_string_lossy(), MANIFEST),
         Part::new(context.home.release_dir(&production.release).to_string_lossy(), RELEASE),
         stack,
     ];
+    if !made.images.is_empty() {
+        beside.push(Part::new(folder.to_string_lossy(), IMAGES));
+    }
     let began = context.plan.stack.to_string();
     let done: Archived = working(context, "writing the backup", |w| {
         context.world.data.archive(&at, &vault, beside, (&began, at_ms), w)
     })?;
+    let _ = std::fs::remove_dir_all(&folder);
     let mut output = Output::default();
     output.notes.push(format!(
         "snapshot {} in {}: {} files, {}; {} were new",

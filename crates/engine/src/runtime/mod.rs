@@ -7,6 +7,7 @@ pub mod process;
 pub mod rules;
 
 use crate::check::workflow::Endpoint;
+use crate::docker::Docker;
 use crate::error::EngineError;
 use crate::gateway::attack::Ended;
 use crate::home::Home;
@@ -247,6 +248,11 @@ pub trait Runtime: Send + Sync {
 
     /// In what an instance of staging differs from production, in words.
     fn staged(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError>;
+
+    /// The engine that has the images, where there is one.
+    fn engine(&self) -> Option<&Docker> {
+        None
+    }
 
     /// What of an instance's release is gone (artefacts, images), in words; empty if it could be started.
     fn missing(&self, at: &Placement<'_>) -> Result<Vec<String>, EngineError>;

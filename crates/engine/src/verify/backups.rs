@@ -32,6 +32,7 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
         every: None,
         drill: None,
         keep: Keep::default(),
+        images: false,
     };
     let mut config = lab.sandbox()?.desired.clone();
     config.backup = Some(backup.clone());

@@ -412,6 +412,10 @@ impl Runtime for ComposeRuntime {
         trial::still(&self.docker, at, name, on)
     }
 
+    fn engine(&self) -> Option<&Docker> {
+        Some(&self.docker)
+    }
+
     fn end(&self, at: &Placement<'_>, name: &ServiceName) -> Result<usize, EngineError> {
         trial::end(&self.docker, at, name)
     }

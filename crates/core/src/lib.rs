@@ -31,6 +31,7 @@ pub mod record;
 pub mod release;
 pub mod report;
 pub mod settings;
+pub mod stacks;
 pub mod tags;
 pub mod times;
 pub mod trace;

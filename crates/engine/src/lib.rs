@@ -34,6 +34,7 @@ mod registry;
 pub mod runtime;
 pub mod scratch;
 pub mod session;
+pub mod stacks;
 pub mod store;
 pub mod verify;
 pub mod watch;

@@ -54,6 +54,9 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
             ));
         }
     }
+    if config.after.contains(&config.stack) {
+        return Err(checker.error("after", "after: a stack cannot come after itself", None));
+    }
     if config.runtime == RuntimeKind::Process && !config.promotion.follow.is_empty() {
         return Err(checker.error(
             "promotion.follow",

@@ -37,6 +37,9 @@ use std::collections::BTreeMap;
 pub struct Config {
     /// Name of the stack: 1 to 63 letters, digits, `_` or `-`.
     pub stack: StackName,
+    /// Stacks that are upgraded before this one, by name (`upgrade --all`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<StackName>,
     /// What runs the services.
     #[serde(default)]
     pub runtime: RuntimeKind,

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and the exit codes.
 
+mod all;
 mod audit;
 mod auto;
 mod backup;
@@ -116,8 +117,10 @@ pub enum Command {
     )]
     Promote(upgrade::PromoteArgs),
     /// Rehearse, and promote if nothing speaks against it
-    #[command(after_help = "Examples:\n  switchback upgrade hub=5.4.6\n  switchback upgrade --yes --detach")]
-    Upgrade(upgrade::PromoteArgs),
+    #[command(
+        after_help = "Examples:\n  switchback upgrade hub=5.4.6\n  switchback upgrade --yes --detach\n  switchback -C /srv upgrade --all      # every stack below /srv, in the order of `after`"
+    )]
+    Upgrade(upgrade::UpgradeArgs),
     /// Rehearse what changed in the configuration, and promote it as far as `promotion.auto` allows; for a timer
     #[command(after_help = "Examples:\n  switchback auto --dry-run\n  switchback auto")]
     Auto(auto::AutoArgs),
@@ -265,7 +268,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Plan(args) => upgrade::plan(&global, &args),
         Command::Rehearse(args) => upgrade::rehearse(&global, &args),
         Command::Promote(args) => upgrade::promote(&global, &args),
-        Command::Upgrade(args) => upgrade::upgrade(&global, &args),
+        Command::Upgrade(args) if args.all => all::upgrade(&global, &args.promote),
+        Command::Upgrade(args) => upgrade::upgrade(&global, &args.promote),
         Command::Auto(args) => auto::auto(&global, &args),
         Command::Outdated(args) => outdated::outdated(&global, &args),
         Command::Rollback(args) => upgrade::rollback(&global, &args),

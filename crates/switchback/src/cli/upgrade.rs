@@ -53,6 +53,16 @@ pub struct PromoteArgs {
     pub reason: Option<String>,
 }
 
+/// Options of an upgrade.
+#[derive(Debug, Clone, Args)]
+pub struct UpgradeArgs {
+    #[command(flatten)]
+    pub promote: PromoteArgs,
+    /// Every stack in this folder and at most two levels below it, in the order of `after`
+    #[arg(long, conflicts_with_all = ["versions", "detach"])]
+    pub all: bool,
+}
+
 /// Options of a rollback.
 #[derive(Debug, Clone, Args)]
 pub struct RollbackArgs {

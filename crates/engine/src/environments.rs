@@ -242,7 +242,7 @@ fn facts(
 fn carries(home: &Home, config: &Config, world: &World, production: &Instance) -> Result<(), EngineError> {
     let release = home.release(&production.release)?;
     let at = Placement { home, config, instance: production, release: &release };
-    let Some(free) = available_memory().filter(|_| world.runtime.is_here()) else { return Ok(()) };
+    let Some(free) = crate::available_memory().filter(|_| world.runtime.is_here()) else { return Ok(()) };
     let needed = world.runtime.memory(&at, free)?;
     if needed > free {
         return Err(EngineError::refused(
@@ -255,13 +255,6 @@ fn carries(home: &Home, config: &Config, world: &World, production: &Instance) -
         ));
     }
     Ok(())
-}
-
-/// Memory that programs of this host can still get, in bytes.
-fn available_memory() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// Refuses an environment more than the configuration allows.

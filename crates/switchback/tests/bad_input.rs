@@ -337,6 +337,9 @@ fn a_disk_that_fills_up_during_a_trial_does_not_keep_the_watchdog_from_rolling_b
 fn a_full_disk_does_not_keep_a_person_from_rolling_back() {
     let Some((stack, mount)) = on_trial_on_a_full_disk(ReleaseKind::V2) else { return };
     let before = stack.rows(1);
+    // What a person does first.
+    assert_eq!(stack.run(&["status", "--json"]).expect(0).json()["generation"], 2);
+    stack.run(&["history"]).expect(0);
     stack.run(&["rollback", "--yes"]).expect(0);
     assert_eq!(stack.version().as_deref(), Some("1.0.0"));
     assert_eq!(stack.rows(1), before);

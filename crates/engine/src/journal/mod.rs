@@ -6,10 +6,11 @@
 //! the head file beside the journal remembers how far it went, so that this is noticed.
 
 mod head;
+mod reading;
 
 use crate::error::{EngineError, io};
 use head::HeadFile;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use switchback_core::ids::RunId;
@@ -70,7 +71,7 @@ impl Journal {
         if std::fs::metadata(path).map_or(0, |m| m.len()) == 0 {
             return Ok(None);
         }
-        let connection = open_for_reading(path).map_err(|e| sqlite(path, e))?;
+        let connection = reading::open(path).map_err(|e| sqlite(path, e))?;
         let journal = Self { connection, path: path.to_owned(), head_file: HeadFile::open_read(path)? };
         journal.connection.busy_timeout(Duration::from_secs(10)).map_err(|e| journal.wrap(e))?;
         journal.check_version()?;
@@ -336,42 +337,6 @@ impl Journal {
             .map_err(|e| self.wrap(e))?;
         let rows = statement.query_map([], |r| r.get::<_, String>(0)).map_err(|e| self.wrap(e))?;
         rows.map(|r| r.map(RunId).map_err(|e| self.wrap(e))).collect()
-    }
-}
-
-fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
-    // A log left by a crash must be read back, which needs write access to the folder.
-    let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let usable = |c: Connection| {
-        c.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get::<_, i64>(0)).map(|_| c)
-    };
-    let first = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(usable);
-    let wal = PathBuf::from(format!("{}-wal", path.display()));
-    match first {
-        // In a folder that cannot be written nobody else writes either; without a log the file is complete.
-        Err(e)
-            if matches!(
-                e.sqlite_error_code(),
-                Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly)
-            ) && !wal.exists() =>
-        {
-            let name: String = path
-                .as_os_str()
-                .as_encoded_bytes()
-                .iter()
-                .map(|b| match b {
-                    b'/' | b'.' | b'-' | b'_' => char::from(*b).to_string(),
-                    b if b.is_ascii_alphanumeric() => char::from(*b).to_string(),
-                    b => format!("%{b:02x}"),
-                })
-                .collect();
-            Connection::open_with_flags(
-                format!("file:{name}?immutable=1"),
-                flags | OpenFlags::SQLITE_OPEN_READ_ONLY,
-            )
-            .and_then(usable)
-        }
-        other => other,
     }
 }
 

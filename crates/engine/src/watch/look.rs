@@ -107,7 +107,7 @@ impl Eye<'_> {
             at_ms: crate::engine::now_ms(),
             checks: checked(results),
             disk_free_bytes: runtime.free_bytes(self.home),
-            memory_free_bytes: runtime.is_here().then(memory_free).flatten(),
+            memory_free_bytes: runtime.is_here().then(crate::available_memory).flatten(),
             ..Sample::default()
         };
         let mut marks = self.marks.clone();
@@ -168,13 +168,6 @@ fn checked(results: &[CheckResult]) -> BTreeMap<String, CheckSample> {
         _ => None,
     });
     judged.map(|(r, ok)| (r.id.clone(), CheckSample { ok, took_ms: r.took_ms })).collect()
-}
-
-/// Memory that the kernel could still give without swapping.
-fn memory_free() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 /// How far the log of each service was read in a trial.

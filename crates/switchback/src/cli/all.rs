@@ -1,7 +1,8 @@
 //! Upgrades of all stacks below a folder, in their order.
 
+use super::consent::{confirm, declined};
 use super::run::cancel_on_signals;
-use super::upgrade::{PromoteArgs, confirm, declined, planning};
+use super::upgrade::{PromoteArgs, planning};
 use super::{Exit, Global, Output, Trouble};
 use crate::progress::Progress;
 use serde::Serialize;

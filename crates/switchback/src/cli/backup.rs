@@ -1,8 +1,9 @@
 //! Backups: make, list, check, thin out; the key; bring one back; try one.
 
+use super::consent::{confirm, declined};
 use super::run::cancel_on_signals;
 use super::trial::follow;
-use super::upgrade::{carry_out, carry_out_end, confirm, declined, open, session, show_plan};
+use super::upgrade::{carry_out, carry_out_end, open, session, show_plan};
 use super::{Exit, Global, Output, Trouble};
 use crate::progress::Progress;
 use crate::render::backup as render;

@@ -1,7 +1,8 @@
 //! Carrying back what was written to a generation that was left.
 
+use super::consent::{confirm, declined};
 use super::trial::follow;
-use super::upgrade::{carry_out_end, confirm, declined, open, session, show_plan};
+use super::upgrade::{carry_out_end, open, session, show_plan};
 use super::{Exit, Global, Trouble};
 use clap::Args;
 use switchback_core::ids::GenerationId;

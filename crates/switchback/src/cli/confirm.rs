@@ -1,6 +1,7 @@
 //! Ending a trial well before it has passed: a person vouches for the release.
 
-use super::upgrade::{confirm as ask, declined, open, session};
+use super::consent::{confirm as ask, declined};
+use super::upgrade::{open, session};
 use super::{Exit, Global, Output, Trouble};
 use clap::Args;
 use serde_json::json;

@@ -4,8 +4,9 @@
 //! trial or unfinished, every abandoned generation whose writes are not exported, and data that lies where
 //! the user put it (never deleted, whatever is asked).
 
+use super::consent::confirm;
 use super::run::journal;
-use super::upgrade::{confirm, open};
+use super::upgrade::open;
 use super::{Exit, Global, Output, Trouble};
 use clap::Args;
 use serde::Serialize;

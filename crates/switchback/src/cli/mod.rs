@@ -7,6 +7,7 @@ mod backup;
 mod carry;
 mod check;
 mod confirm;
+mod consent;
 mod doctor;
 mod error;
 mod gc;

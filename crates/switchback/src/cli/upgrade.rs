@@ -1,5 +1,6 @@
 //! The verbs that change something: up, down, plan, rehearse, promote, upgrade, rollback, resume, watch.
 
+use super::consent::{confirm, declined};
 use super::run::{Last, cancel_on_signals, conclude, conclude_as, journal};
 use super::trial::follow;
 use super::{Exit, Global, Output, Trouble};
@@ -482,27 +483,4 @@ pub fn watch(global: &Global) -> Result<Exit, Trouble> {
     watchdog::watch(&home, &cancel, &|notice| progress.notice(notice))?;
     progress.line("No trial is running.");
     Ok(Exit::Done)
-}
-
-/// Asks, unless told not to. Without a terminal nothing is taken for a yes.
-pub fn confirm(global: &Global, question: &str) -> Result<bool, Trouble> {
-    use std::io::IsTerminal as _;
-    if global.yes {
-        return Ok(true);
-    }
-    if !std::io::stdin().is_terminal() || global.json {
-        return Err(Trouble::usage(
-            "this has to be confirmed, and there is nobody to ask",
-            "say so beforehand with --yes",
-        ));
-    }
-    let term = console::Term::stderr();
-    term.write_str(&format!("{question} [y/N] "))?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
-}
-
-pub fn declined() -> Trouble {
-    Trouble { exit: Exit::Usage, message: "not confirmed; nothing was done".to_owned(), hint: None }
 }

@@ -5,15 +5,14 @@
 
 use super::server::{Server, engine_error};
 use super::throwaway::Throwaway;
-use super::{ComposeData, Work, place};
-use crate::docker::{BoundMount, ExecSpec, HELPER_LABEL, NetworkMode, RunSpec, STACK_LABEL};
+use super::{ComposeData, Work, owned, place};
+use crate::docker::{ExecSpec, RunSpec};
 use crate::error::EngineError;
 use crate::runtime::Placement;
-use crate::runtime::compose::{DIR_LABEL, command_of, config_mounts_of, environment_of};
+use crate::runtime::compose::{command_of, config_mounts_of, environment_of};
 use crate::store::Progress;
 use crate::store::postgres::convert::{LOAD, LOADING, settings, shape};
 use crate::store::postgres::{self, harmless_settings};
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Instant;
 use switchback_core::data::StoreKind;
@@ -269,32 +268,9 @@ impl<'a> Ground<'a> {
 
     /// A container of a release's own image, as the owner of the data, without any network.
     fn spec(&self, at: &Placement<'_>, script: &str, args: Vec<String>) -> Result<RunSpec, EngineError> {
-        let image = at.release.services.get(&self.reached.service).and_then(|s| s.image.as_ref());
-        let image = image.ok_or_else(|| EngineError::Internal {
-            detail: format!("{} has no image", self.reached.service),
-        })?;
-        let mut argv = vec!["sh".to_owned()];
-        argv.extend(args);
-        Ok(RunSpec {
-            image: image.id.clone(),
-            entrypoint: Some(vec!["sh".to_owned(), "-c".to_owned(), format!("{PROGRAMS}{script}")]),
-            argv,
-            user: Some(self.owner.clone()),
-            mounts: vec![BoundMount {
-                place: self.mount.clone(),
-                target: self.reached.target.clone(),
-                read_only: false,
-            }],
-            network: NetworkMode::None,
-            cap_drop_all: true,
-            labels: BTreeMap::from([
-                (STACK_LABEL.to_owned(), at.home.id()?),
-                (HELPER_LABEL.to_owned(), "server".to_owned()),
-                (DIR_LABEL.to_owned(), at.instance.dir.clone()),
-            ]),
-            unlabelled: true,
-            ..RunSpec::default()
-        })
+        let arguments = std::iter::once("sh".to_owned()).chain(args).collect();
+        let script = format!("{PROGRAMS}{script}");
+        owned::script(at, &self.reached, (&self.mount, &self.owner), &script, arguments)
     }
 
     /// Runs a script in a container of its own.

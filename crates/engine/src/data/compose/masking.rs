@@ -5,14 +5,13 @@
 
 use super::mounts::{live_volumes, parts};
 use super::server::Server;
-use super::{ComposeData, Work, no_columns, place};
+use super::{ComposeData, Work, no_columns, owned, place};
+use crate::docker::ScratchVolume;
 use crate::docker::hands::{Hands, Scratch, ScratchDir};
-use crate::docker::{BoundMount, HELPER_LABEL, NetworkMode, RunSpec, STACK_LABEL, ScratchVolume};
 use crate::error::EngineError;
 use crate::home::Home;
 use crate::runtime::Placement;
 use crate::store::postgres::{self, LEFT_BEHIND};
-use std::collections::BTreeMap;
 use switchback_core::anonymise::{Key, MaskedStore, Rule};
 use switchback_core::data::StoreKind;
 use switchback_core::ids::StoreName;
@@ -118,34 +117,15 @@ impl ComposeData {
     ) -> Result<(), EngineError> {
         let missing = || EngineError::Internal { detail: "a store without a server".to_owned() };
         let reached = place.server.as_ref().ok_or_else(missing)?;
-        let image =
-            at.release.services.get(&reached.service).and_then(|s| s.image.as_ref()).ok_or_else(missing)?;
-        // The owner of the data: the program refuses to run as root, and images differ in who that is.
         let owner = hands
             .list((mount, &place.path))?
             .into_iter()
             .find(|e| e.name == "PG_VERSION")
             .ok_or_else(missing)?;
         let data = format!("{}/{}", reached.target.trim_end_matches('/'), place.path);
-        let spec = RunSpec {
-            image: image.id.clone(),
-            entrypoint: Some(["sh", "-c", RESET].map(str::to_owned).to_vec()),
-            argv: vec![data.trim_end_matches('/').to_owned()],
-            user: Some(format!("{}:{}", owner.uid, owner.gid)),
-            mounts: vec![BoundMount {
-                place: mount.clone(),
-                target: reached.target.clone(),
-                read_only: false,
-            }],
-            network: NetworkMode::None,
-            cap_drop_all: true,
-            labels: BTreeMap::from([
-                (STACK_LABEL.to_owned(), at.home.id()?),
-                (HELPER_LABEL.to_owned(), "server".to_owned()),
-            ]),
-            unlabelled: true,
-            ..RunSpec::default()
-        };
+        let owner = format!("{}:{}", owner.uid, owner.gid);
+        let arguments = vec![data.trim_end_matches('/').to_owned()];
+        let spec = owned::script(at, reached, (mount, &owner), RESET, arguments)?;
         let mut out = Vec::new();
         let ended = self.docker.run(&spec, None, &mut out, &|| false)?;
         if ended.code != 0 {

@@ -13,6 +13,7 @@ mod difference;
 mod facts;
 mod masking;
 mod mounts;
+mod owned;
 mod pause;
 mod preflight;
 mod refresh;

@@ -1,6 +1,7 @@
 //! What changes an environment.
 
-use super::super::upgrade::{carry_out, confirm, open, planning, session, show_plan, target};
+use super::super::consent::confirm;
+use super::super::upgrade::{carry_out, open, planning, session, show_plan, target};
 use super::super::{Exit, Global, Output, Trouble};
 use super::{KeepArgs, UpArgs};
 use serde_json::json;

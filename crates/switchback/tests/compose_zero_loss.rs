@@ -1,11 +1,9 @@
 //! No acknowledged write is lost: a client writes 10,000 orders after a promotion, while Postgres and the watchdog are killed; after
-//! the rollback, which is killed too, every one of them is in production or in the quarantine, and none twice. The same where the Docker
-//! engine itself is killed, twice. About four minutes each.
+//! the rollback, which is killed too, every one of them is in production or in the quarantine, and none twice. About four minutes.
 
 mod common;
 
-use common::docker::{Example, Stack, program};
-use common::engine::OwnEngine;
+use common::docker::{Example, Stack};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -52,7 +50,7 @@ fn session(
 ) -> usize {
     let args =
         ["exec", "-i", container, "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "ledger", "-d", "ledger"];
-    let mut child = program("docker")
+    let mut child = Command::new("docker")
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -112,16 +110,6 @@ fn in_quarantine(path: &Path) -> bool {
 
 #[test]
 fn every_acknowledged_order_is_in_production_or_in_the_quarantine() {
-    story(None);
-}
-
-#[test]
-fn no_order_is_lost_where_the_engine_is_killed_in_the_trial_and_in_the_rollback() {
-    let Some(mut engine) = OwnEngine::start(&["sbt/bank:1", "sbt/bank:2", "sbt/postgres:15"]) else { return };
-    story(Some(&mut engine));
-}
-
-fn story(mut engine: Option<&mut OwnEngine>) {
     let stack = Stack::compose(Example::Ledger);
     stack.set("BANK_RATE", "0");
     // A killed server is away for some looks; that is not what this is about.
@@ -144,11 +132,6 @@ fn story(mut engine: Option<&mut OwnEngine>) {
     // Its container ends with it, and the engine starts it again.
     kill(&stack.inspect("db", "{{.State.Pid}}"));
     stack.wait_until("two thirds are written", Duration::from_secs(180), || reached(2 * ORDERS / 3));
-    if let Some(engine) = &mut engine {
-        engine.kill();
-        std::thread::sleep(Duration::from_secs(2));
-        engine.boot();
-    }
     let status = stack.run(&["status", "--json"]).expect(0).json();
     let watchdog = status["trial"]["watchdog"].as_str().expect("one watches").to_owned();
     let pid: String = watchdog.chars().filter(char::is_ascii_digit).collect();
@@ -165,21 +148,10 @@ fn story(mut engine: Option<&mut OwnEngine>) {
     });
     let killed = AtomicBool::new(false);
     if rollback.try_wait().expect("asks").is_none() {
-        match &mut engine {
-            Some(engine) => {
-                engine.kill();
-                std::thread::sleep(Duration::from_secs(2));
-                engine.boot();
-            }
-            None => rollback.kill().expect("kills"),
-        }
+        rollback.kill().expect("kills");
         killed.store(true, Ordering::Relaxed);
     }
     rollback.wait().expect("ends");
-    // It may have given up the engine; then a person goes on with it.
-    if !stack.run(&["status", "--json"]).expect(0).json()["unfinished"].is_null() && engine.is_some() {
-        stack.run(&["resume", "--wait", "120s"]).expect(0);
-    }
     stack.wait_until("production is back", Duration::from_secs(120), || {
         let status = stack.run(&["status", "--json"]).expect(0).json();
         status["unfinished"].is_null() && status["busy"].is_null() && status["generation"] != 2

@@ -109,8 +109,7 @@ pub fn use_engine(host: &str) {
     assert_eq!(ENGINE.get_or_init(|| host.to_owned()), host, "one engine per process");
 }
 
-/// A program that speaks to the engine of this process's tests.
-pub fn program(name: &str) -> Command {
+fn program(name: &str) -> Command {
     let mut command = Command::new(name);
     if let Some(host) = ENGINE.get() {
         command.env("DOCKER_HOST", host);

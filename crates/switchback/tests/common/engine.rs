@@ -97,13 +97,6 @@ impl OwnEngine {
         }
     }
 
-    /// Kills it as nobody should; its containers run on until it is started again.
-    pub fn kill(&mut self) {
-        let mut child = self.child.take().expect("it runs");
-        child.kill().expect("kills");
-        child.wait().expect("waits");
-    }
-
     /// Stops it as its service manager does; its containers are stopped, too.
     pub fn stop(&mut self) {
         let mut child = self.child.take().expect("it runs");

@@ -9,9 +9,9 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 use switchback_core::compose::ImageName;
 
-/// Where images without a host come from.
-const HUB: &str = "registry-1.docker.io";
-const HUB_NAMES: [&str; 3] = ["docker.io", "index.docker.io", HUB];
+/// Where images without a host come from: the public registry, by the name under which engines keep its login.
+const HUB: &str = "index.docker.io";
+const HUB_DOMAIN: &str = "docker.io";
 /// One request.
 const LIMIT: Duration = Duration::from_secs(20);
 /// All of one image: some have tens of thousands of tags, a thousand a page.
@@ -34,7 +34,7 @@ impl Place {
             Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => (host, path.to_owned()),
             _ => (HUB, image.repository.clone()),
         };
-        if HUB_NAMES.contains(&host) {
+        if host.strip_suffix(HUB_DOMAIN).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')) {
             let path = if path.contains('/') { path } else { format!("library/{path}") };
             return Self { base: format!("https://{HUB}"), path };
         }

@@ -12,7 +12,9 @@ fn place(image: &str) -> (String, String) {
 fn images_lie_where_engines_look_for_them() {
     let hub = format!("https://{HUB}");
     assert_eq!(place("postgres:15"), (hub.clone(), "library/postgres".to_owned()));
-    assert_eq!(place("docker.io/n8nio/n8n"), (hub, "n8nio/n8n".to_owned()));
+    assert_eq!(place("docker.io/n8nio/n8n"), (hub.clone(), "n8nio/n8n".to_owned()));
+    assert_eq!(place("index.docker.io/n8nio/n8n"), (hub, "n8nio/n8n".to_owned()));
+    assert_eq!(place("notdocker.io/n8nio/n8n").0, "https://notdocker.io");
     assert_eq!(place("reg.example:5000/a/b:1"), ("https://reg.example:5000".to_owned(), "a/b".to_owned()));
     assert_eq!(place("localhost:5000/a:1").0, "http://localhost:5000");
     assert_eq!(place("127.0.0.1:5000/a:1").0, "http://127.0.0.1:5000");

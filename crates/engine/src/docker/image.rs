@@ -3,7 +3,7 @@
 //! Owns the facts about an image as values. It must never remove an image that still has a container.
 
 use super::error::Call;
-use super::stream::{Fed, feed};
+use super::stream::{Fed, fed, feed};
 use super::{Docker, DockerError, credentials, done_or_gone, name, optional};
 use crate::store::Progress;
 use bollard::errors::Error as Answer;
@@ -216,10 +216,7 @@ impl Docker {
         std::thread::scope(|scope| {
             let (sender, Fed { chunks, broke }) = Fed::channel();
             scope.spawn(|| feed(&mut tar, sender));
-            let body =
-                bollard::body_try_stream(futures_util::stream::unfold(chunks, |mut chunks| async move {
-                    chunks.recv().await.map(|chunk| (chunk, chunks))
-                }));
+            let body = bollard::body_try_stream(fed(chunks));
             let import = async {
                 let mut id = None;
                 let mut stream = self.client.create_image(Some(options), Some(body), None);

@@ -1,7 +1,7 @@
 //! Images as archives: saving one, and loading it on another engine.
 
 use super::error::Call;
-use super::stream::{Fed, feed};
+use super::stream::{Fed, fed, feed};
 use super::{Docker, DockerError, name};
 use crate::store::Progress;
 use bollard::errors::Error as Answer;
@@ -63,10 +63,7 @@ impl Docker {
         std::thread::scope(|scope| {
             let (sender, Fed { chunks, broke }) = Fed::channel();
             scope.spawn(|| feed(&mut tar, sender));
-            let body =
-                bollard::body_try_stream(futures_util::stream::unfold(chunks, |mut chunks| async move {
-                    chunks.recv().await.map(|chunk| (chunk, chunks))
-                }));
+            let body = bollard::body_try_stream(fed(chunks));
             let load = async {
                 let options = ImportImageOptions { quiet: true, ..ImportImageOptions::default() };
                 let mut stream = std::pin::pin!(self.client.import_image(options, body, None));

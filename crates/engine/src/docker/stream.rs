@@ -52,6 +52,13 @@ impl Fed {
     }
 }
 
+/// What is fed, for the body of a request.
+pub(super) fn fed(chunks: mpsc::Receiver<io::Result<Bytes>>) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    futures_util::stream::unfold(chunks, |mut chunks| async move {
+        chunks.recv().await.map(|chunk| (chunk, chunks))
+    })
+}
+
 /// Reads to the end, or until nobody wants more.
 pub(super) fn feed(reader: &mut (dyn Read + Send), Feeder { sender, broke }: Feeder) {
     let mut buffer = vec![0; CHUNK];

@@ -292,9 +292,14 @@ impl Docker {
 
     /// Kills a container; fine if it does not run or does not exist.
     pub fn kill(&self, id: &str) -> Result<(), DockerError> {
+        self.signal(id, "KILL")
+    }
+
+    /// Sends a signal to the first process of a container; fine if it does not run or does not exist.
+    pub fn signal(&self, id: &str, signal: &str) -> Result<(), DockerError> {
         let id = name::object("container", id)?;
-        let options = KillContainerOptions { signal: "SIGKILL".to_owned() };
-        let call = Call::change("kill the container", "POST or ALLOW_STOP");
+        let options = KillContainerOptions { signal: format!("SIG{signal}") };
+        let call = Call::change("send a signal to the container", "POST or ALLOW_STOP");
         match self.ask(call, id, self.client.kill_container(id, Some(options))) {
             // "is not running" is what was wanted.
             Err(DockerError::Conflict { why, .. }) if why.contains("not running") => Ok(()),

@@ -16,8 +16,8 @@ pub(super) fn control(
     row: &mut Row,
     traffic: &mut BTreeSet<Seen>,
 ) -> Result<(), EngineError> {
-    // Whether a journey leaves something that the next repetition takes for a difference: the second one, on what the first one
-    // left, tells it.
+    // Whether a journey leaves something that the next repetition takes for a difference. It does, if what fails on what others left
+    // passes on untouched data, and fails again on what that left.
     let mut leaves = if ground.config.checks.journeys.is_empty() { Some(false) } else { None };
     for repetition in 0..ground.controls.max(1) {
         if (ground.cancelled)() {
@@ -37,10 +37,18 @@ pub(super) fn control(
         }
         let mut wrong = once(ground, mutant, row, traffic)?;
         if repetition > 0 && leaves.is_none() {
-            leaves = Some(!wrong.is_empty());
-            if !wrong.is_empty() {
+            let first = std::mem::take(&mut wrong);
+            if first.is_empty() {
+                leaves = Some(false);
+            } else {
                 (ground.reset)()?;
                 wrong = once(ground, mutant, row, traffic)?;
+                let again = if wrong.is_empty() { once(ground, mutant, row, traffic)? } else { Vec::new() };
+                let same = first.iter().all(|(what, _)| again.iter().any(|(w, _)| w == what));
+                leaves = Some(same);
+                if !same {
+                    wrong.extend(first);
+                }
             }
         }
         for (what, why) in wrong {

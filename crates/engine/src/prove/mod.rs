@@ -170,7 +170,7 @@ pub fn prove(ground: &Ground<'_>) -> Result<Option<Proved>, EngineError> {
             }
             Injection::OverBudget => {
                 clean(&mut state)?;
-                state = made(trial::over_budget(ground, &mut row), &mut row);
+                state = made(trial::over_budget(ground, mutant, &mut row), &mut row);
             }
             Injection::Exposed => {
                 clean(&mut state)?;

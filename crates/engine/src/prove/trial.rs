@@ -14,6 +14,8 @@ use switchback_core::release::Release;
 
 /// The longest that is waited for a service that was ended to be started again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The longest that is waited for a service that does not end: nobody waits for the configured time.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The service that a person asks: the first with a health check over HTTP, else the first with a port.
 fn asked(release: &Release) -> Option<&ServiceName> {
@@ -65,26 +67,39 @@ pub fn lacking(ground: &Ground<'_>, mutant: &Mutant, row: &mut Row) -> Result<()
     Ok(())
 }
 
-/// Stops and starts the new side as a rollback does, and judges the time by a budget of half of it. What is left of it.
-pub fn over_budget(ground: &Ground<'_>, row: &mut Row) -> Result<State, EngineError> {
-    let release = ground.home.release(&ground.new.release)?;
+/// Stops and starts the new side as a rollback does, first as it is, then with a service that does not end when it is told to;
+/// the budget is in between. What is left of it.
+pub fn over_budget(ground: &Ground<'_>, mutant: &Mutant, row: &mut Row) -> Result<State, EngineError> {
+    let mut release = ground.home.release(&ground.new.release)?;
+    let Some(name) = asked(&release).cloned() else {
+        row.outcome = not_applicable(mutant, "no service has a port");
+        return Ok(State::Clean);
+    };
+    for service in release.services.values_mut() {
+        let grace = &mut service.definition.stop.grace.0;
+        *grace = (*grace).min(GRACE);
+    }
+    let grace_ms = release.services.get(&name).map_or(0, |s| s.definition.stop.grace.as_millis());
     let at = placement(ground, ground.config, &release);
     let stage = Stage { cancelled: ground.cancelled, ..Stage::quiet() };
-    let began = Instant::now();
-    ground.world.runtime.stop(&at, &stage)?;
-    if let Err(failed) = ground.world.runtime.start(&at, &stage) {
-        row.outcome = Outcome::Unviable { why: failed.error.message };
-        return Ok(State::Stopped);
+    let rolled = || -> Result<(u64, bool), EngineError> {
+        let began = Instant::now();
+        let stopped = ground.world.runtime.stop(&at, &stage)?;
+        let started = ground.world.runtime.start(&at, &stage);
+        started.map_err(|f| EngineError::refused(f.error.message, "see the logs of its services"))?;
+        Ok((crate::exec::elapsed_ms(began), stopped.services.get(&name).is_some_and(|s| s.killed)))
+    };
+    let (plain_ms, _) = rolled()?;
+    if let Some(e) = judged(plain_ms, ground.config.rollback.budget.as_millis()) {
+        row.outcome = Outcome::Unviable { why: format!("without a fault: {e}") };
+        return Ok(State::Used);
     }
-    let took_ms = crate::exec::elapsed_ms(began);
-    row.landed = 1;
-    row.outcome = if let Some(e) = judged(took_ms, ground.config.rollback.budget.as_millis()) {
-        Outcome::Unviable { why: format!("without a fault: {e}") }
-    } else {
-        match judged(took_ms, took_ms / 2) {
-            Some(e) => Outcome::Caught { by: "rollback.budget".to_owned(), why: e.to_string() },
-            None => Outcome::Survived { instead: Vec::new(), advice: "set rollback.budget".to_owned() },
-        }
+    row.landed = ground.world.runtime.deaf(&at, &name)?;
+    let (took_ms, killed) = rolled()?;
+    row.outcome = match judged(took_ms, plain_ms + grace_ms / 2) {
+        _ if row.landed == 0 || !killed => Outcome::Unviable { why: format!("{name} ended all the same") },
+        Some(e) => Outcome::Caught { by: "rollback.budget".to_owned(), why: e.to_string() },
+        None => Outcome::Survived { instead: Vec::new(), advice: mutant.advice.to_owned() },
     };
     Ok(State::Used)
 }

@@ -310,6 +310,9 @@ pub trait Runtime: Send + Sync {
     /// Ends a service of a staging instance as a crash does; how many of its containers or processes.
     fn end(&self, at: &Placement<'_>, name: &ServiceName) -> Result<usize, EngineError>;
 
+    /// Lets a service of a staging instance not hear that it is to end; how many of its containers or processes.
+    fn deaf(&self, at: &Placement<'_>, name: &ServiceName) -> Result<usize, EngineError>;
+
     /// A variable (or a file of variables) of a release, and what is told of the settings of the same release without it; `None`
     /// where no service has one.
     fn lacking(

@@ -417,7 +417,11 @@ impl Runtime for ComposeRuntime {
     }
 
     fn end(&self, at: &Placement<'_>, name: &ServiceName) -> Result<usize, EngineError> {
-        trial::end(&self.docker, at, name)
+        trial::signal(&self.docker, at, name, "KILL")
+    }
+
+    fn deaf(&self, at: &Placement<'_>, name: &ServiceName) -> Result<usize, EngineError> {
+        trial::signal(&self.docker, at, name, "STOP")
     }
 
     fn lacking(&self, home: &Home, release: (&Digest, &Release)) -> Result<Option<trial::Told>, EngineError> {

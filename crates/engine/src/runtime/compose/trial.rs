@@ -42,14 +42,19 @@ pub fn still(
     Ok(count)
 }
 
-/// Kills the containers of a service; how many.
-pub fn end(docker: &Docker, at: &Placement<'_>, name: &ServiceName) -> Result<usize, EngineError> {
+/// Sends a signal to the first process of each container of a service; how many.
+pub fn signal(
+    docker: &Docker,
+    at: &Placement<'_>,
+    name: &ServiceName,
+    signal: &str,
+) -> Result<usize, EngineError> {
     must_be_staging(at)?;
     let all = containers::of_project(docker, containers::project(at.instance)?)?;
     let own = all.into_iter().filter(|(service, c)| service == name.as_str() && c.state.running);
     let mut count = 0;
     for (_, container) in own {
-        docker.kill(&container.id)?;
+        docker.signal(&container.id, signal)?;
         count += 1;
     }
     Ok(count)

@@ -419,6 +419,10 @@ impl Runtime for ProcessRuntime {
         super::faults::end(at, name)
     }
 
+    fn deaf(&self, at: &Placement<'_>, name: &ServiceName) -> Result<usize, EngineError> {
+        super::faults::still(at, name, true)
+    }
+
     fn lacking(
         &self,
         _: &Home,

@@ -15,7 +15,7 @@ Makes sbt/base, sbt/python, sbt/postgres:{15,17}, sbt/bank:{1,2} and sbt/jupyter
 left alone as long as its recipe is the same; what was built is kept as an archive, so that a new engine
 loads it.
 
-  --full       also sbt/n8n:{1.71.3,2.8.4}: about ten minutes when they are built
+  --full       also sbt/n8n:{1.71.3,2.8.4} and sbt/mariadb:{10.11,11.8}: about ten minutes when they are built
   --no-build   load archives, build nothing
 
 Environment:
@@ -82,7 +82,10 @@ done
 
 standard=(sbt/base:bookworm sbt/python:3.11 sbt/postgres:15 sbt/postgres:17 sbt/bank:1 sbt/bank:2
     sbt/jupyterhub:3.1.1 sbt/jupyterhub:5.4.6)
+digests[sbt/mariadb:10.11]=$(digest 10.11 "${digests[sbt/base:bookworm]}" -- "$recipes"/mariadb/*)
+digests[sbt/mariadb:11.8]=$(digest 11.8 "${digests[sbt/base:trixie]}" -- "$recipes"/mariadb/*)
 long=(sbt/n8n:1.71.3 sbt/n8n:2.8.4)
+servers=(sbt/mariadb:10.11 sbt/mariadb:11.8)
 
 # present IMAGE: whether the engine has it, made from the same recipe.
 present() {
@@ -220,6 +223,7 @@ make_base_bookworm() { base bookworm; }
 make_base_trixie() {
     if ! present sbt/postgres:17; then base trixie; fi
 }
+make_base_trixie_again() { base trixie; }
 make_bases() { both make_base_bookworm make_base_trixie; }
 make_postgres() {
     make_image sbt/postgres:15 "$recipes/postgres" --build-arg BASE=sbt/base:bookworm --build-arg MAJOR=15
@@ -254,6 +258,12 @@ make_long() {
     done
 }
 
+make_servers() {
+    both make_base_bookworm make_base_trixie_again
+    make_image sbt/mariadb:10.11 "$recipes/mariadb" --build-arg BASE=sbt/base:bookworm
+    make_image sbt/mariadb:11.8 "$recipes/mariadb" --build-arg BASE=sbt/base:trixie
+}
+
 # group NAME MAKE IMAGE...: has all images of a group, by the cheapest way.
 group() {
     local name=$1 make=$2 image
@@ -280,5 +290,8 @@ flock -n 9 || {
 build_context
 group standard make_standard "${standard[@]}"
 # Not behind `||`, where `set -e` does not hold.
-if [ $full = yes ]; then group long make_long "${long[@]}"; fi
+if [ $full = yes ]; then
+    group long make_long "${long[@]}"
+    group servers make_servers "${servers[@]}"
+fi
 echo "images are ready"

@@ -214,6 +214,15 @@ impl Coverage {
         }
     }
 
+    /// Adds the tables of a database whose later writes can only be exported.
+    pub fn add_exported(&mut self, store: &str, diff: &StoreDiff, why: &str) {
+        let there = diff.parts.iter().filter(|p| p.change != PartChange::Dropped);
+        for part in there {
+            self.tables += 1;
+            self.exported.insert(format!("{store}.{}", part.name), why.to_owned());
+        }
+    }
+
     /// Tables whose later writes could be carried.
     pub fn carried(&self) -> u64 {
         self.tables.saturating_sub(self.exported.len() as u64)

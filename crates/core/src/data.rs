@@ -19,6 +19,26 @@ pub enum StoreKind {
     Files,
     /// The databases of a Postgres server.
     Postgres,
+    /// The databases of a MySQL or MariaDB server.
+    #[serde(alias = "mariadb")]
+    Mysql,
+}
+
+impl StoreKind {
+    /// Whether it is read through a server of its own.
+    pub fn has_server(self) -> bool {
+        matches!(self, Self::Postgres | Self::Mysql)
+    }
+
+    /// As the configuration names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Files => "files",
+            Self::Postgres => "postgres",
+            Self::Mysql => "mysql",
+        }
+    }
 }
 
 /// The exact content of a store, in a form that two copies can be compared by.

@@ -10,6 +10,7 @@ pub mod api;
 pub mod backup;
 pub mod carry;
 pub mod check;
+pub mod compat;
 pub mod compose;
 pub mod config;
 pub mod criteria;

@@ -107,7 +107,7 @@ pub fn conclude(plan: &Plan, state: &RunState) -> Outcome {
         _ => None,
     });
     match plan.procedure {
-        Procedure::Rehearse => {
+        Procedure::Rehearse | Procedure::Path => {
             if !refusals.is_empty() {
                 Outcome::Refused { reasons: refusals }
             } else if !doubts.is_empty() {
@@ -131,8 +131,8 @@ pub fn conclude(plan: &Plan, state: &RunState) -> Outcome {
         | Procedure::Up
         | Procedure::Down
         | Procedure::Backup => Outcome::Done,
-        // A check that could not decide is no proof that the backup can be used.
-        Procedure::Drill => {
+        // A check that could not decide is no proof that the backup can be used, or the generation before.
+        Procedure::Drill | Procedure::RollbackDrill => {
             if doubts.is_empty() {
                 Outcome::Done
             } else {

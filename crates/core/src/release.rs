@@ -284,6 +284,9 @@ pub struct Certificate {
     /// What of later writes could be carried back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coverage: Option<Coverage>,
+    /// Whether only the way back was tried (`drill rollback`): it permits no promotion.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drilled: bool,
     /// Who vouches for all of this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,

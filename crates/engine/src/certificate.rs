@@ -94,6 +94,13 @@ pub fn certificates(journal: &Journal) -> Result<Vec<Certificate>, EngineError> 
     Ok(found)
 }
 
+/// The last certificate of an upgrade.
+pub fn last(home: &Home, from: &Digest, to: &Digest) -> Result<Option<Certificate>, EngineError> {
+    let journal = Journal::open_read(&home.state().join("journal.db"))?;
+    let all = journal.as_ref().map_or_else(|| Ok(Vec::new()), certificates)?;
+    Ok(all.into_iter().rev().find(|c| c.from == *from && c.to == *to))
+}
+
 /// The least and the most that a rollback took in the last rehearsals on this host, with one more.
 pub fn rollback_range(home: &Home, ms: u64) -> Result<(u64, u64), EngineError> {
     let journal = Journal::open_read(&home.state().join("journal.db"))?;
@@ -133,7 +140,8 @@ pub fn permits(home: &Home, plan: &Plan) -> Result<(), EngineError> {
     let certificates = journal.as_ref().map_or_else(|| Ok(Vec::new()), certificates)?;
     let own = key(home)?.verifying_key();
     let change = describe_change(&plan.from, &plan.to);
-    let matching: Vec<&Certificate> = certificates.iter().filter(|c| c.from == from && c.to == to).collect();
+    let matches = |c: &&Certificate| c.from == from && c.to == to && !c.drilled;
+    let matching: Vec<&Certificate> = certificates.iter().filter(matches).collect();
     let mut last = None;
     for certificate in matching.iter().rev() {
         match objection(&own, certificate, &change, copied(plan)) {
@@ -249,6 +257,7 @@ mod tests {
             downtime_ms: 2000,
             checks_passed: 7,
             coverage: None,
+            drilled: false,
             signature: None,
         };
         sign(home, &mut made).expect("signs");
@@ -271,13 +280,14 @@ mod tests {
         let kept: Certificate =
             serde_json::from_str(&serde_json::to_string(&made).expect("JSON")).expect("reads");
         assert_eq!(check_signature(&home, &kept).expect("reads"), Ok(()), "as it is kept");
-        let changes: [fn(&mut Certificate); 7] = [
+        let changes: [fn(&mut Certificate); 8] = [
             |c| c.to = Digest("c".repeat(64)),
             |c| c.expires_at_ms -= 1,
             |c| c.host.push('x'),
             |c| c.data_bytes += 1,
             |c| c.rollback_range_ms = None,
             |c| c.checks_passed += 1,
+            |c| c.drilled = true,
             |c| c.signature.as_mut().expect("signed").value.replace_range(0..2, "00"),
         ];
         for (i, change) in changes.iter().enumerate() {

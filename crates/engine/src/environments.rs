@@ -175,6 +175,7 @@ pub fn new_facts(
     };
     let mut facts = facts(home, config, world, run, production, environment, migrate, true)?;
     facts.snapshot = backup.map(|b| b.snapshot.clone());
+    facts.images = backup.is_some_and(|b| b.images);
     Ok(facts)
 }
 
@@ -231,6 +232,7 @@ fn facts(
         production,
         migrate,
         snapshot: None,
+        images: false,
         need_bytes,
         rules: config.staging.anonymise.clone(),
         budget_ms: config.rollback.budget.as_millis(),

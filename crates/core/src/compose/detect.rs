@@ -200,13 +200,18 @@ fn stores(model: &Model, images: &BTreeMap<ServiceName, ImageFacts>, stack_dir: 
             }
         }
         let software = software(service, facts);
-        let pgdata = (software == Some(Software::Postgres)).then(|| pgdata(service, facts));
+        let (kind, keeps) = match software {
+            Some(Software::Postgres) => (StoreKind::Postgres, Some(pgdata(service, facts))),
+            Some(Software::Mysql) => (StoreKind::Mysql, Some("/var/lib/mysql".to_owned())),
+            _ => (StoreKind::Files, None),
+        };
         // The mount that holds the database: the deepest one above its folder.
-        let holds = |target: &str| pgdata.as_deref().and_then(|p| below(p, target));
+        let holds = |target: &str| keeps.as_deref().and_then(|p| below(p, target));
         let database =
             targets.iter().filter(|(_, t)| holds(t).is_some()).max_by_key(|(_, t)| t.len()).cloned();
         for (source, target) in targets {
-            let server = database.as_ref().filter(|(s, _)| *s == source).map(|_| server(service, &target));
+            let server =
+                database.as_ref().filter(|(s, _)| *s == source).map(|_| server(service, kind, &target));
             let path = server.as_ref().and_then(|_| holds(&target)).unwrap_or_default().to_owned();
             let store = stores.entry(source.clone()).or_insert_with(|| DetectedStore {
                 name: store_name(&source, &target, stack_dir),
@@ -220,7 +225,7 @@ fn stores(model: &Model, images: &BTreeMap<ServiceName, ImageFacts>, stack_dir: 
             });
             store.services.insert(service.name().clone());
             if let Some(server) = server {
-                store.kind = StoreKind::Postgres;
+                store.kind = kind;
                 store.path = path;
                 store.server = Some(server);
                 store.software = software;
@@ -239,11 +244,13 @@ fn pgdata(service: Service<'_>, facts: &ImageFacts) -> String {
     own.filter(|p| p.starts_with('/')).unwrap_or_else(|| "/var/lib/postgresql/data".to_owned())
 }
 
-fn server(service: Service<'_>, target: &str) -> Server {
-    let user = service.environment().remove("POSTGRES_USER").filter(|u| !u.is_empty());
+fn server(service: Service<'_>, kind: StoreKind, target: &str) -> Server {
+    let user = service.environment().remove("POSTGRES_USER");
+    let user = user.filter(|u| kind == StoreKind::Postgres && !u.is_empty());
+    let default = if kind == StoreKind::Postgres { "postgres" } else { "root" };
     Server {
         service: service.name().clone(),
-        user: user.unwrap_or_else(|| "postgres".to_owned()),
+        user: user.unwrap_or_else(|| default.to_owned()),
         // The images trust their own socket.
         password_env: None,
         databases: Vec::new(),

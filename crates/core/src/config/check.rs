@@ -67,6 +67,13 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
     check_left_out(config, &checker)?;
     check_masks(config, &checker)?;
     check_limits(config, &checker)?;
+    if config.rollback.drill.is_some_and(|every| every < crate::duration::Span::secs(60)) {
+        return Err(checker.error(
+            "rollback.drill",
+            "rollback.drill is shorter than a minute",
+            Some("write for example 30d".into()),
+        ));
+    }
     if config.rollback.failures == 0 {
         return Err(checker.error("rollback.failures", "rollback.failures must be at least 1", None));
     }
@@ -396,10 +403,12 @@ fn check_stores(config: &Config, checker: &Checker<'_>) -> Result<(), ConfigErro
     let mut seen: Vec<(String, &str)> = Vec::new();
     for (name, store) in &config.stores {
         let at = format!("stores.{name}.path");
-        if store.kind == StoreKind::Postgres || store.volume.is_some() || store.service.is_some() {
+        if store.kind.has_server() || store.volume.is_some() || store.service.is_some() {
             return Err(checker.error(
                 &format!("stores.{name}"),
-                format!("stores.{name}: Postgres, `volume` and `service` need `runtime: compose`"),
+                format!(
+                    "stores.{name}: servers of databases, `volume` and `service` need `runtime: compose`"
+                ),
                 Some("with `runtime: process` a store is `{ kind: sqlite | files, path: PATH }`".into()),
             ));
         }

@@ -63,13 +63,16 @@ fn check_service(name: &ServiceName, service: &Service, checker: &Checker<'_>) -
 fn check_store(at: &str, store: &Store, checker: &Checker<'_>) -> Result<(), ConfigError> {
     let refuse =
         |message: &str, hint: &str| Err(checker.error(at, format!("{at}: {message}"), Some(hint.into())));
-    if store.kind == StoreKind::Postgres {
+    if store.kind.has_server() {
         if store.service.is_none() {
             return refuse("which service runs the server?", "add `service: NAME`");
         }
     } else {
         if store.user.is_some() || store.password_env.is_some() || !store.databases.is_empty() {
-            return refuse("user, password_env and databases belong to Postgres", "remove them");
+            return refuse(
+                "user, password_env and databases belong to the servers of databases",
+                "remove them",
+            );
         }
         if store.service.is_some() != store.target.is_some() {
             return refuse(
@@ -88,6 +91,12 @@ fn check_store(at: &str, store: &Store, checker: &Checker<'_>) -> Result<(), Con
             2 => return refuse("`volume` and `target` exclude each other", "keep `volume`"),
             _ => {}
         }
+    }
+    if store.major.is_some() && store.kind != StoreKind::Postgres {
+        return refuse(
+            "`major` belongs to Postgres",
+            "remove it: other servers convert their data themselves",
+        );
     }
     let below = std::path::Path::new(&store.path);
     let has_mount = store.volume.is_some() || store.target.is_some();

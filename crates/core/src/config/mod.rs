@@ -142,20 +142,21 @@ pub struct Store {
     /// Compose: the volume (its key in the Compose file) that holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
-    /// Compose: the service that runs the Postgres server, or that mounts the `target`.
+    /// Compose: the service that runs the Postgres, MySQL or MariaDB server, or that mounts the `target`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceName>,
     /// Compose: where the service mounts it; for volumes that have no name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Postgres: the role that reads everything; by default POSTGRES_USER of the service, else `postgres`.
+    /// Postgres: the role that reads everything; by default POSTGRES_USER of the service, else `postgres`. MySQL and MariaDB: by
+    /// default `root`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Postgres: the variable of the service's environment that holds the role's password, where the server wants one
-    /// on its own socket.
+    /// The variable of the service's environment that holds the role's password, where the server wants one on its own socket. MySQL
+    /// and MariaDB: by default MARIADB_ROOT_PASSWORD or MYSQL_ROOT_PASSWORD, or the files that those with `_FILE` name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_env: Option<String>,
-    /// Postgres: the databases that are compared; by default all of them.
+    /// The databases of the server that are compared; by default all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub databases: Vec<String>,
     /// Postgres: the major version that an upgrade may convert the data to, by dump and restore. Without it an image of another
@@ -358,6 +359,9 @@ pub struct Rollback {
     pub every: Span,
     /// So many failed probes in a row roll back.
     pub failures: u32,
+    /// A rollback is tried on clones this often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Span>,
     /// What happens to the writes made since the promotion.
     pub writes: Writes,
     /// What a trial is watched for besides the checks.
@@ -371,6 +375,7 @@ impl Default for Rollback {
             watch: Span::secs(1800),
             every: Span::secs(10),
             failures: 3,
+            drill: None,
             writes: Writes::Export,
             triggers: Triggers::default(),
         }

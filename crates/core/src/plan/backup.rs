@@ -38,6 +38,8 @@ pub struct FetchFacts {
     pub common: ArchiveFacts,
     /// The snapshot's whole id.
     pub snapshot: String,
+    /// Whether images of its release are gone from the engine, and the snapshot has them.
+    pub images: bool,
     /// Production as it was then; its release is known here.
     pub was: Instance,
     /// Free ports for the instance: as many as production has, in their order.
@@ -51,7 +53,7 @@ pub struct FetchFacts {
 }
 
 impl ArchiveFacts {
-    fn plan(&self, procedure: Procedure, all: &[&Instance], steps: Steps) -> Plan {
+    pub(super) fn plan(&self, procedure: Procedure, all: &[&Instance], steps: Steps) -> Plan {
         Plan {
             format: FORMAT,
             run: self.run.clone(),
@@ -70,11 +72,17 @@ impl ArchiveFacts {
     }
 
     /// An instance in the run's own folder.
-    fn beside(&self, like: &Instance, environment: &str, ports: &Ports) -> Instance {
-        let dir = format!("staging/{}/{environment}/g1", self.run);
+    pub(super) fn beside(
+        &self,
+        like: &Instance,
+        environment: &str,
+        generation: u32,
+        ports: &Ports,
+    ) -> Instance {
+        let dir = format!("staging/{}/{environment}/g{generation}", self.run);
         Instance {
             environment: environment.to_owned(),
-            generation: GenerationId(1),
+            generation: GenerationId(generation),
             stores: stores_in(
                 &like.stores,
                 &format!("{}/{dir}", self.state_dir),
@@ -92,7 +100,13 @@ impl ArchiveFacts {
     }
 }
 
-fn prepare(steps: &mut Steps, target: &Instance, need_bytes: u64) {
+/// Before what they are needed for is looked at.
+pub(super) fn images(steps: &mut Steps, snapshot: &str) {
+    let op = Op::Images { snapshot: snapshot.to_owned() };
+    steps.add("images", "Bring back images that are gone", Group::Prepare, op);
+}
+
+pub(super) fn prepare(steps: &mut Steps, target: &Instance, need_bytes: u64) {
     let key = target.key();
     steps.add(
         "preflight",
@@ -113,7 +127,7 @@ fn dispose(steps: &mut Steps, key: String) {
 
 /// Writes a snapshot of production into the repository of backups.
 pub fn backup(facts: &ArchiveFacts) -> Plan {
-    let copy = facts.beside(&facts.production, "backup", &facts.ports);
+    let copy = facts.beside(&facts.production, "backup", 1, &facts.ports);
     let (source, key) = (facts.production.key(), copy.key());
     let mut steps = Steps::new();
     prepare(&mut steps, &copy, facts.need_bytes);
@@ -138,9 +152,12 @@ pub fn backup(facts: &ArchiveFacts) -> Plan {
 /// Brings a snapshot back into a sandbox, starts it and runs the checks.
 pub fn drill(facts: &FetchFacts) -> Plan {
     let common = &facts.common;
-    let sandbox = common.beside(&facts.was, "drill", &facts.ports);
+    let sandbox = common.beside(&facts.was, "drill", 1, &facts.ports);
     let key = sandbox.key();
     let mut steps = Steps::new();
+    if facts.images {
+        images(&mut steps, &facts.snapshot);
+    }
     prepare(&mut steps, &sandbox, common.need_bytes);
     let fetch = Op::Fetch { instance: key.clone(), snapshot: facts.snapshot.clone() };
     steps.add("fetch", "Bring the snapshot back, and compare it with its fingerprints", Group::Switch, fetch);
@@ -176,6 +193,9 @@ pub fn restore(facts: &FetchFacts) -> Plan {
     };
     let (old_key, key) = (common.production.key(), new.key());
     let mut steps = Steps::new();
+    if facts.images {
+        images(&mut steps, &facts.snapshot);
+    }
     prepare(&mut steps, &new, common.need_bytes);
     let fetch = Op::Fetch { instance: key.clone(), snapshot: facts.snapshot.clone() };
     steps.add(

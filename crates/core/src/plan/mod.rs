@@ -4,7 +4,9 @@
 //! needs what `do` returned.
 
 mod backup;
+mod drill;
 mod hooks;
+mod path;
 mod procedure;
 mod promote;
 mod rehearse;
@@ -13,7 +15,9 @@ mod single;
 mod staging;
 
 pub use backup::{ArchiveFacts, FetchFacts, Ports, backup, drill, restore};
+pub use drill::{RollbackDrillFacts, rollback_drill};
 pub use hooks::HookTime;
+pub use path::{Hop, PathFacts, path};
 pub use procedure::Procedure;
 pub use promote::{PromoteFacts, promote};
 pub use rehearse::{RehearseFacts, rehearse};
@@ -343,6 +347,11 @@ pub enum Op {
     },
     /// Removes backups that no rule keeps.
     Retain,
+    /// Brings back those images of a snapshot's release that are gone from the engine.
+    Images {
+        /// The snapshot's whole id.
+        snapshot: String,
+    },
     /// Brings the data of a snapshot into an instance, and compares it with what was read when the snapshot was made.
     Fetch {
         /// The instance; its stores do not exist yet.

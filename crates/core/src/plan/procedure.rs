@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Procedure {
     /// Try an upgrade on a clone.
     Rehearse,
+    /// Try an upgrade in several steps on clones.
+    Path,
     /// Bring an upgrade to production.
     Promote,
     /// Return production to an earlier generation.
@@ -30,6 +32,8 @@ pub enum Procedure {
     Backup,
     /// Bring a snapshot back into a sandbox, to see whether it can be.
     Drill,
+    /// Try on clones whether production can return to the generation before.
+    RollbackDrill,
     /// Bring a snapshot back as production's next generation.
     Restore,
     /// Bring the writes made to an abandoned generation into production's next one.
@@ -41,6 +45,7 @@ impl Procedure {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rehearse => "rehearse",
+            Self::Path => "path",
             Self::Promote => "promote",
             Self::Rollback => "rollback",
             Self::Up => "up",
@@ -52,6 +57,7 @@ impl Procedure {
             Self::StagingDown => "staging down",
             Self::Backup => "backup",
             Self::Drill => "drill",
+            Self::RollbackDrill => "drill rollback",
             Self::Restore => "restore",
             Self::Carry => "carry",
         }
@@ -59,7 +65,8 @@ impl Procedure {
 
     /// Whether it only reads production, and is no business of a rollback.
     pub fn is_aside(self) -> bool {
-        self.is_staging() || matches!(self, Self::Rehearse | Self::Backup | Self::Drill)
+        self.is_staging()
+            || matches!(self, Self::Rehearse | Self::Path | Self::Backup | Self::Drill | Self::RollbackDrill)
     }
 
     /// Whether it stops production in between.
@@ -79,6 +86,7 @@ impl Procedure {
     pub fn noun(self) -> &'static str {
         match self {
             Self::Rehearse => "rehearsal",
+            Self::Path => "path",
             Self::Promote => "promotion",
             Self::Rollback => "rollback",
             Self::Up => "start",
@@ -90,6 +98,7 @@ impl Procedure {
             Self::StagingDown => "removal of the environment",
             Self::Backup => "backup",
             Self::Drill => "drill",
+            Self::RollbackDrill => "rollback drill",
             Self::Restore => "restore",
             Self::Carry => "carrying of writes",
         }

@@ -26,6 +26,8 @@ pub struct StagingFacts {
     pub migrate: Vec<ServiceName>,
     /// The backup that the data comes from, instead of production: the snapshot's whole id.
     pub snapshot: Option<String>,
+    /// Whether images of its release are gone from the engine, and the snapshot has them.
+    pub images: bool,
     /// Bytes that the clones need.
     pub need_bytes: u64,
     /// The rules by which columns are masked.
@@ -68,6 +70,9 @@ impl StagingFacts {
     }
 
     fn preflight(&self, steps: &mut Steps) {
+        if let Some(snapshot) = self.snapshot.as_ref().filter(|_| self.images) {
+            super::backup::images(steps, snapshot);
+        }
         steps.add(
             "preflight",
             "Check disk space, artefacts and ports",

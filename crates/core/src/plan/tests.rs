@@ -342,6 +342,7 @@ fn environment_facts(pristine: bool) -> StagingFacts {
         },
         migrate: vec![service("app")],
         snapshot: None,
+        images: false,
         need_bytes: 0,
         rules: [("db.users.email".to_owned(), crate::anonymise::Mask::Email)].into(),
         budget_ms: 300_000,

@@ -12,7 +12,7 @@ use crate::data::{CopyStats, ExportStats, Fingerprint, StoreDiff};
 use crate::egress::Egress;
 use crate::ids::{RunId, ServiceName, StackName, StoreName};
 use crate::journal::{Record, RunState, StepError};
-use crate::plan::{Group, Op, Plan, Procedure};
+use crate::plan::{Group, Op, Plan, Procedure, Step};
 use crate::release::{Certificate, describe, describe_change};
 pub use project::coverage;
 use project::{artefacts, backup, code_only, conclude, egress, exports, measure, step_report, trial};
@@ -261,6 +261,12 @@ pub struct TrialReport {
     pub trigger: Option<String>,
 }
 
+/// A path compares a store once for each of its steps: `db` becomes `db-2` in the second one.
+fn of_step(plan: &Plan, step: &Step, store: StoreName) -> StoreName {
+    let number = step.id.as_str().rsplit('-').next().filter(|_| plan.procedure == Procedure::Path);
+    number.and_then(|n| StoreName::new(format!("{store}-{n}")).ok()).unwrap_or(store)
+}
+
 impl Report {
     /// Projects a run. `tool` and `host` are named in the report.
     pub fn build(plan: &Plan, records: &[Record], tool: &str, host: &str) -> Self {
@@ -296,7 +302,11 @@ impl Report {
             times,
             steps: plan.steps.iter().map(|s| step_report(s, &state, records, started)).collect(),
             checks: outputs().flat_map(|(_, o)| o.checks.clone()).collect(),
-            diffs: outputs().flat_map(|(_, o)| o.diffs.clone()).collect(),
+            diffs: outputs()
+                .flat_map(|(step, o)| {
+                    o.diffs.clone().into_iter().map(move |(n, d)| (of_step(plan, step, n), d))
+                })
+                .collect(),
             fingerprints: outputs()
                 .flat_map(|(s, o)| {
                     o.fingerprints.iter().map(|(store, f)| FingerprintLine {

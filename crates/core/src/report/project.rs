@@ -55,6 +55,14 @@ pub(super) fn measure(plan: &Plan, state: &RunState, records: &[Record], started
                     }),
             )
         }
+        Procedure::RollbackDrill => {
+            let whole = !times::resumed_between(records, "rollback-stop", "rollback-read-back");
+            (
+                times::between(records, "rollback-stop", "rollback-read-back").filter(|_| whole),
+                times::downtime(records, "rollback-stop", "rollback-start").filter(|_| whole),
+                None,
+            )
+        }
         Procedure::Rollback => (
             times::between(records, "stop-new", "flip"),
             times::downtime(records, "stop-new", "start-old"),
@@ -283,8 +291,12 @@ pub fn coverage(plan: &Plan, state: &RunState) -> Option<Coverage> {
         let Op::Diff { after, .. } = &step.op else { continue };
         let (Some(output), Some(instance)) = (state.output(&step.id), plan.instance(after)) else { continue };
         for (store, diff) in &output.diffs {
-            if instance.stores.get(store).is_some_and(|s| s.kind != StoreKind::Files) {
-                found.add(store.as_str(), diff);
+            match instance.stores.get(store).map(|s| s.kind) {
+                Some(StoreKind::Mysql) => {
+                    found.add_exported(store.as_str(), diff, "MySQL and MariaDB: writes are exported only");
+                }
+                Some(kind) if kind != StoreKind::Files => found.add(store.as_str(), diff),
+                _ => {}
             }
         }
     }

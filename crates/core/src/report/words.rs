@@ -1,6 +1,6 @@
 //! The sentences of a report: headline, what became of production, what to do next.
 
-use super::{Advice, Conclusion, Report};
+use super::{Advice, Conclusion, Report, StepStatus};
 use crate::carry::CarriedPart;
 use crate::check::{CheckKind, CheckResult, Verdict};
 use crate::duration::{human_bytes, human_ms};
@@ -17,6 +17,14 @@ pub(super) fn headline(report: &Report) -> String {
         ),
         (Procedure::Rehearse, Conclusion::Refused) => format!("{change} is not safe to promote"),
         (Procedure::Rehearse, Conclusion::Inconclusive) => format!("{change} could not be judged"),
+        (Procedure::Path, Conclusion::Pass) => {
+            format!("every step of {change} works: {passed} of {all} checks passed on the way")
+        }
+        (Procedure::Path, Conclusion::Refused) => match broken_at(report) {
+            Some(at) => format!("the way of {change} breaks at {at}"),
+            None => format!("the way of {change} breaks"),
+        },
+        (Procedure::Path, Conclusion::Inconclusive) => format!("the way of {change} could not be judged"),
         (Procedure::Promote, Conclusion::OnTrial) => format!("{change} is in production, on trial"),
         (Procedure::Promote, Conclusion::Pass) => format!("{change} is in production and passed its trial"),
         (Procedure::Promote, Conclusion::RolledBack) => {
@@ -43,6 +51,13 @@ pub(super) fn headline(report: &Report) -> String {
         ),
         (Procedure::Drill, Conclusion::Inconclusive) => {
             "it is not proved that the backup can be used".to_owned()
+        }
+        (Procedure::RollbackDrill, Conclusion::Pass) => format!(
+            "production can be returned ({change}): {passed} of {all} checks passed after it, and it took {}",
+            rollback.unwrap_or_else(|| "an unknown time".to_owned())
+        ),
+        (Procedure::RollbackDrill, Conclusion::Inconclusive) => {
+            "it is not proved that production can be returned".to_owned()
         }
         (Procedure::Restore, Conclusion::Pass) if report.from_generation.is_none() => {
             "the stack was brought back from a backup".to_owned()
@@ -77,6 +92,15 @@ pub(super) fn headline(report: &Report) -> String {
         (procedure, Conclusion::Unfinished) => format!("the {} has not ended", procedure.noun()),
         (procedure, other) => format!("{}: {other:?}", procedure.as_str()),
     }
+}
+
+/// The first step of a path that did not work: `app 2.0.0 -> 2.1.0`.
+fn broken_at(report: &Report) -> Option<&str> {
+    let failed = report
+        .steps
+        .iter()
+        .find(|s| matches!(s.status, StepStatus::Failed | StepStatus::Finding) && s.title.contains(" -> "))?;
+    failed.title.split_once(": ").map(|(change, _)| change)
 }
 
 fn quarantined(report: &Report) -> u64 {
@@ -117,6 +141,12 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
     match (report.procedure, report.conclusion) {
         (Procedure::Rehearse, Conclusion::Pass) => {
             vec![say("Promote it; the certificate permits it.", Some(&with_versions(report, "promote")))]
+        }
+        (Procedure::Path, Conclusion::Pass) => {
+            vec![say(
+                "Upgrade step by step: each one needs a certificate of its own.",
+                Some("switchback upgrade"),
+            )]
         }
         (Procedure::Rehearse, Conclusion::Refused) => {
             let mut advice = vec![say("Look at what failed. Nothing has to be undone.", None)];

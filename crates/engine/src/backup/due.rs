@@ -16,26 +16,50 @@ use switchback_core::plan::{self, Plan, Procedure};
 
 /// After a failure it is tried again after this time, or the time between two runs, if that is shorter.
 pub const AGAIN_MS: i64 = 15 * 60 * 1000;
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// What is due now: backups before drills.
+/// What is due now: backups before drills, and those of backups before those of rollbacks.
 pub fn due(home: &Home, config: &Config) -> Result<Option<Procedure>, EngineError> {
-    let Some(backup) = &config.backup else { return Ok(None) };
-    for (procedure, every) in [(Procedure::Backup, backup.every), (Procedure::Drill, backup.drill)] {
+    let backup = config.backup.as_ref();
+    for (procedure, every) in [
+        (Procedure::Backup, backup.and_then(|b| b.every)),
+        (Procedure::Drill, backup.and_then(|b| b.drill)),
+        (Procedure::RollbackDrill, config.rollback.drill),
+    ] {
         let Some(every) = every.map(|e| i64::try_from(e.as_millis()).unwrap_or(i64::MAX)) else { continue };
         let now = now_ms();
-        let last = newest(home, procedure)?.map(|(at, _)| at);
+        let last = match procedure {
+            Procedure::RollbackDrill => drilled(home)?,
+            _ => newest(home, procedure)?.map(|(at, _)| at),
+        };
         if last.is_some_and(|at| at.saturating_add(every) > now) {
             continue;
         }
-        if last_tried(home, procedure)?.is_some_and(|at| at.saturating_add(every.min(AGAIN_MS)) > now) {
+        // A rollback that fails in a drill will not work a quarter of an hour later.
+        let again = if procedure == Procedure::RollbackDrill { DAY_MS } else { AGAIN_MS };
+        if last_tried(home, procedure)?.is_some_and(|at| at.saturating_add(every.min(again)) > now) {
             continue;
         }
-        if procedure == Procedure::Drill && newest(home, Procedure::Backup)?.is_none() {
+        let nothing_to_try = match procedure {
+            Procedure::Drill => newest(home, Procedure::Backup)?.is_none(),
+            Procedure::RollbackDrill => home.pointer()?.is_none_or(|p| p.previous.is_none()),
+            _ => false,
+        };
+        if nothing_to_try {
             continue;
         }
         return Ok(Some(procedure));
     }
     Ok(None)
+}
+
+/// When a rollback was last drilled and worked, however long ago.
+fn drilled(home: &Home) -> Result<Option<i64>, EngineError> {
+    let Some(journal) = crate::journal::Journal::open_read(&home.state().join("journal.db"))? else {
+        return Ok(None);
+    };
+    let all = crate::certificate::certificates(&journal)?;
+    Ok(all.iter().rev().find(|c| c.drilled).map(|c| c.issued_at_ms))
 }
 
 fn last_tried(home: &Home, procedure: Procedure) -> Result<Option<i64>, EngineError> {
@@ -54,6 +78,7 @@ fn last_tried(home: &Home, procedure: Procedure) -> Result<Option<i64>, EngineEr
 pub fn planned(home: &Home, config: &Config, procedure: Procedure) -> Result<Plan, EngineError> {
     let world = World::open(config)?;
     Ok(match procedure {
+        Procedure::RollbackDrill => plan::rollback_drill(&crate::drill::facts(home, config, &world)?),
         Procedure::Drill => plan::drill(&fetch_facts(home, config, &world, "latest")?.0),
         _ => plan::backup(&archive_facts(home, config, &world)?),
     })
@@ -73,7 +98,9 @@ pub fn run_due(
         Err(EngineError::Busy { .. }) => return Ok(None),
         other => other?,
     };
-    if session.require_settled().is_err() {
+    // A drill beside a trial would be taken for what the trial is watched for.
+    let disturbs = procedure == Procedure::RollbackDrill && session.require_no_trial().is_err();
+    if session.require_settled().is_err() || disturbs {
         return Ok(None);
     }
     say(&why);
@@ -96,7 +123,7 @@ pub fn run_due(
 }
 
 fn tell(home: &Home, config: &Config, procedure: Procedure, line: &str) {
-    let event = if procedure == Procedure::Drill { "drill_failed" } else { "backup_failed" };
+    let event = if procedure == Procedure::Backup { "backup_failed" } else { "drill_failed" };
     let title = format!("the scheduled {} of {} FAILED", procedure.noun(), config.stack);
     notify::tell(home, config, notify::message(config, Severity::Bad, event, title, &[line.to_owned()]));
 }

@@ -7,7 +7,6 @@ use crate::engine::now_ms;
 use crate::error::{EngineError, io};
 use crate::gather::{self, free_ports_like, new_run};
 use crate::home::{Home, create_dir, write_json};
-use crate::runtime::Stage;
 use crate::store::Progress;
 use crate::world::World;
 use switchback_core::backup::Manifest;
@@ -50,7 +49,6 @@ pub fn fetch_facts(
     let text: String = ask(home, world, &vault, &read_manifest(&snapshot.id), &none)?;
     let manifest = manifest(&text, &snapshot.id)?.moved_to(&home.root().to_string_lossy());
     know_release(home, &vault, &snapshot.id, &manifest)?;
-    super::images::load(home, world, &vault, (&snapshot.id, &manifest), &Stage::quiet(), &none)?;
     let mut common = archive_facts(home, config, world)?;
     // Compressed and shared as it may be, it is written out whole.
     common.need_bytes = snapshot.bytes;
@@ -62,6 +60,7 @@ pub fn fetch_facts(
     let facts = FetchFacts {
         common,
         snapshot: snapshot.id.clone(),
+        images: super::images::missing(world, &manifest)?,
         ports: free_ports_like(&was.ports)?,
         was,
         next: home.next_generation(current)?,

@@ -45,7 +45,18 @@ pub fn save(
     Ok(places)
 }
 
-/// Loads those images of a snapshot's release that are not here, if the snapshot has them.
+/// Whether images of a snapshot's release are not here, and the snapshot has them.
+pub fn missing(world: &World, manifest: &Manifest) -> Result<bool, EngineError> {
+    let Some(docker) = world.runtime.engine() else { return Ok(false) };
+    for image in manifest.release.services.values().filter_map(|s| s.image.as_ref()) {
+        if manifest.images.contains_key(&image.id) && docker.image(&image.id)?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Loads those images of a snapshot's release that are not here, if the snapshot has them. Their names.
 pub fn load(
     home: &Home,
     world: &World,
@@ -53,8 +64,9 @@ pub fn load(
     (snapshot, manifest): (&str, &Manifest),
     stage: &Stage<'_>,
     progress: &Progress<'_>,
-) -> Result<(), EngineError> {
-    let Some(docker) = world.runtime.engine() else { return Ok(()) };
+) -> Result<Vec<String>, EngineError> {
+    let mut brought = Vec::new();
+    let Some(docker) = world.runtime.engine() else { return Ok(brought) };
     let folder = home.state().join("images-tmp");
     for image in manifest.release.services.values().filter_map(|s| s.image.as_ref()) {
         let Some(place) = manifest.images.get(&image.id) else { continue };
@@ -69,8 +81,9 @@ pub fn load(
         let done = super::child::perform(vault, &task, progress).and_then(|_| one(docker, &file, image));
         let _ = fs::remove_dir_all(&folder);
         done?;
+        brought.push(image.reference.clone());
     }
-    Ok(())
+    Ok(brought)
 }
 
 /// Loads an archive, and gives the image its name, if no other one has it.

@@ -147,6 +147,18 @@ pub fn retain(context: &Context<'_>) -> Result<Output, Failed> {
     Ok(Output { notes: vec![note], ..Output::default() })
 }
 
+/// Brings back those images of a snapshot's release that are gone.
+pub fn images(context: &Context<'_>, snapshot: &str) -> Result<Output, Failed> {
+    let vault = Vault::of_stack(context.home, configured(context.config)?)?;
+    let brought = working(context, "bringing back images", |w| {
+        let text: String = ask(context.home, context.world, &vault, &read_manifest(snapshot), w.progress)?;
+        let said = manifest(&text, snapshot)?;
+        images::load(context.home, context.world, &vault, (snapshot, &said), &w.stage, w.progress)
+    })?;
+    context.midway();
+    Ok(Output { notes: brought.into_iter().map(|i| format!("{i} is back")).collect(), ..Output::default() })
+}
+
 /// Brings the data of a snapshot into an instance, and compares it with what was read when the snapshot was made.
 pub fn fetch(context: &Context<'_>, key: &str, snapshot: &str) -> Result<Output, Failed> {
     let instance = context.instance(key)?;

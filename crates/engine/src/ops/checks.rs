@@ -7,7 +7,7 @@ use crate::error::EngineError;
 use crate::watch;
 use switchback_core::check::{Overall, Verdict, overall};
 use switchback_core::journal::{ErrorKind, Output, StepError};
-use switchback_core::plan::CheckPhase;
+use switchback_core::plan::{CheckPhase, Procedure};
 
 /// Looks at production as it is before a promotion. Nothing that goes wrong with that speaks against the promotion.
 pub fn observe(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
@@ -36,7 +36,8 @@ pub fn check(context: &Context<'_>, keys: &[String], phase: CheckPhase) -> Resul
         targets.push((instance, context.release(instance)?));
     }
     let environment = |name: &str| {
-        if phase == CheckPhase::AfterRollback { "after rollback".to_owned() } else { name.to_owned() }
+        let back = phase == CheckPhase::AfterRollback && context.plan.procedure != Procedure::Path;
+        if back { "after rollback".to_owned() } else { name.to_owned() }
     };
     let suite = checks::Suite::load(context.home, &context.plan.run, context.config)?;
     let scratch = temp_dir(context)?;

@@ -183,8 +183,8 @@ pub fn describe(part: &PartDiff) -> String {
 pub fn losses(store: &StoreName, kind: StoreKind, diff: &StoreDiff, expected: &[String]) -> Vec<Failure> {
     let allowed = |part: &str| {
         let mut names = vec![part];
-        // Tables of Postgres are named `database.schema.table`; a person may leave out what is clear.
-        if kind == StoreKind::Postgres {
+        // Tables of servers are named `database.schema.table` or `database.table`; a person may leave out what is clear.
+        if kind.has_server() {
             names.extend(part.match_indices('.').map(|(at, _)| &part[at + 1..]));
         }
         let table = names.last().copied().unwrap_or(part);

@@ -164,6 +164,7 @@ fn perform_op(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Carry { instance, left, source } => carry::carry(context, instance, *left, source),
         Op::Archive { instance, source } => backup::archive(context, instance, source),
         Op::Retain => backup::retain(context),
+        Op::Images { snapshot } => backup::images(context, snapshot),
         Op::Fetch { instance, snapshot } => backup::fetch(context, instance, snapshot),
         Op::Certify { from, to, valid_ms } => pointer::certify(context, from, to, *valid_ms),
     }
@@ -204,6 +205,7 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         | Op::Carry { .. }
         | Op::Archive { .. }
         | Op::Retain
+        | Op::Images { .. }
         | Op::Fetch { .. }
         | Op::Certify { .. } => {
             context.midway();

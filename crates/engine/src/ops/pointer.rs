@@ -10,6 +10,7 @@ use switchback_core::check::Verdict;
 use switchback_core::ids::GenerationId;
 use switchback_core::journal::Output;
 use switchback_core::next::findings;
+use switchback_core::plan::Procedure;
 use switchback_core::release::{Certificate, FORMAT, Pointer};
 use switchback_core::report::coverage;
 use switchback_core::times;
@@ -115,6 +116,11 @@ pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Re
         return Err(e.into());
     }
     let now = now_ms();
+    // A drill switches back only; what else the certificate says was measured by the rehearsal before.
+    let before = match context.plan.procedure {
+        Procedure::RollbackDrill => certificate::last(context.home, &from.release, &to.release)?,
+        _ => None,
+    };
     let data_bytes =
         context.state.output(&"snapshot".into()).map_or(0, |o| o.copies.values().map(|c| c.bytes).sum());
     let passed = context
@@ -135,9 +141,12 @@ pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Re
         data_bytes,
         rollback_ms,
         rollback_range_ms: Some(certificate::rollback_range(context.home, rollback_ms)?),
-        coverage: coverage(context.plan, context.state),
+        coverage: coverage(context.plan, context.state).or(before.as_ref().and_then(|c| c.coverage.clone())),
         signature: None,
-        downtime_ms: times::downtime(context.records, "stop-old", "start-new").unwrap_or(0),
+        drilled: context.plan.procedure == Procedure::RollbackDrill,
+        downtime_ms: times::downtime(context.records, "stop-old", "start-new")
+            .or(before.map(|c| c.downtime_ms))
+            .unwrap_or(0),
         checks_passed: u32::try_from(passed).unwrap_or(u32::MAX),
     };
     certificate::sign(context.home, &mut certificate)?;

@@ -27,11 +27,13 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
     let copies = matches!(
         context.plan.procedure,
         Procedure::Rehearse
+            | Procedure::Path
             | Procedure::Promote
             | Procedure::Carry
             | Procedure::StagingUp
             | Procedure::StagingSync
             | Procedure::Backup
+            | Procedure::RollbackDrill
     );
     if copies
         && let Some(source) = context

@@ -8,6 +8,7 @@
 mod error;
 mod files;
 mod jsonl;
+pub mod mysql;
 mod place;
 pub mod postgres;
 mod progress;
@@ -68,7 +69,7 @@ pub fn size_bytes(kind: StoreKind, path: &Path) -> Result<u64> {
     match kind {
         StoreKind::Sqlite => sqlite::size_bytes(path),
         StoreKind::Files => files::size_bytes(path),
-        StoreKind::Postgres => Err(needs_server()),
+        StoreKind::Postgres | StoreKind::Mysql => Err(needs_server()),
     }
 }
 
@@ -82,7 +83,7 @@ pub fn clone_live(kind: StoreKind, src: &Path, dst: &Path, progress: &Progress<'
     match kind {
         StoreKind::Sqlite => sqlite::clone_live(src, dst, progress),
         StoreKind::Files => files::clone(src, dst, Writers::Running, progress),
-        StoreKind::Postgres => Err(needs_server()),
+        StoreKind::Postgres | StoreKind::Mysql => Err(needs_server()),
     }
 }
 
@@ -94,7 +95,7 @@ pub fn clone_cold(kind: StoreKind, src: &Path, dst: &Path, progress: &Progress<'
     match kind {
         StoreKind::Sqlite => sqlite::clone_cold(src, dst, progress),
         StoreKind::Files => files::clone(src, dst, Writers::Stopped, progress),
-        StoreKind::Postgres => Err(needs_server()),
+        StoreKind::Postgres | StoreKind::Mysql => Err(needs_server()),
     }
 }
 
@@ -148,7 +149,7 @@ pub fn fingerprint(kind: StoreKind, source: Source<'_>, progress: &Progress<'_>)
     match kind {
         StoreKind::Sqlite => sqlite::fingerprint(source, progress),
         StoreKind::Files => files::fingerprint(source, progress),
-        StoreKind::Postgres => Err(needs_server()),
+        StoreKind::Postgres | StoreKind::Mysql => Err(needs_server()),
     }
 }
 
@@ -159,7 +160,7 @@ pub fn integrity(kind: StoreKind, source: Source<'_>) -> Result<Vec<String>> {
     match kind {
         StoreKind::Sqlite => sqlite::integrity(source),
         StoreKind::Files => files::integrity(source),
-        StoreKind::Postgres => Err(needs_server()),
+        StoreKind::Postgres | StoreKind::Mysql => Err(needs_server()),
     }
 }
 
@@ -176,7 +177,7 @@ pub fn diff(
     match kind {
         StoreKind::Sqlite => sqlite::diff(before, after, progress),
         StoreKind::Files => files::diff(before, after, progress),
-        StoreKind::Postgres => Err(needs_server()),
+        StoreKind::Postgres | StoreKind::Mysql => Err(needs_server()),
     }
 }
 
@@ -195,7 +196,7 @@ pub fn export(
     match kind {
         StoreKind::Sqlite => sqlite::export(before, after, out_dir, progress),
         StoreKind::Files => files::export(before, after, out_dir, progress),
-        StoreKind::Postgres => Err(needs_server()),
+        StoreKind::Postgres | StoreKind::Mysql => Err(needs_server()),
     }
 }
 
@@ -212,7 +213,7 @@ pub fn carry_writes(
     match kind {
         StoreKind::Sqlite => sqlite::carry_writes(before, after, target, rules, progress),
         StoreKind::Files => files::carry_writes(before, after, target, rules, progress),
-        StoreKind::Postgres => Err(needs_server()),
+        StoreKind::Postgres | StoreKind::Mysql => Err(needs_server()),
     }
 }
 
@@ -232,10 +233,10 @@ pub fn sample_sqlite(source: Source<'_>, each: u32) -> Result<Vec<Sample>> {
     sqlite::samples(source, each)
 }
 
-/// A Postgres store is not a file: `store::postgres` asks its server.
+/// Such a store is not a file: `store::postgres` and `store::mysql` ask its server.
 fn needs_server() -> StoreError {
     StoreError::Unsupported {
         path: std::path::PathBuf::new(),
-        why: "a Postgres store is read through its server".to_owned(),
+        why: "the databases of a server are read through it".to_owned(),
     }
 }

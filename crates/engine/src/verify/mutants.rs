@@ -140,7 +140,7 @@ fn lost_rows_of_containers(
         lab.sandbox()?.places.iter().map(|(n, p)| (n, p.kind)).collect();
     stores.sort_by_key(|(_, kind)| match kind {
         StoreKind::Sqlite => 0,
-        StoreKind::Postgres => 1,
+        StoreKind::Postgres | StoreKind::Mysql => 1,
         StoreKind::Files => 2,
     });
     let Some((store, kind)) = stores.first().map(|(n, k)| ((*n).clone(), *k)) else {
@@ -148,7 +148,7 @@ fn lost_rows_of_containers(
         return Ok(());
     };
     // A server's rows are taken through the server, which runs only then.
-    let step = if kind == StoreKind::Postgres { "read-back-new" } else { "start-new" };
+    let step = if kind.has_server() { "read-back-new" } else { "start-new" };
     let prefix = format!("{store}.");
     let not: Vec<String> = config
         .checks

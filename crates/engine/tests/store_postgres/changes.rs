@@ -212,3 +212,25 @@ fn peak_bytes() -> u64 {
     let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
     line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
+
+#[test]
+fn a_table_that_was_rewritten_row_by_row_takes_more_room_and_that_is_told() {
+    let mut a = Cluster::new();
+    a.sql(
+        "app",
+        "CREATE TABLE big (id int PRIMARY KEY, t text); INSERT INTO big SELECT i, repeat(md5(i::text), 3) FROM generate_series(1, 40000) i; \
+         CREATE TABLE quiet AS TABLE big;",
+    );
+    let b = a.copy();
+    b.sql("app", "UPDATE big SET t = t || '!'; CREATE INDEX by_text ON big (t); INSERT INTO quiet SELECT * FROM quiet;");
+    let found = diff(&a, &b);
+    let notes = &part(&found, "app.public.big").notes;
+    assert!(notes.iter().any(|n| n.starts_with("takes ") && n.contains("VACUUM FULL")), "{notes:?}");
+    assert!(notes.iter().any(|n| n.starts_with("its indexes take ")), "{notes:?}");
+    assert!(part(&found, "app.public.quiet").notes.is_empty());
+    b.sql("app", "DROP INDEX by_text");
+    b.sql("app", "VACUUM FULL big");
+    let found = diff(&a, &b);
+    let notes = &part(&found, "app.public.big").notes;
+    assert!(notes.is_empty(), "{notes:?}");
+}

@@ -3,15 +3,14 @@
 use super::consent::{confirm, declined};
 use super::run::cancel_on_signals;
 use super::upgrade::{PromoteArgs, planning};
-use super::{Exit, Global, Output, Trouble};
+use super::{Exit, Global, Output, Trouble, own};
 use crate::progress::Progress;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use switchback_core::ids::StackName;
-use switchback_engine::runtime::process::start::own_program;
 use switchback_engine::stacks::{Due, Found, due, find};
 
 /// What became of one stack.
@@ -122,17 +121,16 @@ pub fn upgrade(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
     } else {
         out.text(&text(&lines))?;
     }
-    Ok(exit(&lines, cancel.requested()))
+    Ok(own::worst(lines.iter().filter_map(|l| l.exit), cancel.requested()))
 }
 
 /// Upgrades one stack with a command of its own: it has its own lock, history and watchdog.
 fn one(global: &Global, args: &PromoteArgs, stack: &Found, line: &mut Line) -> Result<(), Trouble> {
     let progress = Progress::new(global.quiet);
     progress.line(&format!("\n{}  {}", stack.config.stack, stack.home.root().display()));
-    let mut command = Command::new(own_program());
-    command.arg("-C").arg(stack.home.root()).args(["upgrade", "--yes"]);
+    let mut command = own::command(global, stack.home.root());
+    command.args(["upgrade", "--yes"]);
     for (flag, set) in [
-        ("--quiet", global.quiet),
         ("--json", global.json),
         ("--again", args.again),
         ("--any-time", args.any_time),
@@ -145,7 +143,6 @@ fn one(global: &Global, args: &PromoteArgs, stack: &Found, line: &mut Line) -> R
     if let Some(reason) = &args.reason {
         command.arg(format!("--reason={reason}"));
     }
-    command.arg(format!("--wait={}", global.wait)).stdin(Stdio::null());
     let code = if global.json {
         let ran = command.stderr(Stdio::inherit()).output()?;
         line.report = serde_json::from_slice(&ran.stdout).ok();
@@ -175,28 +172,4 @@ fn text(lines: &[Line]) -> String {
         let _ = writeln!(text, "  {:<width$}  {said}", line.stack.as_str());
     }
     text
-}
-
-/// The exit code: that of the stack which needs a person most.
-fn exit(lines: &[Line], interrupted: bool) -> Exit {
-    const WORST_FIRST: [Exit; 8] = [
-        Exit::NeedsOperator,
-        Exit::Internal,
-        Exit::OverBudget,
-        Exit::RolledBack,
-        Exit::Inconclusive,
-        Exit::Refused,
-        Exit::Busy,
-        Exit::Usage,
-    ];
-    if interrupted {
-        return Exit::Interrupted;
-    }
-    let codes: BTreeSet<i32> = lines.iter().filter_map(|l| l.exit).filter(|code| *code != 0).collect();
-    let known = |exit: &&Exit| codes.contains(&i32::from(exit.code()));
-    match WORST_FIRST.iter().find(known) {
-        Some(exit) => *exit,
-        None if codes.is_empty() => Exit::Done,
-        None => Exit::Internal,
-    }
 }

@@ -114,6 +114,13 @@ pub enum DrillCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Switch a clone of production back to the generation before, measure it, run the checks, and certify it
+    #[command(after_help = "Example:\n  switchback drill rollback")]
+    Rollback {
+        /// Show the plan and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// Reads what names a snapshot.
@@ -141,6 +148,9 @@ pub fn backup(global: &Global, args: &BackupArgs) -> Result<Exit, Trouble> {
 
 fn make(global: &Global, args: &BackupArgs) -> Result<Exit, Trouble> {
     let (home, config) = open(global)?;
+    if args.if_due && config.rollback.drill.is_some() {
+        return if_due(global, &home, &config);
+    }
     backup::configured(&config)?;
     if args.if_due {
         return if_due(global, &home, &config);
@@ -341,16 +351,21 @@ fn read_line() -> Result<String, Trouble> {
     Ok(text)
 }
 
-/// Tries a backup.
+/// Tries a backup, or a rollback.
 pub fn drill(global: &Global, command: &DrillCommand) -> Result<Exit, Trouble> {
-    let DrillCommand::Restore { snapshot, dry_run } = command;
     let (home, config) = open(global)?;
-    let mut session = session(global, &home, "drill restore")?;
+    let mut session = session(global, &home, "drill")?;
     session.require_settled()?;
     session.end_leftovers(&config)?;
     let world = World::open(&config)?;
-    let (facts, ..) = facts::fetch_facts(&home, &config, &world, snapshot)?;
-    let plan = plan::drill(&facts);
+    let (plan, dry_run) = match command {
+        DrillCommand::Restore { snapshot, dry_run } => {
+            (plan::drill(&facts::fetch_facts(&home, &config, &world, snapshot)?.0), dry_run)
+        }
+        DrillCommand::Rollback { dry_run } => {
+            (plan::rollback_drill(&switchback_engine::drill::facts(&home, &config, &world)?), dry_run)
+        }
+    };
     if *dry_run {
         return show_plan(global, &plan);
     }

@@ -6,6 +6,7 @@ mod auto;
 mod backup;
 mod carry;
 mod check;
+mod compat;
 mod confirm;
 mod consent;
 mod doctor;
@@ -18,6 +19,8 @@ mod metrics;
 mod notify;
 mod outdated;
 mod output;
+mod own;
+mod path;
 mod prove;
 mod report;
 pub mod run;
@@ -112,6 +115,16 @@ pub enum Command {
     /// Try an upgrade on a clone of production, roll it back there, and issue a certificate
     #[command(after_help = "Examples:\n  switchback rehearse\n  switchback rehearse hub=5.4.6")]
     Rehearse(upgrade::TargetArgs),
+    /// Rehearse every combination of some versions, and show which fit together
+    #[command(
+        after_help = "Examples:\n  switchback compat hub=3.1.1,5.4.6 db=15,17\n  switchback compat n8n=2.8.3,2.8.4 --output reports"
+    )]
+    Compat(compat::CompatArgs),
+    /// Try an upgrade in several steps on clones, and show where it breaks
+    #[command(
+        after_help = "Examples:\n  switchback path n8n=1.123.0,2.8.4\n  switchback path hub=4.1.6,5.4.6 db=17"
+    )]
+    Path(path::PathArgs),
     /// Bring a rehearsed upgrade to production, on trial
     #[command(
         after_help = "Examples:\n  switchback promote\n  switchback promote hub=5.4.6 --detach\n  switchback promote --without-certificate --reason 'CVE-2026-1, no time'"
@@ -213,7 +226,7 @@ pub enum Command {
     )]
     Carry(carry::CarryArgs),
     /// Try what one hopes never to need
-    #[command(subcommand, after_help = "Example:\n  switchback drill restore")]
+    #[command(subcommand, after_help = "Examples:\n  switchback drill restore\n  switchback drill rollback")]
     Drill(backup::DrillCommand),
     /// Print the JSON Schema of switchback.yaml
     #[command(
@@ -268,6 +281,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Down => upgrade::down(&global),
         Command::Plan(args) => upgrade::plan(&global, &args),
         Command::Rehearse(args) => upgrade::rehearse(&global, &args),
+        Command::Compat(args) => compat::compat(&global, &args),
+        Command::Path(args) => path::path(&global, &args),
         Command::Promote(args) => upgrade::promote(&global, &args),
         Command::Upgrade(args) if args.all => all::upgrade(&global, &args.promote),
         Command::Upgrade(args) => upgrade::upgrade(&global, &args.promote),

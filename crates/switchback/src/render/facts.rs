@@ -146,8 +146,8 @@ fn rollback(report: &Report) -> Option<Fact> {
     let budget = report.times.budget_ms;
     let over = took > budget;
     let mut note = format!("{} {} budget", if over { "over the" } else { "of the" }, human_ms(budget));
-    if let Some(back) = report.times.rollback_downtime_ms.filter(|_| report.procedure == Procedure::Rehearse)
-    {
+    let drilled = matches!(report.procedure, Procedure::Rehearse | Procedure::RollbackDrill);
+    if let Some(back) = report.times.rollback_downtime_ms.filter(|_| drilled) {
         note.push_str(&format!("; answering again after {}", human_ms(back)));
     }
     Some(Fact {

@@ -4,6 +4,7 @@
 //! file or the terminal, and no text of the report reaches an output unescaped.
 
 pub mod backup;
+pub mod compat;
 pub mod egress;
 mod facts;
 mod html;

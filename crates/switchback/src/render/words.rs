@@ -66,6 +66,7 @@ pub fn reasons_title(conclusion: Conclusion) -> &'static str {
 pub fn procedure(procedure: Procedure) -> &'static str {
     match procedure {
         Procedure::Rehearse => "Rehearsal",
+        Procedure::Path => "Path",
         Procedure::Promote => "Promotion",
         Procedure::Rollback => "Rollback",
         Procedure::Up => "Start",
@@ -77,6 +78,7 @@ pub fn procedure(procedure: Procedure) -> &'static str {
         Procedure::StagingDown => "Removal of a staging environment",
         Procedure::Backup => "Backup",
         Procedure::Drill => "Drill",
+        Procedure::RollbackDrill => "Rollback drill",
         Procedure::Restore => "Restore",
         Procedure::Carry => "Writes carried back",
     }

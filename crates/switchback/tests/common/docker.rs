@@ -1,6 +1,5 @@
-//! Compose stacks of the examples, each in a folder and a project of its own, with the images that
-//! scripts/lib/images.sh makes. What a stack leaves in the engine is removed when it is dropped: what carries its
-//! project's or its Switchback's label, and nothing else.
+//! Compose stacks of the examples, each in a folder and a project of its own, with the images that scripts/lib/images.sh makes. What a
+//! stack leaves in the engine is removed when it is dropped: what carries its project's or its Switchback's label, and nothing else.
 
 use super::{PROGRAM, Ran};
 use serde_json::Value;
@@ -35,6 +34,8 @@ pub enum Example {
     Crowded,
     /// tests/upgrade-infrastructure/stacks/ledger: the bank, with PostgreSQL beside it.
     Ledger,
+    /// tests/upgrade-infrastructure/stacks/shop: MariaDB and migrations, whose images its tests make. With `--full` only.
+    Shop,
 }
 
 impl Example {
@@ -47,6 +48,7 @@ impl Example {
             Self::Exchange => "tests/upgrade-infrastructure/stacks/exchange",
             Self::Crowded => "tests/upgrade-infrastructure/stacks/crowded",
             Self::Ledger => "tests/upgrade-infrastructure/stacks/ledger",
+            Self::Shop => "tests/upgrade-infrastructure/stacks/shop",
         })
     }
 
@@ -59,6 +61,7 @@ impl Example {
             Self::Exchange => &["sbt/bank:1", "sbt/bank:2", "sbt/postgres:15"],
             Self::Crowded => &["sbt/bank:1", "sbt/bank:2", "sbt/python:3.11"],
             Self::Ledger => &["sbt/bank:1", "sbt/bank:2", "sbt/postgres:15"],
+            Self::Shop => &["sbt/shop:1", "sbt/shop:2", "sbt/mariadb:10.11"],
         }
     }
 
@@ -67,7 +70,8 @@ impl Example {
         match self {
             Self::JupyterHub => "hub",
             Self::N8n => "n8n",
-            Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "bank",
+            Self::Shop => "shop",
+            _ => "bank",
         }
     }
 
@@ -77,6 +81,7 @@ impl Example {
             Self::JupyterHub => "HUB_PORT",
             Self::N8n => "N8N_PORT",
             Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "BANK_PORT",
+            Self::Shop => "SHOP_PORT",
         }
     }
 
@@ -86,6 +91,7 @@ impl Example {
             Self::JupyterHub => "JHUB_VERSION",
             Self::N8n => "N8N_VERSION",
             Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "BANK_VERSION",
+            Self::Shop => "SHOP_VERSION",
         }
     }
 
@@ -95,8 +101,8 @@ impl Example {
             Self::JupyterHub => "hub",
             Self::N8n => "n8n",
             Self::Exchange => "exchange",
-            Self::Bank | Self::Crowded => panic!("the bank has no PostgreSQL"),
             Self::Ledger => "ledger",
+            _ => panic!("it has no PostgreSQL"),
         }
     }
 }
@@ -136,15 +142,11 @@ pub fn need(images: &[&str]) {
     let hint = "scripts/test prepares it, or scripts/lib/engine.sh";
     match program("docker").args(["version", "--format", "{{.Server.Version}}"]).output() {
         Err(e) => panic!("docker cannot be run ({e}); {hint}"),
-        Ok(o) => assert!(
-            o.status.success(),
-            "no Docker engine answers: {}; {hint}",
-            String::from_utf8_lossy(&o.stderr).trim()
-        ),
+        Ok(o) => assert!(o.status.success(), "no Docker engine answers; {hint}"),
     }
     assert!(docker(&["compose", "version"]).code == Some(0), "`docker compose` does not work; {hint}");
     for image in images {
-        let full = if image.contains("n8n") { " --full" } else { "" };
+        let full = if ["n8n", "mariadb"].iter().any(|i| image.contains(i)) { " --full" } else { "" };
         assert!(
             docker(&["image", "inspect", "--format", "{{.Id}}", image]).code == Some(0),
             "the image {image} is not there; scripts/test{full} makes it, or scripts/lib/images.sh{full}"

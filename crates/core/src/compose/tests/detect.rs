@@ -86,9 +86,12 @@ fn databases_that_must_be_stopped_to_be_copied_are_known() {
     let found = detect(&model, &images, "");
     let stop: Vec<(String, Option<Software>)> =
         found.stores.iter().filter(|s| s.stop_to_copy).map(|s| (s.name.to_string(), s.software)).collect();
-    assert_eq!(stop.len(), 4, "{stop:?}");
+    assert_eq!(stop.len(), 3, "{stop:?}");
     assert_eq!(found.services[4].software, None);
-    assert!(found.stores.iter().any(|s| s.name.as_str() == "m-mysql"));
+    let mysql = found.stores.iter().find(|s| s.name.as_str() == "m-mysql").expect("found");
+    assert_eq!((mysql.kind, mysql.stop_to_copy), (StoreKind::Mysql, false));
+    let server = mysql.server.as_ref().expect("known");
+    assert_eq!((server.service.as_str(), server.user.as_str()), ("m", "root"));
 }
 
 #[test]

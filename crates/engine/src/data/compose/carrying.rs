@@ -7,7 +7,7 @@ use super::{ComposeData, Work, mounts, place};
 use crate::error::EngineError;
 use crate::runtime::Placement;
 use crate::store::postgres;
-use switchback_core::carry::{Outcome, Rules};
+use switchback_core::carry::{Carried, Outcome, Rules};
 use switchback_core::data::StoreKind;
 use switchback_core::ids::StoreName;
 use switchback_core::plan::CloneMode;
@@ -30,6 +30,11 @@ impl ComposeData {
         }
         let hands = self.hands(to.home)?;
         let scratch = self.scratch_place(to.home, &hands, target)?;
+        if left.kind == StoreKind::Mysql {
+            let note = "later writes of MySQL and MariaDB are exported, not carried".to_owned();
+            let carried = Carried { notes: vec![note], ..Carried::default() };
+            return Ok(Some(Outcome { carried, ..Outcome::default() }));
+        }
         if left.kind == StoreKind::Postgres {
             return self.carry_rows(from, to, store, rules, work).map(Some);
         }

@@ -25,6 +25,7 @@ impl ComposeData {
         let scratch = self.scratch_place(at.home, &hands, mount)?;
         match place.kind {
             StoreKind::Files => Ok(0),
+            StoreKind::Mysql => self.mysql_damage(at, store, (damage, not), work),
             StoreKind::Sqlite => {
                 let below = scratch.below(&place.path);
                 Ok(hands.damage(scratch.scratch(), &below, damage, not, work.progress)?)

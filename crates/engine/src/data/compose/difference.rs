@@ -19,6 +19,9 @@ impl ComposeData {
         work: &Work<'_>,
     ) -> Result<StoreDiff, EngineError> {
         let ((old, old_mount), (new, new_mount)) = (place(before, store)?, place(after, store)?);
+        if new.kind == StoreKind::Mysql {
+            return self.mysql_diff(before, after, mode, store, work);
+        }
         if new.kind == StoreKind::Postgres {
             let was = Server::open(self, before, store, old_mount, CloneMode::Cold)?;
             let is = match Server::open(self, after, store, new_mount, mode) {

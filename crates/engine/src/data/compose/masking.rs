@@ -58,6 +58,10 @@ impl ComposeData {
         let scratch = self.scratch_place(at.home, &hands, mount)?;
         match place.kind {
             StoreKind::Files => Err(no_columns(store)),
+            StoreKind::Mysql => Err(EngineError::refused(
+                format!("{store}: columns of MySQL and MariaDB cannot be masked"),
+                "remove its rules from `staging.anonymise`; staging then has its values as they are",
+            )),
             StoreKind::Sqlite => {
                 Ok(hands.mask(scratch.scratch(), &scratch.below(&place.path), rules, key, work.progress)?)
             }

@@ -13,6 +13,7 @@ mod difference;
 mod facts;
 mod masking;
 mod mounts;
+mod mysql;
 mod owned;
 mod pause;
 mod preflight;
@@ -105,7 +106,7 @@ impl Data for ComposeData {
     fn exists(&self, at: &Placement<'_>, store: &StoreName) -> Result<bool, EngineError> {
         let (place, mount) = place(at, store)?;
         match mount {
-            MountPlace::Volume(name) if place.path.is_empty() || place.kind == StoreKind::Postgres => {
+            MountPlace::Volume(name) if place.path.is_empty() || place.kind.has_server() => {
                 Ok(self.docker.volume(name)?.is_some())
             }
             // The engine would make a volume that is mounted and does not exist.
@@ -214,6 +215,9 @@ impl Data for ComposeData {
         work: &Work<'_>,
     ) -> Result<Fingerprint, EngineError> {
         let (place, mount) = place(at, store)?;
+        if place.kind == StoreKind::Mysql {
+            return self.mysql_fingerprint(at, store, mode, work);
+        }
         if place.kind == StoreKind::Postgres {
             let server = Server::open(self, at, store, mount, mode)?;
             let found = postgres::fingerprint(&server, server.databases(), work.progress);
@@ -232,7 +236,7 @@ impl Data for ComposeData {
         let (place, mount) = place(at, store)?;
         // A server would have to be started to read its tables; the files say more, and sooner.
         let (kind, path) = match place.kind {
-            StoreKind::Postgres => (StoreKind::Files, ""),
+            StoreKind::Postgres | StoreKind::Mysql => (StoreKind::Files, ""),
             kind => (kind, place.path.as_str()),
         };
         Ok(self.hands(at.home)?.fingerprint(kind, (mount, path), false, work.progress)?)
@@ -246,6 +250,9 @@ impl Data for ComposeData {
         work: &Work<'_>,
     ) -> Result<BTreeMap<String, u64>, EngineError> {
         let (place, mount) = place(at, store)?;
+        if place.kind == StoreKind::Mysql {
+            return self.mysql_counts(at, store, mode, work);
+        }
         if place.kind == StoreKind::Postgres {
             let server = Server::open(self, at, store, mount, mode)?;
             let found = postgres::counts(&server, server.databases(), work.progress);
@@ -262,6 +269,9 @@ impl Data for ComposeData {
         work: &Work<'_>,
     ) -> Result<Vec<String>, EngineError> {
         let (place, mount) = place(at, store)?;
+        if place.kind == StoreKind::Mysql {
+            return self.mysql_integrity(at, store, mode, work);
+        }
         if place.kind == StoreKind::Postgres {
             let server = Server::open(self, at, store, mount, mode)?;
             let amcheck = if at.instance.is_production() { Amcheck::IfInstalled } else { Amcheck::MayCreate };
@@ -305,6 +315,9 @@ impl Data for ComposeData {
         let base = mounts::base_of(mount);
         if !self.mount_exists(at.home, &base)? {
             return Ok(None);
+        }
+        if place.kind == StoreKind::Mysql {
+            return self.mysql_export(at, store, out, work).map(Some);
         }
         if place.kind == StoreKind::Postgres {
             let was = Server::open(self, at, store, &base, CloneMode::Cold)?;
@@ -397,7 +410,7 @@ impl Data for ComposeData {
                 let live = mode == CloneMode::Live;
                 Ok(self.hands(at.home)?.samples((mount, &place.path), live, SAMPLES)?)
             }
-            StoreKind::Files => Ok(Vec::new()),
+            StoreKind::Files | StoreKind::Mysql => Ok(Vec::new()),
         }
     }
 
@@ -419,6 +432,7 @@ impl Data for ComposeData {
                 let hands = self.hands(at.home).map_err(|e| e.to_string())?;
                 hands.sql((mount, &place.path), sql, values).map_err(|e| e.to_string())
             }
+            StoreKind::Mysql => self.mysql_value(at, store, sql, values),
             StoreKind::Files => Err(format!("the store {store} is not a database")),
         }
     }

@@ -1,4 +1,4 @@
-//! A throwaway Postgres server on data at rest, so that it can be read.
+//! A throwaway server of databases on data at rest, so that it can be read.
 //!
 //! It runs the release's own image without any network and without anything that acts on the world. It must
 //! never be started on data that production may return to: a server writes even when it is only asked.
@@ -27,7 +27,7 @@ pub struct Throwaway<'a> {
 }
 
 impl<'a> Throwaway<'a> {
-    /// Starts a server on a mount.
+    /// Starts a Postgres server on a mount.
     pub fn start(
         data: &'a ComposeData,
         at: &Placement<'_>,
@@ -35,10 +35,6 @@ impl<'a> Throwaway<'a> {
         reached: &Reached,
         mount: &MountPlace,
     ) -> Result<Self, EngineError> {
-        let image = at.release.services.get(&reached.service).and_then(|s| s.image.as_ref());
-        let Some(image) = image else {
-            return Err(EngineError::Internal { detail: format!("{} has no image", reached.service) });
-        };
         let version_file = if place.path.is_empty() {
             "PG_VERSION".to_owned()
         } else {
@@ -46,20 +42,43 @@ impl<'a> Throwaway<'a> {
         };
         let version = data.hands(at.home)?.read_file((mount, &version_file), 64)?;
         let major = major_version(&String::from_utf8_lossy(&version)).map_err(super::server::engine_error)?;
+        let settings = harmless_settings(major).into_iter();
+        let more = settings.flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]).collect();
+        Self::run(data, at, reached, mount, more)
+    }
+
+    /// Starts the program of the release's service on a mount, with some more arguments.
+    pub fn run(
+        data: &'a ComposeData,
+        at: &Placement<'_>,
+        reached: &Reached,
+        mount: &MountPlace,
+        more: Vec<String>,
+    ) -> Result<Self, EngineError> {
+        let image = at.release.services.get(&reached.service).and_then(|s| s.image.as_ref());
+        let Some(image) = image else {
+            return Err(EngineError::Internal { detail: format!("{} has no image", reached.service) });
+        };
         let mut argv = command_of(at, &reached.service);
         if argv.is_empty() {
-            argv.push("postgres".to_owned());
+            // Arguments of ours would take the place of the image's own.
+            argv = data.docker.image(&image.id)?.map(|i| i.cmd).unwrap_or_default();
         }
-        for (name, value) in harmless_settings(major) {
-            argv.extend(["-c".to_owned(), format!("{name}={value}")]);
-        }
+        argv.extend(more);
         let mut mounts =
             vec![BoundMount { place: mount.clone(), target: reached.target.clone(), read_only: false }];
         mounts.extend(config_mounts_of(at, &reached.service));
+        let mut env = environment_of(at, &reached.service);
+        // The image of MariaDB would upgrade the data by itself, and images end where a file with a password is not there: it is
+        // for making a database, and secrets are not mounted here.
+        let for_new = |name: &str| {
+            name.ends_with("_FILE") && ["MARIADB_", "MYSQL_", "POSTGRES_"].iter().any(|p| name.starts_with(p))
+        };
+        env.retain(|name, _| name != "MARIADB_AUTO_UPGRADE" && !for_new(name));
         let spec = RunSpec {
             image: image.id.clone(),
             argv,
-            env: environment_of(at, &reached.service).into_iter().collect(),
+            env: env.into_iter().collect(),
             mounts,
             network: NetworkMode::None,
             labels: BTreeMap::from([
@@ -85,15 +104,22 @@ impl<'a> Throwaway<'a> {
 
     /// Waits until it answers.
     pub fn wait(&self, server: &Server<'_>) -> Result<(), EngineError> {
+        self.until(|| {
+            let answer = server.script("template1", "SELECT 1;\n", &mut std::io::sink(), &|| false);
+            // A role that may not log in will not become able to by waiting.
+            answer.map_err(|e| {
+                (e.is_denied() || matches!(e.sqlstate(), Some("42501" | "3D000")), e.to_string())
+            })
+        })
+    }
+
+    /// Waits until it answers. An error comes with whether waiting is of no use.
+    pub fn until(&self, ask: impl Fn() -> Result<(), (bool, String)>) -> Result<(), EngineError> {
         let began = Instant::now();
         let mut pause = Duration::from_millis(30);
         loop {
-            let mut out = Vec::new();
-            let answer = server.script("template1", "SELECT 1;\n", &mut out, &|| false);
-            let Err(why) = answer else { return Ok(()) };
+            let Err((refused, why)) = ask() else { return Ok(()) };
             let running = self.docker.inspect(&self.id)?.is_some_and(|c| c.state.running);
-            // A role that may not log in will not become able to by waiting.
-            let refused = why.is_denied() || matches!(why.sqlstate(), Some("42501" | "3D000"));
             if !running || refused || began.elapsed() > READY {
                 let log = self.docker.logs_tail(&self.id, 15).unwrap_or_default();
                 return Err(EngineError::refused(

@@ -77,7 +77,7 @@ fn one(
     let usable = match pair.kind {
         StoreKind::Sqlite => pair.dst.symlink_metadata().is_ok_and(|m| m.is_file() && m.nlink() == 1),
         StoreKind::Files => true,
-        StoreKind::Postgres => false,
+        StoreKind::Postgres | StoreKind::Mysql => false,
     };
     let shared = match (pair.src.parent(), pair.dst.parent()) {
         (Some(from), Some(to)) => store::can_reflink(from, to),

@@ -56,7 +56,7 @@ pub fn look(
         for one in &mut found {
             one.name = unique(&one.name, &mut used);
         }
-        if survey.postgres && store.kind != StoreKind::Postgres {
+        if survey.postgres && !store.kind.has_server() {
             stack.warnings.push(format!(
                 "{} holds a Postgres cluster, and no service was recognised as its server. Name it: kind: postgres, service: NAME",
                 shown(home, &store.mount)
@@ -149,7 +149,7 @@ fn survey(
         }
     }
     // What a server or a database owns is not looked through: it is known what it is.
-    if store.kind == StoreKind::Postgres || store.software.is_some() {
+    if store.kind.has_server() || store.software.is_some() {
         return Ok(Survey::default());
     }
     match hands.survey((place, "")) {
@@ -195,9 +195,9 @@ fn divide(home: &Home, store: &DetectedStore, survey: &Survey) -> Vec<FoundData>
         note,
         rewritten: false,
     };
-    if let (StoreKind::Postgres, Some(server)) = (store.kind, &store.server) {
+    if let Some(server) = store.server.as_ref().filter(|_| store.kind.has_server()) {
         return vec![FoundData {
-            kind: StoreKind::Postgres,
+            kind: store.kind,
             at: DataAt::Server(server.service.clone()),
             ..whole(None)
         }];

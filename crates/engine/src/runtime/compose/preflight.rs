@@ -33,12 +33,14 @@ pub fn preflight(
     if matches!(
         wanted.procedure,
         Procedure::Rehearse
+            | Procedure::Path
             | Procedure::Promote
             | Procedure::Carry
             | Procedure::StagingUp
             | Procedure::StagingSync
             | Procedure::Backup
             | Procedure::Drill
+            | Procedure::RollbackDrill
             | Procedure::Restore
     ) {
         permitted(runtime)?;

@@ -206,6 +206,9 @@ fn compose_duration(text: &str) -> Option<Span> {
     Some(Span(total))
 }
 
+/// Where the images of MySQL and MariaDB keep their databases.
+const MYSQL_DATA: &str = "/var/lib/mysql";
+
 /// Where the stores lie before the first promotion, found in the model.
 ///
 /// Refuses stores that nothing mounts, and writable data that belongs to no store and is not `shared`: it would not come
@@ -220,7 +223,7 @@ pub fn stores(
     let mut found = BTreeMap::new();
     for (name, store) in &config.stores {
         let place = match store.kind {
-            StoreKind::Postgres => postgres(name, store, model, &mounts, postgres_env)?,
+            StoreKind::Postgres | StoreKind::Mysql => served(name, store, model, &mounts, postgres_env)?,
             StoreKind::Sqlite | StoreKind::Files => plain(home, name, store, &mounts)?,
         };
         found.insert(name.clone(), place);
@@ -293,7 +296,8 @@ fn unsettled(source: MountSource) -> Mount {
     Mount { source, at: MountPlace::Volume(String::new()), beside: None }
 }
 
-fn postgres(
+/// The databases of a server: where it keeps them, and as whom it is asked.
+fn served(
     name: &StoreName,
     store: &Store,
     model: &Model,
@@ -308,17 +312,23 @@ fn postgres(
             format!("stores.{name}: the Compose file has no service {wanted:?}"),
             match suggest(wanted, known.iter().copied()) {
                 Some(meant) => format!("did you mean {meant:?}?"),
-                None => format!("name the one that runs the Postgres server: {}", known.join(", ")),
+                None => format!("name the one that runs the server: {}", known.join(", ")),
             },
         ));
     };
     let mut env = env_of(service.name());
     env.extend(service.environment());
-    let data = env.get("PGDATA").cloned().unwrap_or_else(|| "/var/lib/postgresql/data".to_owned());
+    let postgres = store.kind == StoreKind::Postgres;
+    let data = if postgres {
+        env.get("PGDATA").cloned().unwrap_or_else(|| "/var/lib/postgresql/data".to_owned())
+    } else {
+        MYSQL_DATA.to_owned()
+    };
     // The mount that holds PGDATA; images of version 18 keep it below /var/lib/postgresql.
     let own = mounts.iter().filter(|m| m.service == *service.name());
     let inside = |m: &&MountUse| {
-        Path::new(&data).starts_with(&m.target) || Path::new(&m.target).starts_with("/var/lib/postgresql")
+        Path::new(&data).starts_with(&m.target)
+            || postgres && Path::new(&m.target).starts_with("/var/lib/postgresql")
     };
     let mounted = own.filter(inside).max_by_key(|m| m.target.len());
     let (source, target) = match mounted {
@@ -330,14 +340,14 @@ fn postgres(
     let path = Path::new(&data)
         .strip_prefix(&target)
         .map_or_else(|_| String::new(), |p| p.to_string_lossy().into_owned());
-    let user = store.user.clone().or_else(|| env.get("POSTGRES_USER").cloned());
+    let user = store.user.clone().or_else(|| env.get("POSTGRES_USER").filter(|_| postgres).cloned());
     Ok(StorePlace {
-        kind: StoreKind::Postgres,
+        kind: store.kind,
         path,
         mount: Some(unsettled(source)),
         server: Some(Server {
             service: service.name().clone(),
-            user: user.unwrap_or_else(|| "postgres".to_owned()),
+            user: user.unwrap_or_else(|| if postgres { "postgres" } else { "root" }.to_owned()),
             password_env: store.password_env.clone(),
             databases: store.databases.clone(),
             target,

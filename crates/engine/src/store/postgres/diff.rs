@@ -14,7 +14,7 @@ use super::ranges::{self, Ends, Range};
 use super::represent::same_value;
 use super::schema::{Kind, Schema, Table};
 use super::sums::{self, Buckets, in_buckets};
-use super::{PgError, Psql, Result, names, session, words};
+use super::{PgError, Psql, Result, bloat, names, session, words};
 use std::collections::{BTreeMap, BTreeSet};
 use switchback_core::data::{PartChange, PartDiff, RowOp, StoreDiff};
 
@@ -343,6 +343,9 @@ fn compare(
             part.columns_removed = pair.removed.iter().map(|c| c.name.clone()).collect();
         }
         part.notes = notes(pair.before, pair.after);
+        if old && new {
+            part.notes.extend(bloat::notes(pair.before, pair.after, (rows_before, rows_after)));
+        }
         if old && new && !buckets.is_empty() {
             numbers.push(parts.len());
             tasks.push(Task { pair, buckets: Some(buckets), sides: Sides::Both });

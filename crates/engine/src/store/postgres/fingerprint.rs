@@ -72,7 +72,7 @@ pub(super) fn position(line: &Texts) -> Result<(usize, Position)> {
 fn shape(schema: &Schema) -> Schema {
     let mut shape = schema.clone();
     for table in shape.tables.values_mut() {
-        table.bytes = 0;
+        (table.bytes, table.index_bytes, table.dead) = (0, 0, 0);
     }
     shape
 }

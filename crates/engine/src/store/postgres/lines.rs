@@ -79,13 +79,13 @@ impl Texts {
 }
 
 /// Passes complete lines on.
-pub(super) struct Cutter<F: FnMut(&[u8]) -> io::Result<()>> {
+pub(in crate::store) struct Cutter<F: FnMut(&[u8]) -> io::Result<()>> {
     rest: Vec<u8>,
     each: F,
 }
 
 impl<F: FnMut(&[u8]) -> io::Result<()>> Cutter<F> {
-    pub(super) fn new(each: F) -> Self {
+    pub(in crate::store) fn new(each: F) -> Self {
         Self { rest: Vec::new(), each }
     }
 }

@@ -6,6 +6,7 @@
 //! [`integrity`] write, and all are for clones. Nothing here may put a name into SQL except quoted
 //! by the server or by `names`, nor print a password, a connection string or a setting's value.
 
+mod bloat;
 mod carry;
 mod carry_sql;
 mod compare;
@@ -19,23 +20,23 @@ mod facts;
 mod fingerprint;
 mod harmless;
 mod integrity;
-mod lines;
+pub(super) mod lines;
 mod mask;
 mod mask_sql;
 mod merge;
-mod names;
+pub(super) mod names;
 mod orphans;
 mod pgdata;
 mod quick;
 mod ranges;
 mod represent;
-mod schema;
+pub(super) mod schema;
 mod session;
 pub mod standby;
 mod sums;
 pub mod trace;
-mod value;
-mod words;
+pub(super) mod value;
+pub(super) mod words;
 
 pub use carry::carry_writes;
 pub use counts::counts;

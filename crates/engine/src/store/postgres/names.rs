@@ -49,13 +49,13 @@ pub(super) fn large_objects(database: &str) -> String {
 }
 
 /// A database as it appears in words.
-pub(super) fn database(database: &str) -> String {
+pub(in crate::store) fn database(database: &str) -> String {
     component(database)
 }
 
 /// A part's name as a file name: everything but `[A-Za-z0-9_-]` and single dots percent-encoded.
 /// Distinct names stay distinct, also where they are cut.
-pub(super) fn file(name: &str) -> String {
+pub(in crate::store) fn file(name: &str) -> String {
     let mut text = String::new();
     for byte in name.bytes() {
         let dot = byte == b'.' && !text.is_empty() && !text.ends_with('.');

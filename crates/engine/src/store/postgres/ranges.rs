@@ -139,6 +139,8 @@ mod tests {
             name: "t".into(),
             kind: Kind::Table,
             populated: true,
+            index_bytes: 0,
+            dead: 0,
             bytes: 1 << 30,
             columns: vec![column("id", "bigint", "int8"), column("v", "text", "text")],
             key: vec!["id".into()],

@@ -16,14 +16,14 @@ pub(super) const GLOBALS_SQL: &str = include_str!("globals.sql");
 
 /// Something that is defined: kind and name are the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Object {
+pub(in crate::store) struct Object {
     /// The relation it belongs to, if it comes and goes with one.
     pub parent: Option<String>,
     pub definition: String,
 }
 
 /// Objects by kind and name.
-pub(super) type Objects = BTreeMap<(String, String), Object>;
+pub(in crate::store) type Objects = BTreeMap<(String, String), Object>;
 
 /// A stored column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,10 @@ pub(super) struct Table {
     pub populated: bool,
     /// Size on disk in bytes, without indexes.
     pub bytes: u64,
+    /// Size of its indexes in bytes.
+    pub index_bytes: u64,
+    /// Dead rows, as far as the server has counted them.
+    pub dead: u64,
     /// Stored columns in their order; no generated ones.
     pub columns: Vec<Column>,
     /// Primary key columns in key order; empty if none.
@@ -115,6 +119,8 @@ impl Table {
             kind: Kind::LargeObjects,
             populated: true,
             bytes: 0,
+            index_bytes: 0,
+            dead: 0,
             columns: vec![
                 column("oid", "int8"),
                 column("owner", "text"),
@@ -191,6 +197,8 @@ impl Schema {
                     },
                     bytes: line.optional(5).and_then(|b| b.parse().ok()).unwrap_or(0),
                     populated: line.flag(6)?,
+                    index_bytes: line.optional(7).and_then(|b| b.parse().ok()).unwrap_or(0),
+                    dead: line.optional(8).and_then(|b| b.parse().ok()).unwrap_or(0),
                     columns: Vec::new(),
                     key: Vec::new(),
                 };
@@ -235,7 +243,7 @@ impl Schema {
 }
 
 /// Digest over objects, in their order.
-pub(super) fn digest(databases: &BTreeMap<String, Objects>, globals: &Objects) -> Digest {
+pub(in crate::store) fn digest(databases: &BTreeMap<String, Objects>, globals: &Objects) -> Digest {
     let mut hasher = blake3::Hasher::new();
     let mut field = |text: &str| {
         hasher.update(&(text.len() as u64).to_le_bytes());

@@ -4,7 +4,8 @@ COPY (SELECT 'E', getdatabaseencoding(), current_setting('server_version_num')::
 COPY (SELECT 'L', count(*) FROM pg_largeobject_metadata) TO STDOUT;
 COPY (
   SELECT 'T', n.nspname, c.relname, c.relkind, c.relpersistence = 'u', pg_table_size(c.oid),
-         CASE WHEN c.relkind = 'm' THEN c.relispopulated ELSE NOT (c.relpersistence = 'u' AND pg_is_in_recovery()) END
+         CASE WHEN c.relkind = 'm' THEN c.relispopulated ELSE NOT (c.relpersistence = 'u' AND pg_is_in_recovery()) END,
+         pg_indexes_size(c.oid), pg_stat_get_dead_tuples(c.oid)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
     AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'

@@ -29,7 +29,7 @@ pub(super) fn json(column: &Column, raw: &[u8]) -> Value {
 }
 
 /// Hexadecimal digits as bytes.
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(in crate::store) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes().chunks_exact(2);
     if !digits.remainder().is_empty() {
         return None;

@@ -34,7 +34,7 @@ pub(super) fn printed_otherwise(before: &Schema, after: &Schema) -> Option<u32> 
 
 /// Names everything that differs between two sets of objects. `database` is empty for the cluster; `printed_by` is
 /// [`printed_otherwise`].
-pub(super) fn changes(
+pub(in crate::store) fn changes(
     database: &str,
     printed_by: Option<u32>,
     before: &Objects,

@@ -208,6 +208,7 @@ fn report(out: &Output, name: &str, stack: &ComposeStack, done: &Answered) -> Re
             StoreKind::Sqlite => "SQLite",
             StoreKind::Files => "files",
             StoreKind::Postgres => "Postgres",
+            StoreKind::Mysql => "MySQL or MariaDB",
         };
         line("store", &format!("{}  {kind}  {}", store.name, lies(store)))?;
     }

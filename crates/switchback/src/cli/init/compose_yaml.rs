@@ -141,11 +141,7 @@ fn stores(stack: &ComposeStack, lines: &mut Vec<String>) {
 }
 
 fn keys(store: &FoundData) -> String {
-    let kind = match store.kind {
-        StoreKind::Sqlite => "sqlite",
-        StoreKind::Files => "files",
-        StoreKind::Postgres => "postgres",
-    };
+    let kind = store.kind.as_str();
     let below = if store.path.is_empty() { String::new() } else { format!(", path: {}", value(&store.path)) };
     match &store.at {
         DataAt::Volume(key) => format!("kind: {kind}, volume: {}{below}", value(key)),

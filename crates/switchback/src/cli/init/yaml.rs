@@ -204,11 +204,7 @@ fn stores(found: &Description, lines: &mut Vec<String>) {
         if found.todo.contains("stores") { "   # TODO remove what is not data of this service" } else { "" };
     lines.push(format!("stores:{todo}"));
     for store in &found.stores {
-        let kind = match store.kind {
-            switchback_core::data::StoreKind::Sqlite => "sqlite",
-            switchback_core::data::StoreKind::Files => "files",
-            switchback_core::data::StoreKind::Postgres => "postgres",
-        };
+        let kind = store.kind.as_str();
         lines.push(format!("  {}: {{ kind: {kind}, path: {} }}", value(&store.name), value(&store.path)));
     }
 }

@@ -53,7 +53,7 @@ pub fn scan(global: &Global, args: &ScanArgs) -> Result<Exit, Trouble> {
     let at = Placement { home: &home, config: &config, instance: &instance, release: &release };
     let running = !world.runtime.running(&home, &instance)?.is_empty();
     let mode = if running { CloneMode::Live } else { CloneMode::Cold };
-    if mode == CloneMode::Cold && instance.stores.values().any(|s| s.kind == StoreKind::Postgres) {
+    if mode == CloneMode::Cold && instance.stores.values().any(|s| s.kind.has_server()) {
         // A server would have to be started on it, and a server writes.
         return Err(Trouble::refused(
             format!("{of} is not running"),

@@ -45,6 +45,7 @@ fn spans(report: &Report) -> Vec<Stretch> {
     let mut found = Vec::new();
     let (rollback_begins, outage) = match report.procedure {
         Procedure::Rehearse => ("rollback-stop", "downtime, as a promotion would have"),
+        Procedure::RollbackDrill => ("rollback-stop", ""),
         Procedure::Rollback => ("stop-new", "downtime"),
         _ => ("", "downtime on production"),
     };

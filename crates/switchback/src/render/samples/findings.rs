@@ -355,6 +355,7 @@ pub fn all_well(step: &str) -> Output {
                 rollback_ms: 4_881,
                 rollback_range_ms: Some((4_403, 5_120)),
                 coverage: None,
+                drilled: false,
                 signature: Some(Signature { key: "3b6a27bc".repeat(8), value: "0".repeat(128) }),
                 downtime_ms: 8_592,
                 checks_passed: 20,

@@ -16,7 +16,10 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a gateway that ends may keep its ports.
+const LET_GO: Duration = Duration::from_secs(2);
 
 /// Runs the cell until it is told to end. `probe` only finds out whether one could be made.
 pub fn run(probe: bool) -> Result<(), EngineError> {
@@ -27,7 +30,7 @@ pub fn run(probe: bool) -> Result<(), EngineError> {
     let orders: Orders = from_parts(VARIABLE)?;
     let mut ways = Vec::new();
     for way in &orders.gateway.ingress {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, way.listen))
+        let listener = listen(way.listen)
             .map_err(|e| broken(format!("cannot listen on port {} of this host: {e}", way.listen)))?;
         ways.push((listener, way.clone()));
     }
@@ -55,6 +58,19 @@ pub fn run(probe: bool) -> Result<(), EngineError> {
     until(&stop);
     writer.finish();
     Ok(())
+}
+
+/// Listens on a port of this host. The gateway before it may have ended a moment ago: its threads give up its ports a little later.
+fn listen(port: u16) -> io::Result<TcpListener> {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && began.elapsed() < LET_GO => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// An error with what it was in the way of.

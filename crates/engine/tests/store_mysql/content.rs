@@ -254,3 +254,14 @@ fn what_is_too_large_to_be_sent_is_told_and_never_taken_for_equal() {
     assert!(refused.to_string().contains("max_allowed_packet"), "{refused}");
     assert!(!folder.path().join("export").exists());
 }
+
+#[test]
+fn rows_that_only_got_new_columns_are_no_later_writes() {
+    let mut a = Server::new();
+    a.app("CREATE TABLE t (id int PRIMARY KEY, name varchar(20)); INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c');");
+    let b = a.copy();
+    b.app("ALTER TABLE t ADD COLUMN state varchar(10) NOT NULL DEFAULT 'open', ADD COLUMN n int, ADD COLUMN flag tinyint NOT NULL, ADD COLUMN word varchar(5) NOT NULL; UPDATE t SET state = 'Open' WHERE id = 2;");
+    let folder = tempfile::tempdir().unwrap();
+    let stats = export(&a, &b, &[], &folder.path().join("export"), &Progress::none()).unwrap();
+    assert_eq!((stats.parts["app.t"].updated, stats.total()), (1, 1));
+}

@@ -1,6 +1,6 @@
 //! Keeping a staging copy's database servers from acting on the world.
 //!
-//! A clone of a Postgres server has production's archive command, subscriptions and jobs. Throwaway servers are kept quiet by
+//! A clone of a Postgres server has production's archive command, subscriptions and jobs; one of MySQL, its events and replication. Throwaway servers are kept quiet by
 //! [`crate::data`]; those that staging itself runs, by settings on their command line.
 
 use super::instance::{command_of, write_model as write};
@@ -8,8 +8,10 @@ use super::isolation;
 use crate::docker::Docker;
 use crate::error::EngineError;
 use crate::runtime::Placement;
+use crate::store::mysql::QUIET;
 use crate::store::postgres::harmless_settings;
 use std::collections::BTreeMap;
+use switchback_core::data::StoreKind;
 use switchback_core::ids::ServiceName;
 
 /// The oldest major version whose settings are given: newer ones know them too.
@@ -23,14 +25,20 @@ pub fn write_model(docker: &Docker, at: &Placement<'_>) -> Result<Vec<String>, E
     let mut notes = Vec::new();
     if !at.instance.is_production() {
         isolation::prepare(docker, at)?;
-        for server in at.instance.stores.values().filter_map(|s| s.server.as_ref()) {
-            match quiet_command(docker, at, &server.service)? {
+        let servers = at.instance.stores.values().filter_map(|s| Some((s.kind, s.server.as_ref()?)));
+        for (kind, server) in servers {
+            match quiet_command(docker, at, kind, &server.service)? {
                 Some(command) => {
                     commands.insert(server.service.clone(), command);
                 }
                 None => notes.push(format!(
-                    "{}: its command is its own, so its archive command, subscriptions and jobs are production's here, too",
-                    server.service
+                    "{}: its command is its own, so its {} are production's here, too",
+                    server.service,
+                    if kind == StoreKind::Mysql {
+                        "events and replication"
+                    } else {
+                        "archive command, subscriptions and jobs"
+                    }
                 )),
             }
         }
@@ -50,10 +58,11 @@ pub fn write_model(docker: &Docker, at: &Placement<'_>) -> Result<Vec<String>, E
     Ok(notes)
 }
 
-/// The command of a Postgres service with the settings of a clone; `None` where it is no plain `postgres`.
+/// The command of a server with the settings of a clone; `None` where it is no plain program of such a server.
 fn quiet_command(
     docker: &Docker,
     at: &Placement<'_>,
+    kind: StoreKind,
     service: &ServiceName,
 ) -> Result<Option<Vec<String>>, EngineError> {
     let mut command = command_of(at, service);
@@ -63,9 +72,14 @@ fn quiet_command(
             command = docker.image(&image.id)?.map(|i| i.cmd).unwrap_or_default();
         }
     }
-    let plain = command.first().is_some_and(|c| c == "postgres" || c.starts_with('-'));
+    let programs: &[&str] = if kind == StoreKind::Mysql { &["mariadbd", "mysqld"] } else { &["postgres"] };
+    let plain = command.first().is_some_and(|c| programs.contains(&c.as_str()) || c.starts_with('-'));
     if !plain {
         return Ok(None);
+    }
+    if kind == StoreKind::Mysql {
+        command.extend(QUIET.map(str::to_owned));
+        return Ok(Some(command));
     }
     for (name, value) in harmless_settings(SINCE) {
         command.extend(["-c".to_owned(), format!("{name}={value}")]);

@@ -1,7 +1,7 @@
 //! Exporting everything that differs between two states of a server.
 //!
 //! Owns the export's layout and the rule for when a row counts as unchanged: all common columns are identical, and columns that were
-//! added hold NULL.
+//! added hold what rows get when they are.
 
 use super::super::Progress;
 use super::super::jsonl::{Lines, manifest};
@@ -10,6 +10,7 @@ use super::super::postgres::{names::file, words};
 use super::super::progress::Meter;
 use super::diff::{Chosen, Sides, both_sums};
 use super::merge::{Line, Matched, Pair, content, harmonised, merge, rows};
+use super::represent::as_added;
 use super::schema::{Column, Table};
 use super::{Client, Result, names, schema, session, value};
 use serde_json::{Map, Value, json};
@@ -164,21 +165,15 @@ fn whole(
 fn differing(sides: Sides<'_>, pair: &Pair<'_>, out: &mut Out, progress: &Progress<'_>) -> Result<()> {
     let (old_common, new_common) = pair.common();
     let added: Vec<&Column> = pair.added().into_iter().filter(|c| c.stored).collect();
-    // What the old state does not have counts as NULL there.
-    let nulls = "'|n'";
+    // What the old state does not have counts there as what rows get when a column is added.
     let content_of = |common: &[&Column], more: Option<&[&Column]>| {
         let base = content(common);
-        match (added.is_empty(), more) {
-            (true, _) => base,
-            (false, None) => format!("CONCAT({base}, {})", vec![nulls; added.len()].join(", ")),
-            (false, Some(columns)) => {
-                let told = columns.iter().map(|c| {
-                    let name = names::ident(&c.name);
-                    format!("IF({name} IS NULL, '|n', '|v')")
-                });
-                format!("CONCAT({base}, {})", told.collect::<Vec<_>>().join(", "))
-            }
-        }
+        let told: Vec<String> = match more {
+            _ if added.is_empty() => return base,
+            None => vec!["'|d'".to_owned(); added.len()],
+            Some(columns) => columns.iter().map(|c| as_added(c)).collect(),
+        };
+        format!("CONCAT({base}, {})", told.join(", "))
     };
     let (old_columns, new_columns) = (pair.before.stored(), pair.after.stored());
     let keys = pair.key();

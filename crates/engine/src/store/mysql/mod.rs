@@ -42,12 +42,16 @@ pub type Result<T> = std::result::Result<T, MyError>;
 pub const HARMLESS: [&str; 7] = [
     "--skip-grant-tables",
     "--skip-networking",
-    "--loose-skip-slave-start",
-    "--loose-skip-replica-start",
-    "--loose-event-scheduler=OFF",
-    "--loose-wsrep-on=OFF",
     "--max-allowed-packet=1G",
+    "--loose-wsrep-on=OFF",
+    QUIET[0],
+    QUIET[1],
+    QUIET[2],
 ];
+
+/// What a server of a staging environment is started with besides: neither replication nor events act by themselves.
+pub const QUIET: [&str; 3] =
+    ["--loose-skip-slave-start", "--loose-skip-replica-start", "--loose-event-scheduler=OFF"];
 
 /// Runs the client program against one server.
 ///

@@ -4,7 +4,7 @@
 //! and `merge` notice.
 
 use super::names::ident;
-use super::schema::{Class, Column};
+use super::schema::{Class, Column, Fresh};
 
 /// A number or time without zeros at the end of its fraction: 1.50 is 1.5, also after the column got more places.
 fn trimmed(name: &str) -> String {
@@ -32,6 +32,17 @@ fn one(column: &Column) -> String {
         _ => told,
     };
     format!("IF({name} IS NULL, 'n', CONCAT('v', {told}))")
+}
+
+/// Whether a row has in a column what it got when the column was added: `|d`, else `|v`.
+pub(super) fn as_added(column: &Column) -> String {
+    let name = ident(&column.name);
+    match column.fresh {
+        Fresh::Null => format!("IF({name} IS NULL, '|d', '|v')"),
+        Fresh::Default => format!("IF(BINARY {name} <=> BINARY DEFAULT({name}), '|d', '|v')"),
+        Fresh::Zero => format!("IF(HEX({name}) IN ('', '0'), '|d', '|v')"),
+        Fresh::Own => "'|v'".to_owned(),
+    }
 }
 
 /// The digest of some columns of a row. Neither digests nor numbers have a `|` in them.

@@ -44,6 +44,19 @@ impl Class {
     }
 }
 
+/// What rows have in a column that was just added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fresh {
+    /// NULL.
+    Null,
+    /// Its declared default.
+    Default,
+    /// Zero, or nothing: it has no default and may not be NULL.
+    Zero,
+    /// Something of their own: a number that counts up.
+    Own,
+}
+
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Column {
@@ -53,6 +66,8 @@ pub(super) struct Column {
     pub stored: bool,
     /// Whether it is of another kind in the state that it is compared with: both are told as text then.
     pub mixed: bool,
+    /// What rows have in it if it was added to them.
+    pub fresh: Fresh,
 }
 
 /// Something that has rows: a table, a sequence.
@@ -118,6 +133,7 @@ fn script(database: &str, flavour: Flavour) -> String {
         "SELECT 't', HEX(TABLE_NAME), IFNULL(DATA_LENGTH, 0) + IFNULL(INDEX_LENGTH, 0), HEX(CONCAT_WS(' ', TABLE_TYPE, ENGINE, TABLE_COLLATION, CREATE_OPTIONS, TABLE_COMMENT)) \
 FROM information_schema.TABLES WHERE {t} AND TABLE_TYPE NOT LIKE '%VIEW%' ORDER BY TABLE_NAME;
 SELECT 'c', HEX(TABLE_NAME), HEX(COLUMN_NAME), LOWER(DATA_TYPE), CHARACTER_SET_NAME IS NOT NULL, \
+CASE WHEN EXTRA LIKE '%auto_increment%' THEN 'own' WHEN COLUMN_DEFAULT IS NOT NULL AND UPPER(COLUMN_DEFAULT) <> 'NULL' THEN 'default' WHEN IS_NULLABLE = 'YES' THEN 'null' ELSE 'zero' END, \
 EXTRA LIKE '%VIRTUAL%' OR EXTRA LIKE '%STORED%' OR EXTRA LIKE '%PERSISTENT%', \
 HEX(CONCAT_WS(' ', COLUMN_TYPE, COLLATION_NAME, IF(IS_NULLABLE = 'YES', NULL, 'not null'), CONCAT('default ', COLUMN_DEFAULT), NULLIF(EXTRA, ''), NULLIF(GENERATION_EXPRESSION, ''))) \
 FROM information_schema.COLUMNS WHERE {t} ORDER BY TABLE_NAME, ORDINAL_POSITION;
@@ -180,11 +196,17 @@ impl Schema {
                 found.columns.push(Column {
                     name: name.clone(),
                     class: Class::of(row.text(3)?, row.text(4)? == "1"),
-                    stored: row.text(5)? == "0",
+                    stored: row.text(6)? == "0",
                     mixed: false,
+                    fresh: match row.text(5)? {
+                        "null" => Fresh::Null,
+                        "default" => Fresh::Default,
+                        "zero" => Fresh::Zero,
+                        _ => Fresh::Own,
+                    },
                 });
                 self.objects
-                    .insert(("column".to_owned(), format!("{table}.{name}")), object(table, row.name(6)?));
+                    .insert(("column".to_owned(), format!("{table}.{name}")), object(table, row.name(7)?));
             }
             "k" => {
                 if let Some(table) = self.tables.get_mut(&row.name(1)?) {

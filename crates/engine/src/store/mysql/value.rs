@@ -90,10 +90,11 @@ fn literal(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::schema::Fresh;
     use super::*;
 
     fn column(class: Class) -> Column {
-        Column { name: "c".to_owned(), class, stored: true, mixed: false }
+        Column { name: "c".to_owned(), class, stored: true, mixed: false, fresh: Fresh::Null }
     }
 
     #[test]

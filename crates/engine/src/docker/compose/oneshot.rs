@@ -82,5 +82,6 @@ fn remove_leftover(docker: &Docker, model: &ModelFile, container: &str) -> Resul
     let is = |c: &Container, n: &str, v: &str| c.labels.get(n).is_some_and(|l| l == v);
     let (project, one_off) = ("com.docker.compose.project", "com.docker.compose.oneoff");
     let own = docker.inspect(container)?.filter(|c| is(c, project, &model.project) && is(c, one_off, "True"));
-    own.map_or(Ok(()), |c| docker.remove(&c.id, true))
+    // With the volumes that its image declares: nobody else knows them.
+    own.map_or(Ok(()), |c| docker.remove_with_scratch(&c.id))
 }

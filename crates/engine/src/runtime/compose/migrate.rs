@@ -113,7 +113,7 @@ fn run(
         limit: service.migrate_deadline.0,
     };
     // An earlier attempt that was killed left its container.
-    runtime.docker.remove(&shot.container, true).or_else(gone)?;
+    runtime.docker.remove_with_scratch(&shot.container).or_else(gone)?;
     let cli = runtime.cli.clone().hiding(Redactor::from_values(runtime.secrets(at)));
     let ran = cli.run(&runtime.docker, model, &shot, stage.cancelled);
     (stage.midway)();

@@ -53,7 +53,7 @@ initialise() {
         printf "CREATE USER root@'%%' IDENTIFIED BY %s;\n" "$(literal "$MARIADB_ROOT_PASSWORD")"
         printf "GRANT ALL ON *.* TO root@'%%' WITH GRANT OPTION;\n"
         name=${MARIADB_DATABASE//\`/\`\`}
-        [ -z "$name" ] || printf 'CREATE DATABASE IF NOT EXISTS `%s`;\n' "$name"
+        [ -z "$name" ] || printf "CREATE DATABASE IF NOT EXISTS \`%s\`;\n" "$name"
         if [ -n "$MARIADB_USER" ]; then
             printf "CREATE USER %s@'%%' IDENTIFIED BY %s;\n" "$(literal "$MARIADB_USER")" "$(literal "$MARIADB_PASSWORD")"
             [ -z "$name" ] || printf "GRANT ALL ON \`%s\`.* TO %s@'%%';\n" "$name" "$(literal "$MARIADB_USER")"

@@ -7,7 +7,7 @@ use common::{PROGRAM, Ran, Stack};
 use serde_json::Value;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -230,6 +230,43 @@ fn a_drill_tells_a_good_backup_from_a_damaged_one() {
     assert_eq!(stack.processes(), processes, "nothing of a drill stays");
     let left: Vec<_> = fs::read_dir(stack.state().join("staging")).expect("lists").flatten().collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn an_empty_folder_and_owner_and_mode_of_a_store_come_back() {
+    let kept = Kept { stack: Stack::new(&[]), beside: tempfile::tempdir().expect("tempdir") };
+    kept.configure(&kept.repository().display().to_string());
+    let stack = &kept.stack;
+    let uploads = "  uploads: { kind: files, path: data/uploads }";
+    stack.configure(uploads, &format!("{uploads}\n  inbox: {{ kind: files, path: data/inbox }}"));
+    stack.configure("    stop: {", "    env: { INBOX: \"{store.inbox}\" }\n    stop: {");
+    let inbox = stack.root.join("data/inbox");
+    fs::create_dir(&inbox).expect("creates");
+    // Another user's, where this one may give it away.
+    let root = rustix::process::geteuid().is_root();
+    let owner = |path: &Path| {
+        let found = fs::metadata(path).expect("there");
+        (found.uid(), found.gid(), found.permissions().mode() & 0o7777)
+    };
+    if root {
+        std::os::unix::fs::chown(&inbox, Some(4711), Some(4712)).expect("changes");
+    }
+    fs::set_permissions(&inbox, fs::Permissions::from_mode(0o2750)).expect("sets");
+    let uploads = stack.root.join("data/uploads");
+    fs::set_permissions(&uploads, fs::Permissions::from_mode(0o1730)).expect("sets");
+    let were = [owner(&inbox), owner(&uploads)];
+    stack.run(&["up"]).expect(0);
+    stack.run(&["backup", "init"]).expect(0);
+    kept.backup();
+    stack.run(&["drill", "restore"]).expect(0);
+    kept.restic(&["ls", "latest", "/stores/inbox"]).expect(0);
+    let into = kept.beside.path().join("another-machine");
+    let (repository, key) = (kept.repository(), kept.key());
+    let [from, key, to] = [&repository, &key, &into].map(|p| p.to_str().expect("text"));
+    switchback(&["restore", "--from", from, "--key-file", key, "--into", to]).expect(0);
+    let back = into.join("data/inbox");
+    assert_eq!([owner(&back), owner(&into.join("data/uploads"))], were);
+    assert_eq!(fs::read_dir(&back).expect("lists").count(), 0);
 }
 
 #[test]

@@ -148,6 +148,13 @@ fn images_that_no_registry_has_come_back_with_the_data() {
     let key = beside.path().join("key");
     fs::copy(stack.root.join(".switchback/backup.key"), &key).expect("copies");
     let id = stack.inspect("bank", "{{.Image}}");
+    // A drill brings the image of a release that nothing runs any more back by itself.
+    stack.run(&["down", "--yes"]).expect(0);
+    stack.docker_compose(&["rm", "-sf"]).expect(0);
+    docker(&["image", "rm", "-f", &id]).expect(0);
+    let drill = stack.run(&["drill", "restore"]).expect(0);
+    assert!(drill.all().contains("mages"), "{}", drill.all());
+    assert_eq!(docker(&["image", "inspect", "--format", "{{.Id}}", &image]).expect(0).stdout.trim(), id);
     burn_down(&stack);
     docker(&["image", "rm", "-f", &id]).expect(0);
     assert_ne!(docker(&["image", "inspect", &image]).code, Some(0), "the image is gone");

@@ -3,7 +3,7 @@
 mod common;
 
 use common::docker::{DB_PASSWORD, Example, Stack, docker, full};
-use common::upgrade::{Bystander, assert_no_secret_is_told, containers, staging_left};
+use common::upgrade::{Bystander, assert_no_secret_is_told, containers, derived_image, staging_left};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -129,6 +129,54 @@ fn a_start_that_fails_or_is_killed_leaves_nothing() {
         assert_eq!(staging_left(&stack), Vec::<String>::new(), "{step}");
     }
     assert_eq!(containers(&stack), running);
+}
+
+/// An image may declare a volume that the Compose file does not mount; Compose hands it on when it makes a container again, and then it
+/// is no longer the container's own to the engine.
+#[test]
+fn volumes_that_only_the_image_declares_go_with_staging_and_production_keeps_its_own() {
+    derived_image("sbt/bank-spare:1", "FROM sbt/bank:1\nVOLUME /spare\n");
+    let stack = Stack::compose(Example::Bank);
+    stack.set("BANK_IMAGE", "sbt/bank-spare");
+    stack.up();
+    stack.run(&["up", "--yes"]).expect(0);
+    let nameless = |container: &str| -> String {
+        let format = "{{range .Mounts}}{{if eq .Destination \"/spare\"}}{{.Name}}{{end}}{{end}}";
+        let name = docker(&["inspect", "--format", format, container]).expect(0).stdout.trim().to_owned();
+        assert_eq!(name.len(), 64, "{name:?}");
+        name
+    };
+    let production = nameless(&stack.container("bank").expect("it runs"));
+    stack.run(&["staging", "up"]).expect(0);
+    let id = std::fs::read_to_string(stack.root.join(".switchback/id")).expect("an id");
+    let container = || -> String {
+        let label = format!("label=dev.switchback.stack={}", id.trim());
+        let service = ["--filter", &label, "--filter", "label=com.docker.compose.service=bank"];
+        docker(&[&["ps", "-q"][..], &service].concat()).expect(0).stdout.trim().to_owned()
+    };
+    let first = container();
+    let staging = nameless(&first);
+    assert_ne!(staging, production);
+    let project =
+        docker(&["inspect", "--format", "{{index .Config.Labels \"com.docker.compose.project\"}}", &first]);
+    let project = project.expect(0).stdout;
+    let model = std::fs::read_dir(stack.root.join(".switchback/staging")).expect("lists").flatten();
+    let model = model.map(|e| e.path().join("compose.json")).find(|p| p.is_file()).expect("a model");
+    docker(&[
+        "compose",
+        "-p",
+        project.trim(),
+        "-f",
+        model.to_str().expect("text"),
+        "up",
+        "-d",
+        "--force-recreate",
+    ])
+    .expect(0);
+    assert!(container() != first && nameless(&container()) == staging, "it is handed on");
+    stack.run(&["staging", "down", "--yes"]).expect(0);
+    let there = |volume: &str| docker(&["volume", "inspect", volume]).code == Some(0);
+    assert!(!there(&staging) && there(&production));
 }
 
 /// A hundred with the long runs.

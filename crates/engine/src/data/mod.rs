@@ -6,6 +6,7 @@
 mod compose;
 mod local;
 
+pub(crate) use compose::live_volumes;
 pub use compose::{ComposeData, MountFacts, PostgresFacts};
 pub use local::LocalData;
 

@@ -2,13 +2,15 @@
 //!
 //! Owns the `ssh` processes: one that logs in, stays, and forwards the engine's socket; and, where that host forwards none, one per
 //! connection that shares its login and runs `docker system dial-stdio`, as the `docker` command does. They live no longer than this
-//! process, however it ends: the first one waits for the end of its input, the others for the end of the connection that is their
-//! input. Nothing here may ask the user for anything or pass on more of this host (agent, X11, ports) than was asked for.
+//! process, however it ends: a shell waits for the end of an input that this process holds, and ends the first one, through which the
+//! others go. (The end of its own input would not do: an engine keeps a connection for which it still waits, as for the output of a
+//! container that nobody starts any more.) Nothing here may ask the user for anything or pass on more of this host (agent, X11, ports) than was asked for.
 
 use super::DockerError;
 use super::endpoint::SshTarget;
 use super::private::PrivateDir;
 use crate::exec::{self, Exec};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -40,6 +42,17 @@ const SAID: u64 = 2048;
 const ONE_CONNECTION: &str = "channel ";
 /// What it says of a connection that the other host's settings forbid, and not only that nothing listens there.
 const FORBIDDEN: [&str; 2] = ["administratively prohibited", "forwarding is disabled"];
+
+/// Runs a program as long as the input is open, and a little longer, so that what is under way can end by itself.
+const AS_LONG_AS_WE_LIVE: &str = r#"
+"$@" <&0 & program=$!
+(read -r _; sleep 2; kill "$program") <&0 >/dev/null 2>&1 & guard=$!
+wait "$program"; status=$?
+kill "$guard" 2>/dev/null
+exit "$status"
+"#;
+/// How a shell says that there is no such program.
+const NOT_INSTALLED: i32 = 127;
 
 /// Settings of every `ssh`. With less than this it could ask, wait for ever, or share more than a connection.
 const SETTINGS: [&str; 12] = [
@@ -174,10 +187,13 @@ fn join(here: UnixStream, there: UnixStream) {
     }
 }
 
-/// Ends a process of ours; it is not waited for in vain.
+/// Ends a process of ours and what it began; it is not waited for in vain.
 fn end(mut child: Child) {
     drop(child.stdin.take());
-    let _ = child.kill();
+    // Not reaped yet, so that its number is its own, and that of its group.
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
     let _ = child.wait();
 }
 
@@ -263,15 +279,14 @@ impl Way {
         let mut arguments = self.arguments(&["-M"]);
         // Something that ends with its input; what a host runs instead of it is as good.
         arguments.push("cat".into());
-        let mut child = Self::command(&arguments)
+        let mut guarded: Vec<OsString> = ["sh", "-c", AS_LONG_AS_WE_LIVE, "sh"].map(OsString::from).into();
+        guarded.extend(arguments);
+        let mut child = Self::command(&guarded)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(self.log().map_err(stream)?)
             .spawn()
-            .map_err(|e| match e.kind() {
-                io::ErrorKind::NotFound => refused("the program ssh is not installed".to_owned()),
-                _ => refused(e.to_string()),
-            })?;
+            .map_err(|e| refused(e.to_string()))?;
         let deadline = Instant::now() + LOGIN;
         loop {
             if socket.exists() {
@@ -284,6 +299,9 @@ impl Way {
                 Ok(None) => {
                     end(child);
                     return Err(refused(format!("it was not logged in after {} s", LOGIN.as_secs())));
+                }
+                Ok(Some(status)) if status.code() == Some(NOT_INSTALLED) => {
+                    return Err(refused("the program ssh is not installed".to_owned()));
                 }
                 // Logged in, and not allowed to stay: each connection logs in by itself.
                 Ok(Some(status)) if status.code() != Some(255) => return Ok(()),
@@ -380,5 +398,36 @@ impl Way {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AS_LONG_AS_WE_LIVE, NOT_INSTALLED};
+    use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    fn guarded(program: &[&str]) -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", AS_LONG_AS_WE_LIVE, "sh"]).args(program);
+        command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a shell")
+    }
+
+    #[test]
+    fn a_program_that_waits_for_something_else_than_its_input_ends_with_us() {
+        let mut child = guarded(&["sleep", "1000"]);
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(child.try_wait().expect("asks").is_none(), "it lives as long as its input is open");
+        drop(child.stdin.take());
+        let began = Instant::now();
+        child.wait().expect("ends");
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn the_end_of_a_program_is_told() {
+        for (program, code) in [(&["sh", "-c", "exit 255"][..], 255), (&["no-such-program"], NOT_INSTALLED)] {
+            assert_eq!(guarded(program).wait().expect("ends").code(), Some(code));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Volumes: looking at, making and (scratch only) removing them.
 //!
-//! Owns [`ScratchVolume`], the only way to write into or remove a volume. It must never make one of a volume
+//! Owns [`ScratchVolume`], the only way to write into or remove a volume that has a name. It must never make one of a volume
 //! without Switchback's label or of a live one.
 
 use super::error::Call;
@@ -143,6 +143,35 @@ impl Docker {
     }
 }
 
+/// Labels that an engine gives to a volume that it makes by itself for a container (version 23 and newer).
+const BY_THE_ENGINE: &str = "com.docker.volume.anonymous";
+
+impl Docker {
+    /// Removes a volume that the engine made by itself for a container that was ours, because the image declares it; where that
+    /// container was made again, nothing tells the engine any more whose it was. A volume that somebody named, labelled or uses stays.
+    pub fn remove_nameless(&self, name: &str) -> Result<(), DockerError> {
+        let Some(found) = self.volume(name)? else { return Ok(()) };
+        if !is_nameless(&found) {
+            return Ok(());
+        }
+        let options = RemoveVolumeOptions { force: false };
+        let call = Call::remove("remove the volume", "POST and VOLUMES");
+        match done_or_gone(self.ask(call, name, self.client.remove_volume(name, Some(options)))) {
+            Err(DockerError::Conflict { .. }) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Whether nobody but the engine named a volume.
+fn is_nameless(volume: &Volume) -> bool {
+    let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    volume.is_plain()
+        && volume.name.len() == 64
+        && volume.name.bytes().all(digit)
+        && volume.labels.keys().all(|label| label == BY_THE_ENGINE)
+}
+
 fn scratch(found: Volume, stack: &str, live: &[&str]) -> Result<ScratchVolume, DockerError> {
     let why = if !found.labels.contains_key(SCRATCH_LABEL) {
         format!("it does not carry the label {SCRATCH_LABEL}, so Switchback did not make it")
@@ -159,6 +188,29 @@ fn scratch(found: Volume, stack: &str, live: &[&str]) -> Result<ScratchVolume, D
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_that_somebody_named_labelled_or_set_up_is_not_nameless() {
+        let nameless = Volume {
+            name: "0123456789abcdef".repeat(4),
+            driver: "local".into(),
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            mountpoint: String::new(),
+        };
+        assert!(is_nameless(&nameless));
+        let label = |key: &str| BTreeMap::from([(key.to_owned(), String::new())]);
+        assert!(is_nameless(&Volume { labels: label("com.docker.volume.anonymous"), ..nameless.clone() }));
+        for other in [
+            Volume { name: "shop_data".into(), ..nameless.clone() },
+            Volume { name: "0123456789ABCDEF".repeat(4), ..nameless.clone() },
+            Volume { driver: "nfs".into(), ..nameless.clone() },
+            Volume { options: label("device"), ..nameless.clone() },
+            Volume { labels: label("com.docker.compose.volume"), ..nameless.clone() },
+        ] {
+            assert!(!is_nameless(&other), "{other:?}");
+        }
+    }
 
     #[test]
     fn only_a_labelled_volume_of_this_stack_that_is_not_live_becomes_scratch() {

@@ -7,6 +7,7 @@
 mod location;
 mod progress;
 mod rest;
+mod root;
 mod source;
 mod work;
 

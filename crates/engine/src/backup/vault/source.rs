@@ -1,5 +1,6 @@
 //! What goes into a snapshot: folders and files of this host, under other names; nothing is left out in silence.
 
+use super::root;
 use rustic_core::repofile::Node;
 use rustic_core::{
     ErrorKind, Excludes, LocalSource, LocalSourceFilterOptions, LocalSourceSaveOptions, ReadSource,
@@ -132,7 +133,8 @@ impl ReadSource for Parts {
     fn entries(&self) -> Self::Iter {
         let all = self.parts.iter().map(|(part, source)| {
             let (part, record) = (part.clone(), self.record.clone());
-            source.entries().filter_map(move |entry| named(&part, &record, entry))
+            let root = root_of(&part, &record);
+            root.into_iter().chain(source.entries().filter_map(move |entry| named(&part, &record, entry)))
         });
         let all: Vec<_> = all.collect();
         Box::new(all.into_iter().flatten())
@@ -141,6 +143,22 @@ impl ReadSource for Parts {
 
 fn left_out(part: &Part, path: &Path) -> bool {
     part.except.iter().any(|e| path.starts_with(e))
+}
+
+/// The folder that a part is, which the library passes over.
+fn root_of(part: &Part, record: &Record) -> Option<RusticResult<ReadSourceEntry<Open>>> {
+    let path = PathBuf::from(&part.logical);
+    match root::node(Path::new(&part.real), path.file_name()?) {
+        Ok(node) => node.map(|node| Ok(ReadSourceEntry { path, node, open: None })),
+        Err(e) => {
+            record.failed(&path, part.live, &e.to_string());
+            Some(Err(RusticError::with_source(
+                ErrorKind::InputOutput,
+                "a folder that cannot be looked at",
+                e,
+            )))
+        }
+    }
 }
 
 fn named(

@@ -3,13 +3,14 @@
 use super::location::{Location, Vault};
 use super::progress::Meter;
 use super::rest::Rest;
+use super::root;
 use super::source::{Parts, Record};
 use super::{Retained, Task};
 use crate::exec::elapsed_ms;
 use crate::store::{self, Progress, StoreError};
 use rustic_backend::LocalBackend;
 use rustic_core::jiff::{Timestamp, Zoned, tz::TimeZone};
-use rustic_core::repofile::{Node, SnapshotFile};
+use rustic_core::repofile::SnapshotFile;
 use rustic_core::{
     BackupOptions, CheckOptions, ConfigOptions, Credentials, IndexedFullStatus, KeepOptions, KeyOptions,
     LocalDestination, LsOptions, OpenStatus, PruneOptions, Repository, RepositoryBackends, RepositoryOptions,
@@ -17,7 +18,7 @@ use rustic_core::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -191,6 +192,11 @@ fn archive(vault: &Vault, meter: &Meter, parts: &[Part], stack: &str, at_ms: i64
                 seen.broken.push(format!("{}: not asked for", path.display()));
             }
         }
+        for part in parts.iter().filter(|p| !p.live) {
+            if repository.node_from_snapshot_and_path(&saved, &part.logical).is_err() {
+                seen.broken.push(format!("{}: it is missing", part.logical));
+            }
+        }
         seen.broken.extend(seen.files.keys().map(|p| format!("{}: it is missing", p.display())));
     }
     if let Some(first) = seen.broken.first() {
@@ -225,11 +231,13 @@ fn restore(vault: &Vault, meter: &Meter, snapshot: &str, parts: &[Part]) -> stor
             }
         }
         let to = LocalDestination::new(&part.real, true, !node.is_dir()).map_err(fails)?;
+        let folder = node.is_dir().then(|| (PathBuf::new(), node.clone()));
+        let entries = folder.into_iter().map(Ok).chain(entries);
         let plan = repository.prepare_restore(&options, entries.clone(), &to, false).map_err(fails)?;
         bytes += plan.restore_size;
         repository.restore(plan, &options, entries, &to).map_err(fails)?;
         if node.is_dir() {
-            root_of(&node, Path::new(&part.real))?;
+            root::restore(&node, Path::new(&part.real))?;
         }
         // Nothing that was brought back is only in memory.
         File::open(&part.real)
@@ -237,26 +245,6 @@ fn restore(vault: &Vault, meter: &Meter, snapshot: &str, parts: &[Part]) -> stor
             .map_err(|source| StoreError::Io { doing: "sync", path: PathBuf::from(&part.real), source })?;
     }
     Ok(bytes)
-}
-
-/// Gives the folder of a part the owner and mode that it had; the library leaves it as it is.
-fn root_of(node: &Node, path: &Path) -> store::Result<()> {
-    let failed = |source| StoreError::Io { doing: "set owner and mode of", path: path.to_owned(), source };
-    // Only root may give files away; another user has made its own.
-    if rustix::process::geteuid().is_root() {
-        std::os::unix::fs::chown(path, node.meta.uid, node.meta.gid).map_err(failed)?;
-    }
-    if let Some(mode) = node.meta.mode {
-        use std::os::unix::fs::PermissionsExt as _;
-        fs::set_permissions(path, fs::Permissions::from_mode(unix_mode(mode))).map_err(failed)?;
-    }
-    Ok(())
-}
-
-/// Permission bits from the form of the Go language, which the format has: its own bits for setuid, setgid and sticky.
-fn unix_mode(mode: u32) -> u32 {
-    let bit = |go: u32, unix: u32| if mode & (1 << go) == 0 { 0 } else { unix };
-    (mode & 0o777) | bit(23, 0o4000) | bit(22, 0o2000) | bit(20, 0o1000)
 }
 
 fn forget(vault: &Vault, meter: &Meter, stack: &str, keep: Keep, dry_run: bool) -> store::Result<Retained> {
@@ -286,17 +274,4 @@ fn forget(vault: &Vault, meter: &Meter, stack: &str, keep: Keep, dry_run: bool) 
         repository.prune(&options, plan).map_err(fails)?;
     }
     Ok(result)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::unix_mode;
-
-    #[test]
-    fn the_bits_of_go_become_those_of_unix() {
-        assert_eq!(unix_mode(0o755 | 1 << 31), 0o755);
-        assert_eq!(unix_mode(0o770 | 1 << 22 | 1 << 31), 0o2770);
-        assert_eq!(unix_mode(0o777 | 1 << 20), 0o1777);
-        assert_eq!(unix_mode(0o700 | 1 << 23), 0o4700);
-    }
 }

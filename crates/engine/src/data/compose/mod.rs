@@ -26,6 +26,7 @@ mod throwaway;
 mod tracing;
 
 pub use facts::{MountFacts, PostgresFacts};
+pub(crate) use mounts::live_volumes;
 
 use super::{Cost, Data, SAMPLES, Work, no_columns};
 use crate::backup::vault::{Task, Vault};

@@ -65,7 +65,7 @@ pub(super) fn parts(path: &str) -> Result<(&str, &str), EngineError> {
 }
 
 /// The volumes that production uses or may return to: nothing may take them for scratch.
-pub(super) fn live_volumes(home: &Home) -> Result<Vec<String>, EngineError> {
+pub(crate) fn live_volumes(home: &Home) -> Result<Vec<String>, EngineError> {
     let Some(pointer) = home.pointer()? else { return Ok(Vec::new()) };
     let mut live = Vec::new();
     for id in [Some(pointer.current), pointer.previous].into_iter().flatten() {

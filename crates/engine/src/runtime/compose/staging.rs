@@ -1,10 +1,11 @@
 //! What staging leaves with the engine: containers, networks and volumes that carry Switchback's labels.
 
 use super::instance::DIR_LABEL;
+use crate::data::live_volumes;
 use crate::docker::{Docker, STACK_LABEL};
 use crate::error::EngineError;
 use crate::home::Home;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn below(labels: &BTreeMap<String, String>, dir: &str, except: &[String]) -> bool {
     let inside = |found: &str, dir: &str| {
@@ -22,10 +23,20 @@ fn below(labels: &BTreeMap<String, String>, dir: &str, except: &[String]) -> boo
 pub fn remove(docker: &Docker, home: &Home, dir: &str, except: &[String]) -> Result<(), EngineError> {
     let stack = home.id()?;
     let own = [(STACK_LABEL, stack.as_str())];
+    let live = live_volumes(home)?;
+    let mut nameless = BTreeSet::new();
     for container in docker.containers(&own)? {
         if below(&container.labels, dir, except) {
+            // Those of the images, which Compose hands on from container to container, so that they are no longer the container's own.
+            let mounts = docker.inspect(&container.id)?.map(|c| c.mounts).unwrap_or_default();
+            nameless.extend(
+                mounts.into_iter().map(|m| m.name).filter(|name| !name.is_empty() && !live.contains(name)),
+            );
             docker.remove_with_scratch(&container.id)?;
         }
+    }
+    for name in nameless {
+        docker.remove_nameless(&name)?;
     }
     for network in docker.networks(&own)? {
         if below(&network.labels, dir, except) {

@@ -171,6 +171,9 @@ pub struct Output {
     /// What a migration did while it ran.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub traces: BTreeMap<StoreName, crate::trace::Trace>,
+    /// What databases were asked while the checks ran.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub queries: BTreeMap<StoreName, crate::queries::Queries>,
     /// What a linter says of the migration files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lint: Option<crate::lint::Lint>,

@@ -28,6 +28,7 @@ pub mod notify;
 pub mod performance;
 pub mod plan;
 pub mod prove;
+pub mod queries;
 pub mod record;
 pub mod release;
 pub mod report;

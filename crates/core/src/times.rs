@@ -56,6 +56,13 @@ pub fn downtime(records: &[Record], stop: &str, start: &str) -> Option<u64> {
     Some(total - first_healthy.unwrap_or(0).min(start_took).min(total))
 }
 
+/// How long production will be down for the migration, as a rehearsal shows it: without what only a rehearsal prepares.
+pub fn predicted_downtime(records: &[Record]) -> Option<u64> {
+    let prepared =
+        ["trace-begin", "queries-begin"].iter().filter_map(|step| between(records, step, step)).sum();
+    Some(downtime(records, "stop-old", "start-new")?.saturating_sub(prepared))
+}
+
 /// Whether the run was taken over by another process between two steps: times across that include the pause.
 pub fn resumed_between(records: &[Record], from: &str, to: &str) -> bool {
     let position = |wanted: &dyn Fn(&Event) -> bool| records.iter().position(|r| wanted(&r.event));

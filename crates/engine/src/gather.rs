@@ -326,6 +326,7 @@ pub fn rehearse_facts(
     let Cost { bytes, shared } = world.data.cost(home, &instance)?;
     let copies = if config.rehearsal.code_only_rollback { 4 } else { 3 };
     let count: usize = target_ports.values().chain(instance.ports.values()).map(BTreeMap::len).sum();
+    let postgres = instance.stores.values().any(|s| s.kind == switchback_core::data::StoreKind::Postgres);
     Ok(RehearseFacts {
         run: new_run(),
         stack: config.stack.clone(),
@@ -343,8 +344,8 @@ pub fn rehearse_facts(
         code_only: config.rehearsal.code_only_rollback && convert.is_empty(),
         convert,
         lint: !config.checks.lint.is_empty(),
-        trace: config.rehearsal.trace
-            && instance.stores.values().any(|s| s.kind == switchback_core::data::StoreKind::Postgres),
+        trace: config.rehearsal.trace && postgres,
+        queries: config.rehearsal.queries && postgres,
         production_runs: !world.runtime.running(home, &instance)?.is_empty(),
         production: instance,
     })

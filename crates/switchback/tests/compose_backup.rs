@@ -4,7 +4,7 @@
 mod common;
 
 use common::docker::{DB_PASSWORD, Example, Stack, docker};
-use common::upgrade::{Bystander, assert_no_secret_is_told, containers, staging_left};
+use common::upgrade::{Bystander, assert_no_secret_is_told, containers, id, staging_left};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -147,27 +147,32 @@ fn images_that_no_registry_has_come_back_with_the_data() {
     stack.run(&["backup"]).expect(0);
     let key = beside.path().join("key");
     fs::copy(stack.root.join(".switchback/backup.key"), &key).expect("copies");
-    let id = stack.inspect("bank", "{{.Image}}");
+    let image_id = stack.inspect("bank", "{{.Image}}");
     // A drill brings the image of a release that nothing runs any more back by itself.
     stack.run(&["down", "--yes"]).expect(0);
     stack.docker_compose(&["rm", "-sf"]).expect(0);
-    docker(&["image", "rm", "-f", &id]).expect(0);
+    docker(&["image", "rm", "-f", &image_id]).expect(0);
     let drill = stack.run(&["drill", "restore"]).expect(0);
     assert!(drill.all().contains("mages"), "{}", drill.all());
-    assert_eq!(docker(&["image", "inspect", "--format", "{{.Id}}", &image]).expect(0).stdout.trim(), id);
+    assert_eq!(
+        docker(&["image", "inspect", "--format", "{{.Id}}", &image]).expect(0).stdout.trim(),
+        image_id
+    );
     burn_down(&stack);
-    docker(&["image", "rm", "-f", &id]).expect(0);
+    docker(&["image", "rm", "-f", &image_id]).expect(0);
     assert_ne!(docker(&["image", "inspect", &image]).code, Some(0), "the image is gone");
 
     restore(&stack, &repository, &key);
-    assert_eq!(docker(&["image", "inspect", "--format", "{{.Id}}", &image]).expect(0).stdout.trim(), id);
+    assert_eq!(
+        docker(&["image", "inspect", "--format", "{{.Id}}", &image]).expect(0).stdout.trim(),
+        image_id
+    );
     stack.run(&["up", "--yes"]).expect(0);
     assert_eq!(stack.bank(), books);
     drop(stack);
-    docker(&["image", "rm", "-f", &id]);
+    docker(&["image", "rm", "-f", &image_id]);
 }
 
 fn stack_label(stack: &Stack) -> String {
-    let id = fs::read_to_string(stack.root.join(".switchback/id")).expect("an id");
-    format!("label=dev.switchback.stack={}", id.trim())
+    format!("label=dev.switchback.stack={}", id(stack))
 }

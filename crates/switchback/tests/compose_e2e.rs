@@ -123,7 +123,20 @@ fn assert_traced(rehearsal: &Value) {
     for wanted in ["ALTER TABLE", "CREATE TABLE", "UPDATE"] {
         assert!(tags.clone().any(|t| t == wanted), "no {wanted}: {trace}");
     }
-    assert!(!rehearsal["diffs"].to_string().contains("switchback_trace"), "{}", rehearsal["diffs"]);
+    let queries = &rehearsal["queries"]["db"];
+    assert!(
+        queries["old"]["calls"].as_u64() > Some(0) && queries["new"]["calls"].as_u64() > Some(0),
+        "{queries}"
+    );
+    let heaviest = queries["heaviest"].as_array().expect("statements");
+    assert!(
+        heaviest
+            .iter()
+            .any(|q| q["old_plan"]["nodes"][0].is_string() && q["new_plan"]["nodes"][0].is_string()),
+        "{queries}"
+    );
+    let diffs = rehearsal["diffs"].to_string();
+    assert!(!diffs.contains("switchback_") && !diffs.contains("pg_stat_statements"), "{diffs}");
 }
 
 /// Upgrades a hub, rolls it back and upgrades it again. `folder` says where the data of a volume lies.

@@ -3,7 +3,7 @@
 mod common;
 
 use common::docker::{DB_PASSWORD, Example, Stack, docker, full};
-use common::upgrade::{Bystander, assert_no_secret_is_told, containers, derived_image, staging_left};
+use common::upgrade::{Bystander, assert_no_secret_is_told, containers, derived_image, id, staging_left};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -148,9 +148,8 @@ fn volumes_that_only_the_image_declares_go_with_staging_and_production_keeps_its
     };
     let production = nameless(&stack.container("bank").expect("it runs"));
     stack.run(&["staging", "up"]).expect(0);
-    let id = std::fs::read_to_string(stack.root.join(".switchback/id")).expect("an id");
+    let label = format!("label=dev.switchback.stack={}", id(&stack));
     let container = || -> String {
-        let label = format!("label=dev.switchback.stack={}", id.trim());
         let service = ["--filter", &label, "--filter", "label=com.docker.compose.service=bank"];
         docker(&[&["ps", "-q"][..], &service].concat()).expect(0).stdout.trim().to_owned()
     };
@@ -160,8 +159,7 @@ fn volumes_that_only_the_image_declares_go_with_staging_and_production_keeps_its
     let project =
         docker(&["inspect", "--format", "{{index .Config.Labels \"com.docker.compose.project\"}}", &first]);
     let project = project.expect(0).stdout;
-    let model = std::fs::read_dir(stack.root.join(".switchback/staging")).expect("lists").flatten();
-    let model = model.map(|e| e.path().join("compose.json")).find(|p| p.is_file()).expect("a model");
+    let model = stack.root.join(".switchback/staging/env-staging/g1/compose.json");
     docker(&[
         "compose",
         "-p",
@@ -185,7 +183,7 @@ fn cycles_of_up_and_down_on_compose_leave_nothing() {
     let stack = up(Example::Bank);
     // Other stacks of this engine, such as those of other tests, come and go meanwhile.
     let everything = || -> BTreeSet<String> {
-        let id = std::fs::read_to_string(stack.root.join(".switchback/id")).expect("an id");
+        let own = id(&stack);
         let lists = [
             ("container", &["ps", "-a"][..], "{{.Names}}"),
             ("volume", &["volume", "ls"], "{{.Name}}"),
@@ -197,7 +195,7 @@ fn cycles_of_up_and_down_on_compose_leave_nothing() {
             let lines = docker(&[list, &["--format", &format]].concat()).expect(0).stdout;
             for (name, label) in lines.lines().filter_map(|l| l.split_once(' ')) {
                 let another = name.starts_with("sbt-") && !name.starts_with(&stack.project);
-                if !another && (label.trim().is_empty() || label.trim() == id.trim()) {
+                if !another && (label.trim().is_empty() || label.trim() == own) {
                     found.insert(format!("{kind} {name}"));
                 }
             }

@@ -339,11 +339,13 @@ pub struct Rehearsal {
     pub code_only_rollback: bool,
     /// Also record what the migration does to databases while it runs: statements, locks, rewritten tables.
     pub trace: bool,
+    /// Also record what the application asks its databases while the checks run, and how they carry it out.
+    pub queries: bool,
 }
 
 impl Default for Rehearsal {
     fn default() -> Self {
-        Self { valid: Span::secs(7 * 86_400), code_only_rollback: true, trace: true }
+        Self { valid: Span::secs(7 * 86_400), code_only_rollback: true, trace: true, queries: true }
     }
 }
 

@@ -247,6 +247,25 @@ pub enum Op {
         /// The instance.
         instance: String,
     },
+    /// Has the databases of an instance, on which nothing runs, count what they are asked from their next start on. Only for a copy.
+    QueriesBegin {
+        /// The instance.
+        instance: String,
+        /// Only if those of this one, which runs, count too.
+        beside: Option<String>,
+    },
+    /// Forgets what the databases counted so far.
+    QueriesReset {
+        /// The instances.
+        instances: Vec<String>,
+    },
+    /// Compares what the databases of two instances were asked, and how they carry it out.
+    Queries {
+        /// The old version.
+        before: String,
+        /// The new one.
+        after: String,
+    },
     /// Runs a service's migration command on an instance.
     Migrate {
         /// The instance.

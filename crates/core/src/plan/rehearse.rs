@@ -42,6 +42,8 @@ pub struct RehearseFacts {
     pub convert: Majors,
     /// Whether to record what the migration does to databases that can do so.
     pub trace: bool,
+    /// Whether to record what databases are asked during the checks.
+    pub queries: bool,
     /// Whether production is running (its stores are cloned live then).
     pub production_runs: bool,
 }
@@ -143,6 +145,17 @@ pub fn rehearse(facts: &RehearseFacts) -> Plan {
         Group::Prepare,
         Op::Fingerprint { instance: base.clone(), mode: Cold, equal_to: Some("fingerprint-snapshot".into()) },
     );
+    if facts.queries {
+        let op = Op::QueriesBegin { instance: base.clone(), beside: None };
+        steps
+            .add(
+                "queries-begin-baseline",
+                "Prepare to count the old version's statements",
+                Group::Prepare,
+                op,
+            )
+            .on_failure(Continue);
+    }
     steps
         .add(
             "start-baseline",
@@ -176,6 +189,14 @@ pub fn rehearse(facts: &RehearseFacts) -> Plan {
         let needs: Vec<&str> = started.iter().map(String::as_str).collect();
         steps
             .add("trace-begin", "Prepare to trace the migration", Group::Switch, op)
+            .on_failure(Continue)
+            .requires(&needs);
+    }
+    if facts.queries {
+        let op = Op::QueriesBegin { instance: new_key.clone(), beside: Some(base.clone()) };
+        let needs: Vec<&str> = started.iter().map(String::as_str).collect();
+        steps
+            .add("queries-begin", "Prepare to count the new version's statements", Group::Switch, op)
             .on_failure(Continue)
             .requires(&needs);
     }
@@ -242,6 +263,14 @@ pub fn rehearse(facts: &RehearseFacts) -> Plan {
         )
         .on_failure(Continue)
         .requires(&["start-new"]);
+    if facts.queries {
+        let op = Op::QueriesReset { instances: vec![base.clone(), new_key.clone()] };
+        steps
+            .add("queries-reset", "Count statements from here on", Group::Check, op)
+            .on_failure(Continue)
+            .requires(&["start-new"]);
+    }
+    let (old_side, new_side) = (base.clone(), new_key.clone());
     steps
         .add(
             "checks",
@@ -251,6 +280,13 @@ pub fn rehearse(facts: &RehearseFacts) -> Plan {
         )
         .on_failure(Continue)
         .requires(&["start-new"]);
+    if facts.queries {
+        let op = Op::Queries { before: old_side, after: new_side };
+        steps
+            .add("queries", "Compare what the databases were asked", Group::Check, op)
+            .on_failure(Continue)
+            .requires(&["queries-reset"]);
+    }
     if facts.code_only {
         steps
             .add(

@@ -82,6 +82,7 @@ fn rehearse_plan() -> Plan {
         lint: true,
         convert: BTreeMap::new(),
         trace: true,
+        queries: true,
         production_runs: true,
     })
 }

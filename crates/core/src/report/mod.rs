@@ -103,6 +103,9 @@ pub struct Report {
     /// What the migration did to each database while it ran; of a rehearsal.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub traces: BTreeMap<StoreName, crate::trace::Trace>,
+    /// What each database was asked while the checks ran; of a rehearsal.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub queries: BTreeMap<StoreName, crate::queries::Queries>,
     /// What a linter says of the migration files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lint: Option<crate::lint::Lint>,
@@ -342,6 +345,7 @@ impl Report {
             carried: outputs().flat_map(|(_, o)| o.carried.clone()).collect(),
             coverage: coverage(plan, &state),
             traces: outputs().flat_map(|(_, o)| o.traces.clone()).collect(),
+            queries: outputs().flat_map(|(_, o)| o.queries.clone()).collect(),
             lint: outputs().find_map(|(_, o)| o.lint.clone()),
             masked: outputs().flat_map(|(_, o)| o.masked.clone()).collect(),
             settings: outputs().flat_map(|(_, o)| o.settings.clone()).collect(),

@@ -47,12 +47,7 @@ pub(super) fn measure(plan: &Plan, state: &RunState, records: &[Record], started
             (
                 times::between(records, "rollback-stop", "rollback-read-back").filter(|_| rolled),
                 times::downtime(records, "rollback-stop", "rollback-start").filter(|_| rolled),
-                // Production's migration is not traced.
-                times::downtime(records, "stop-old", "start-new")
-                    .filter(|_| whole("stop-old", "start-new"))
-                    .map(|ms| {
-                        ms.saturating_sub(times::between(records, "trace-begin", "trace-begin").unwrap_or(0))
-                    }),
+                times::predicted_downtime(records).filter(|_| whole("stop-old", "start-new")),
             )
         }
         Procedure::RollbackDrill => {

@@ -5,10 +5,12 @@
 
 mod compose;
 mod local;
+mod observing;
 
 pub(crate) use compose::live_volumes;
 pub use compose::{ComposeData, MountFacts, PostgresFacts};
 pub use local::LocalData;
+pub use observing::Observing;
 
 use crate::backup::vault::{Task, Vault};
 use crate::error::EngineError;
@@ -28,7 +30,6 @@ use switchback_core::journal::Output;
 use switchback_core::plan::{CloneMode, Majors};
 use switchback_core::prove::Damage;
 use switchback_core::release::Instance;
-use switchback_core::trace::Trace;
 
 /// How a long operation on data talks to the run.
 #[derive(Clone, Copy)]
@@ -230,27 +231,9 @@ pub trait Data: Send + Sync {
         Err(EngineError::Internal { detail: format!("{store} cannot be converted") })
     }
 
-    /// Prepares a store on which nothing runs to record what is done to it from its next start on. Only for a copy. Returns
-    /// why it cannot be, if so; `None` also where there is nothing to prepare.
-    fn trace_begin(
-        &self,
-        _at: &Placement<'_>,
-        _store: &StoreName,
-        _work: &Work<'_>,
-    ) -> Result<Option<String>, EngineError> {
-        Ok(None)
-    }
-
-    /// Reads what a store recorded, and removes what [`Data::trace_begin`] put into it. `None` if nothing was. `mode` says
-    /// whether its services are running.
-    fn trace_end(
-        &self,
-        _at: &Placement<'_>,
-        _store: &StoreName,
-        _mode: CloneMode,
-        _work: &Work<'_>,
-    ) -> Result<Option<Trace>, EngineError> {
-        Ok(None)
+    /// What records how stores are used, if there is such a thing.
+    fn observing(&self) -> Option<&dyn Observing> {
+        None
     }
 
     /// Masks columns of a store on which nothing runs, so that nothing of the old values is left in its files. After an

@@ -14,6 +14,7 @@ mod lint;
 mod mask;
 mod pointer;
 mod preflight;
+mod queries;
 mod services;
 mod staging;
 mod trace;
@@ -147,6 +148,9 @@ fn perform_op(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Convert { instance, source, majors } => convert::convert(context, instance, source, majors),
         Op::TraceBegin { instance } => trace::begin(context, instance),
         Op::TraceEnd { instance } => trace::end(context, instance),
+        Op::QueriesBegin { instance, beside } => queries::begin(context, instance, beside.as_deref()),
+        Op::QueriesReset { instances } => queries::reset(context, instances),
+        Op::Queries { before, after } => queries::compare(context, before, after),
         Op::Migrate { instance, service, source } => services::migrate(context, instance, service, source),
         Op::Start { instance } => services::start(context, instance),
         Op::Stop { instance } => services::stop(context, instance),
@@ -194,6 +198,9 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         | Op::Convert { .. }
         | Op::TraceBegin { .. }
         | Op::TraceEnd { .. }
+        | Op::QueriesBegin { .. }
+        | Op::QueriesReset { .. }
+        | Op::Queries { .. }
         | Op::Migrate { .. }
         | Op::ReadBack { .. }
         | Op::Fingerprint { .. }

@@ -144,7 +144,7 @@ pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Re
         coverage: coverage(context.plan, context.state).or(before.as_ref().and_then(|c| c.coverage.clone())),
         signature: None,
         drilled: context.plan.procedure == Procedure::RollbackDrill,
-        downtime_ms: times::downtime(context.records, "stop-old", "start-new")
+        downtime_ms: times::predicted_downtime(context.records)
             .or(before.map(|c| c.downtime_ms))
             .unwrap_or(0),
         checks_passed: u32::try_from(passed).unwrap_or(u32::MAX),

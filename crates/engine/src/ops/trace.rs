@@ -35,13 +35,14 @@ pub fn again(context: &Context<'_>, key: &str) -> Result<(), Failed> {
 }
 
 fn arm(context: &Context<'_>, instance: &Instance, output: &mut Output) -> Result<(), Failed> {
+    let Some(observing) = context.world.data.observing() else { return Ok(()) };
     let release = context.release(instance)?;
     let at = context.placement(instance, &release);
     for name in instance.stores.keys() {
         if !context.world.data.exists(&at, name)? {
             continue;
         }
-        let armed = working(context, "preparing to trace", |w| context.world.data.trace_begin(&at, name, w));
+        let armed = working(context, "preparing to trace", |w| observing.trace_begin(&at, name, w));
         match armed {
             Ok(None) => {}
             Ok(Some(why)) => output.notes.push(not_traced(name, &why)),
@@ -65,12 +66,12 @@ pub fn end(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
     let running = !context.world.runtime.running(context.home, instance)?.is_empty();
     let mode = if running { CloneMode::Live } else { CloneMode::Cold };
     let mut output = Output::default();
+    let Some(observing) = context.world.data.observing() else { return Ok(output) };
     for name in instance.stores.keys() {
         if !context.world.data.exists(&at, name)? {
             continue;
         }
-        let read =
-            working(context, "reading the trace", |w| context.world.data.trace_end(&at, name, mode, w))?;
+        let read = working(context, "reading the trace", |w| observing.trace_end(&at, name, mode, w))?;
         let Some(trace) = read else { continue };
         output.notes.push(format!("{name}: {}", summary(&trace)));
         output.notes.extend(trace.notes.iter().map(|n| format!("{name}: {n}")));

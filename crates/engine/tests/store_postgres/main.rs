@@ -15,6 +15,7 @@ mod damage;
 mod export;
 mod mask;
 mod on_purpose;
+mod queries;
 mod random;
 mod schema;
 mod standby;

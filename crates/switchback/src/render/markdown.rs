@@ -20,6 +20,7 @@ pub fn text(report: &Report) -> String {
     checks(&mut out, report);
     data(&mut out, report);
     trace(&mut out, report);
+    queries(&mut out, report);
     exports(&mut out, report);
     egress(&mut out, report);
     carried(&mut out, report);
@@ -320,6 +321,35 @@ fn trace(out: &mut String, report: &Report) {
         );
     }
     more(out, tables.len(), "");
+    out.push_str("\n</details>\n\n");
+}
+
+fn queries(out: &mut String, report: &Report) {
+    let told: Vec<_> = report
+        .queries
+        .values()
+        .flat_map(|q| &q.heaviest)
+        .filter(|q| q.plan_changed() || q.slower().is_some())
+        .collect();
+    if told.is_empty() {
+        return;
+    }
+    out.push_str("<details><summary>Database queries that changed</summary>\n\n| Statement | Calls | Each | |\n|:--|--:|--:|:--|\n");
+    for query in told.iter().take(MOST_ROWS) {
+        let side = |u: Option<switchback_core::queries::Use>| u.unwrap_or_default();
+        let (old, new) = (side(query.old), side(query.new));
+        let _ = writeln!(
+            out,
+            "| {} | {} to {} | {} to {} | {} |",
+            code(&words::shorten(&query.form.text, 160)),
+            words::number(old.calls),
+            words::number(new.calls),
+            words::micros(old.mean_us() as u64),
+            words::micros(new.mean_us() as u64),
+            if query.plan_changed() { "another plan" } else { "" },
+        );
+    }
+    more(out, told.len(), "");
     out.push_str("\n</details>\n\n");
 }
 

@@ -28,7 +28,7 @@ mod tracing;
 pub use facts::{MountFacts, PostgresFacts};
 pub(crate) use mounts::live_volumes;
 
-use super::{Cost, Data, SAMPLES, Work, no_columns};
+use super::{Cost, Data, Observing, SAMPLES, Work, no_columns};
 use crate::backup::vault::{Task, Vault};
 use crate::docker::hands::{self, Hands, Ready};
 use crate::docker::helper::HelperImages;
@@ -53,7 +53,6 @@ use switchback_core::journal::Output;
 use switchback_core::plan::{CloneMode, Majors};
 use switchback_core::prove::Damage;
 use switchback_core::release::{Instance, MountPlace, StorePlace};
-use switchback_core::trace::Trace;
 
 /// Data that the engine's containers can reach.
 pub struct ComposeData {
@@ -362,23 +361,8 @@ impl Data for ComposeData {
         self.convert_store(from, to, store, majors, work)
     }
 
-    fn trace_begin(
-        &self,
-        at: &Placement<'_>,
-        store: &StoreName,
-        _: &Work<'_>,
-    ) -> Result<Option<String>, EngineError> {
-        self.arm_store(at, store)
-    }
-
-    fn trace_end(
-        &self,
-        at: &Placement<'_>,
-        store: &StoreName,
-        mode: CloneMode,
-        work: &Work<'_>,
-    ) -> Result<Option<Trace>, EngineError> {
-        self.traced_store(at, store, mode, work)
+    fn observing(&self) -> Option<&dyn Observing> {
+        Some(self)
     }
 
     fn mask(

@@ -1,24 +1,30 @@
-//! Tracing migrations in the databases of a copy.
+//! Recording what is done to the databases of a copy, and what they are asked.
 //!
 //! Owns what is done around a Postgres server: one is started to prepare it, the one that runs is asked in the end. It must
-//! never be pointed at production: a traced server has triggers and settings of ours.
+//! never be pointed at production: such a server has triggers and settings of ours.
 
 use super::server::Server;
 use super::{ComposeData, Work, place};
+use crate::data::Observing;
 use crate::error::EngineError;
 use crate::runtime::Placement;
-use crate::store::postgres::trace;
+use crate::store::postgres::{PgError, queries, trace};
+use std::collections::BTreeMap;
 use switchback_core::data::StoreKind;
 use switchback_core::ids::StoreName;
 use switchback_core::plan::CloneMode;
+use switchback_core::queries::{Form, Scheme, Use};
 use switchback_core::trace::{Trace, assemble};
 
 impl ComposeData {
-    pub(super) fn arm_store(
+    /// Asks the server of a Postgres store of a copy; `None` for any other store.
+    fn asked<T>(
         &self,
         at: &Placement<'_>,
         store: &StoreName,
-    ) -> Result<Option<String>, EngineError> {
+        mode: CloneMode,
+        ask: impl FnOnce(&Server<'_>) -> Result<T, PgError>,
+    ) -> Result<Option<T>, EngineError> {
         let (place, mount) = place(at, store)?;
         if place.kind != StoreKind::Postgres {
             return Ok(None);
@@ -26,24 +32,64 @@ impl ComposeData {
         if at.instance.is_production() {
             return Err(EngineError::Internal { detail: "production is never traced".to_owned() });
         }
-        let server = Server::open(self, at, store, mount, CloneMode::Cold)?;
-        let armed = trace::arm(&server);
-        Ok(server.close(armed)?.err())
+        let server = Server::open(self, at, store, mount, mode)?;
+        let answer = ask(&server);
+        server.close(answer).map(Some)
+    }
+}
+
+impl Observing for ComposeData {
+    fn trace_begin(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        _: &Work<'_>,
+    ) -> Result<Option<String>, EngineError> {
+        Ok(self.asked(at, store, CloneMode::Cold, |server| trace::arm(server))?.and_then(Result::err))
     }
 
-    pub(super) fn traced_store(
+    fn trace_end(
         &self,
         at: &Placement<'_>,
         store: &StoreName,
         mode: CloneMode,
         work: &Work<'_>,
     ) -> Result<Option<Trace>, EngineError> {
-        let (place, mount) = place(at, store)?;
-        if place.kind != StoreKind::Postgres {
-            return Ok(None);
-        }
-        let server = Server::open(self, at, store, mount, mode)?;
-        let read = trace::read(&server, work.progress);
-        Ok(server.close(read)?.map(assemble))
+        let raw = self.asked(at, store, mode, |server| trace::read(server, work.progress))?;
+        Ok(raw.flatten().map(assemble))
+    }
+
+    fn queries_begin(&self, at: &Placement<'_>, store: &StoreName) -> Result<Option<String>, EngineError> {
+        Ok(self.asked(at, store, CloneMode::Cold, |server| queries::begin(server))?.and_then(Result::err))
+    }
+
+    fn counts_queries(&self, at: &Placement<'_>, store: &StoreName) -> Result<bool, EngineError> {
+        Ok(self.asked(at, store, CloneMode::Live, |server| queries::counting(server))?.unwrap_or(false))
+    }
+
+    fn queries_reset(&self, at: &Placement<'_>, store: &StoreName) -> Result<(), EngineError> {
+        self.asked(at, store, CloneMode::Live, |server| queries::reset(server))?;
+        Ok(())
+    }
+
+    fn queries(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        work: &Work<'_>,
+    ) -> Result<BTreeMap<Form, Use>, EngineError> {
+        let found = self.asked(at, store, CloneMode::Live, |server| queries::read(server, work.progress))?;
+        Ok(found.unwrap_or_default())
+    }
+
+    fn plans(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        forms: &[Form],
+        work: &Work<'_>,
+    ) -> Result<BTreeMap<Form, Scheme>, EngineError> {
+        let ask = |server: &Server<'_>| queries::plans(server, forms, work.progress);
+        Ok(self.asked(at, store, CloneMode::Live, ask)?.unwrap_or_default())
     }
 }

@@ -27,6 +27,7 @@ mod merge;
 pub(super) mod names;
 mod orphans;
 mod pgdata;
+pub mod queries;
 mod quick;
 mod ranges;
 mod represent;

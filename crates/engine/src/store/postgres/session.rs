@@ -21,11 +21,12 @@ pub const TRANSACTIONS: &str = "SELECT COALESCE(sum(xact_commit + xact_rollback)
 
 /// Pins everything that text output depends on; `row_security = off` turns silently missing rows into
 /// an error. `VERBOSITY verbose` adds the SQLSTATE. A database of the encoding SQL_ASCII may hold any bytes,
-/// which the server would refuse to send as UTF-8; `\gset` keeps an answer from being printed.
+/// which the server would refuse to send as UTF-8; `\gset` keeps an answer from being printed. Our own statements are told from others
+/// by the name `switchback` in them.
 const PREAMBLE: &str = "\
 \\set VERBOSITY verbose
 \\set ON_ERROR_STOP 1
-SELECT pg_catalog.set_config('client_encoding', CASE pg_catalog.getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END, false) \\gset switchback_
+SELECT pg_catalog.set_config('client_encoding', CASE pg_catalog.getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END, false) AS switchback \\gset
 SET client_min_messages = error;
 SET application_name = 'switchback';
 SET standard_conforming_strings = on;

@@ -8,6 +8,7 @@ mod evidence;
 mod looks;
 mod masked;
 mod parts;
+mod queries;
 mod rows;
 mod settings;
 mod steps;
@@ -38,6 +39,7 @@ pub fn page(report: &Report, files: super::Files<'_>) -> String {
         looks::section(report, files),
         data::section(report),
         trace::section(report),
+        queries::section(report),
         egress::section(report),
         carried::section(report),
         masked::section(report),

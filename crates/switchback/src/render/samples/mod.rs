@@ -1,6 +1,7 @@
 //! Realistic reports for tests: plans of core, played through with invented results.
 
 mod findings;
+mod queries;
 mod stack;
 mod trace;
 

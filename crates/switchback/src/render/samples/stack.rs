@@ -63,6 +63,7 @@ pub fn rehearsal() -> Plan {
         lint: true,
         convert: BTreeMap::new(),
         trace: true,
+        queries: true,
         production_runs: true,
     })
 }

@@ -13,6 +13,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use switchback_core::config::template::{Placeholder, expand};
 use switchback_core::config::{Config, RuntimeKind, Service};
+use switchback_core::data::StoreKind;
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
 use switchback_core::plan::{Majors, Ports, PromoteFacts, RehearseFacts};
@@ -326,7 +327,8 @@ pub fn rehearse_facts(
     let Cost { bytes, shared } = world.data.cost(home, &instance)?;
     let copies = if config.rehearsal.code_only_rollback { 4 } else { 3 };
     let count: usize = target_ports.values().chain(instance.ports.values()).map(BTreeMap::len).sum();
-    let postgres = instance.stores.values().any(|s| s.kind == switchback_core::data::StoreKind::Postgres);
+    let any = |kind| instance.stores.values().any(|s| s.kind == kind);
+    let (postgres, sqlite) = (any(StoreKind::Postgres), any(StoreKind::Sqlite));
     Ok(RehearseFacts {
         run: new_run(),
         stack: config.stack.clone(),
@@ -344,7 +346,7 @@ pub fn rehearse_facts(
         code_only: config.rehearsal.code_only_rollback && convert.is_empty(),
         convert,
         lint: !config.checks.lint.is_empty(),
-        trace: config.rehearsal.trace && postgres,
+        trace: config.rehearsal.trace && (postgres || sqlite),
         queries: config.rehearsal.queries && postgres,
         production_runs: !world.runtime.running(home, &instance)?.is_empty(),
         production: instance,

@@ -46,7 +46,9 @@ impl World {
     /// Opens what the configuration names.
     pub fn open(config: &Config) -> Result<Self, EngineError> {
         match config.runtime {
-            RuntimeKind::Process => Ok(Self { runtime: Box::new(ProcessRuntime), data: Box::new(LocalData) }),
+            RuntimeKind::Process => {
+                Ok(Self { runtime: Box::new(ProcessRuntime), data: Box::new(LocalData::default()) })
+            }
             RuntimeKind::Compose => {
                 let docker = Arc::new(Docker::connect()?);
                 Ok(Self {

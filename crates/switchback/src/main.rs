@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Some(SHIM_VERB) => hidden(shim::run(std::path::Path::new(&args.next().unwrap_or_default()))),
         Some(watch::WATCH_VERB) => hidden(watchdog(&args.next().unwrap_or_default())),
         Some(keeper::KEEPER_VERB) => hidden(keep(&args.next().unwrap_or_default())),
-        Some(hands::STORE_VERB) => ExitCode::from(hands::serve(std::io::stdin().lock(), std::io::stdout())),
+        Some(hands::STORE_VERB) => ExitCode::from(hands::serve(std::io::stdin(), std::io::stdout())),
         Some(THAW_VERB) => {
             let ids: Vec<String> = args.collect();
             ExitCode::from(thaw::guard(&ids, std::io::stdin().lock(), std::io::stdout()))

@@ -4,7 +4,7 @@
 mod common;
 
 use common::docker::{DB_PASSWORD, Example, Stack, docker};
-use common::upgrade::{Bystander, assert_no_secret_is_told, containers, id, staging_left};
+use common::upgrade::{Bystander, assert_no_secret_is_told, containers, id, report, staging_left};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -71,6 +71,13 @@ fn everything_comes_back_from_the_repository_and_its_key_alone() {
     stack.docker_compose(&["up", "-d", "--no-build"]).expect(0);
     assert_eq!(containers(&stack), started);
     stack.run(&["rehearse", "bank=2"]).expect(0);
+    let trace = &report(&stack)["traces"]["books"];
+    assert!(
+        trace["file"]["transactions"].as_u64() > Some(0),
+        "the migration was watched in a helper: {trace}"
+    );
+    let altered = trace["statements"].as_array().expect("definitions");
+    assert!(!altered.is_empty() && trace["notes"].is_null(), "{trace}");
     stack.run(&["backup"]).expect(0);
     let list = stack.run(&["backup", "list", "--json"]).expect(0).json();
     assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");

@@ -87,6 +87,7 @@ pub fn assemble(raw: Raw) -> Trace {
         bytes_before: raw.bytes.0,
         bytes_after: raw.bytes.1,
         timed: raw.timed,
+        file: None,
         notes: raw.notes,
     }
 }

@@ -4,6 +4,7 @@
 //! engine does.
 
 mod assemble;
+mod file;
 mod lock;
 mod raw;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod tests;
 mod words;
 
 pub use assemble::assemble;
+pub use file::{Definition, Definitions, FileSeen, FileUse, assemble_file};
 pub use lock::Lock;
 pub use raw::{DdlEvent, Dropped, LogLine, Raw, RawTable};
 pub use words::{effect, without_values};
@@ -47,6 +49,9 @@ pub struct Trace {
     pub bytes_after: u64,
     /// Whether statements were timed: without that there are only changes of definitions, with the time each took in the end.
     pub timed: bool,
+    /// Of a database that is a file: how it was used. Of such a one statements are changes of definitions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileUse>,
     /// What could not be traced and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -168,11 +173,15 @@ pub struct FailedStatement {
 impl Trace {
     /// Whether nothing was written, defined or refused.
     pub fn is_empty(&self) -> bool {
-        self.statements.is_empty() && self.tables.is_empty() && self.errors.is_empty()
+        let untouched = self.file.is_none_or(|f| f.transactions == 0);
+        self.statements.is_empty() && self.tables.is_empty() && self.errors.is_empty() && untouched
     }
 
     /// The longest times that others could not have read, and not have written, any one table, in microseconds.
     pub fn blocked_us(&self) -> (u64, u64) {
+        if let Some(file) = self.file {
+            return (file.readers_blocked_us, file.writers_blocked_us);
+        }
         let longest = |of: fn(&TableTrace) -> u64| self.tables.iter().map(of).max().unwrap_or(0);
         (longest(|t| t.reads_blocked_us), longest(|t| t.writes_blocked_us))
     }

@@ -1,8 +1,10 @@
 //! Stores as files of this host.
 
 mod refresh;
+mod watched;
 
-use super::{Cost, Data, SAMPLES, Work, no_columns};
+use super::watching::Watchers;
+use super::{Cost, Data, Observing, SAMPLES, Work, no_columns};
 use crate::backup::child;
 use crate::backup::vault::{Task, Vault};
 use crate::check::sql::sqlite_value;
@@ -26,8 +28,10 @@ use switchback_core::prove::Damage;
 use switchback_core::release::{Instance, StorePlace};
 
 /// Stores that this process can open itself.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LocalData;
+#[derive(Debug, Default)]
+pub struct LocalData {
+    watchers: Watchers,
+}
 
 /// Where the clone that later writes are recognised by lies.
 fn base_dir(at: &Placement<'_>) -> PathBuf {
@@ -412,11 +416,16 @@ impl Data for LocalData {
         child::perform(vault, task, progress)
     }
 
+    fn observing(&self) -> Option<&dyn Observing> {
+        Some(self)
+    }
+
     fn end_leftovers(&self, _: &Home) -> Result<(), EngineError> {
         Ok(()) // work on files ends with the program that does it
     }
 
-    fn discard(&self, _: &Home, _: &Instance, _: &Scratch) -> Result<(), EngineError> {
+    fn discard(&self, _: &Home, instance: &Instance, _: &Scratch) -> Result<(), EngineError> {
+        self.watchers.forget(instance);
         Ok(()) // it lies in the instance's folder
     }
 

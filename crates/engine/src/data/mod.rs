@@ -6,6 +6,7 @@
 mod compose;
 mod local;
 mod observing;
+mod watching;
 
 pub(crate) use compose::live_volumes;
 pub use compose::{ComposeData, MountFacts, PostgresFacts};

@@ -32,28 +32,38 @@ pub trait Observing: Send + Sync {
 
     /// Has a store on which nothing runs count statements from its next start on. Returns why it cannot, if so; `None` also where
     /// there is nothing to count.
-    fn queries_begin(&self, at: &Placement<'_>, store: &StoreName) -> Result<Option<String>, EngineError>;
+    fn queries_begin(&self, _at: &Placement<'_>, _store: &StoreName) -> Result<Option<String>, EngineError> {
+        Ok(None)
+    }
 
     /// Whether a store that runs counts statements.
-    fn counts_queries(&self, at: &Placement<'_>, store: &StoreName) -> Result<bool, EngineError>;
+    fn counts_queries(&self, _at: &Placement<'_>, _store: &StoreName) -> Result<bool, EngineError> {
+        Ok(false)
+    }
 
     /// Forgets what a store that runs counted so far.
-    fn queries_reset(&self, at: &Placement<'_>, store: &StoreName) -> Result<(), EngineError>;
+    fn queries_reset(&self, _at: &Placement<'_>, _store: &StoreName) -> Result<(), EngineError> {
+        Ok(())
+    }
 
     /// What a store that runs counted.
     fn queries(
         &self,
-        at: &Placement<'_>,
-        store: &StoreName,
-        work: &Work<'_>,
-    ) -> Result<BTreeMap<Form, Use>, EngineError>;
+        _at: &Placement<'_>,
+        _store: &StoreName,
+        _work: &Work<'_>,
+    ) -> Result<BTreeMap<Form, Use>, EngineError> {
+        Ok(BTreeMap::new())
+    }
 
     /// How a store that runs would carry statements out, as far as it can say.
     fn plans(
         &self,
-        at: &Placement<'_>,
-        store: &StoreName,
-        forms: &[Form],
-        work: &Work<'_>,
-    ) -> Result<BTreeMap<Form, Scheme>, EngineError>;
+        _at: &Placement<'_>,
+        _store: &StoreName,
+        _forms: &[Form],
+        _work: &Work<'_>,
+    ) -> Result<BTreeMap<Form, Scheme>, EngineError> {
+        Ok(BTreeMap::new())
+    }
 }

@@ -84,6 +84,15 @@ pub fn end(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
 fn summary(trace: &Trace) -> String {
     let (reads, writes) = trace.blocked_us();
     let ms = |us: u64| human_ms(us.div_ceil(1000));
+    if let Some(file) = trace.file {
+        return format!(
+            "{} transactions, {} changes of definitions; the file could not have been read for {}, not written for {}",
+            file.transactions,
+            trace.calls(),
+            ms(reads),
+            ms(writes)
+        );
+    }
     format!(
         "{} statements within {}; one table could not have been read for {}, one not written for {}",
         trace.calls(),

@@ -24,6 +24,7 @@ use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
 use switchback_core::carry::{Outcome, Rules};
 use switchback_core::data::{CopyStats, ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::prove::Damage;
+use switchback_core::trace::{Trace, assemble_file};
 
 /// Result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -226,6 +227,13 @@ pub fn mask_sqlite(path: &Path, rules: &[Rule], key: &Key, progress: &Progress<'
 /// Damages a SQLite database on purpose. It must be scratch; see [`Damage`].
 pub fn damage_sqlite(path: &Path, damage: Damage, not: &[String]) -> Result<u64> {
     sqlite::damage(path, damage, not)
+}
+
+/// Watches a SQLite database while somebody else works on it, until `stop` says so; `ready` is called once it sees. It takes no part:
+/// nobody waits for it.
+pub fn watch_sqlite(path: &Path, stop: &dyn Fn() -> bool, ready: &mut dyn FnMut()) -> Result<Trace> {
+    let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    Ok(assemble_file(&name, sqlite::watch(path, stop, ready)?))
 }
 
 /// The columns of a SQLite database, with some values of each.

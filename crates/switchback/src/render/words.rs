@@ -207,21 +207,25 @@ pub fn micros(us: u64) -> String {
 
 /// Which table the migration would have kept others from longest, in words; nothing if no migration was traced.
 pub fn blocked(report: &Report) -> Option<String> {
-    let tables = report.traces.values().flat_map(|t| &t.tables);
-    let worst = tables.max_by_key(|t| (t.reads_blocked_us.max(t.writes_blocked_us), t.reads_blocked_us));
     if report.traces.is_empty() {
         return None;
     }
-    Some(match worst.map(|t| (t, t.reads_blocked_us, t.writes_blocked_us)) {
-        Some((t, reads, writes)) if writes > 0 && reads == writes => {
-            format!("{} could not have been used for {}", shorten(&t.name, 80), micros(writes))
+    let tables = report.traces.values().flat_map(|t| &t.tables);
+    let tables = tables.map(|t| (t.name.as_str(), t.reads_blocked_us, t.writes_blocked_us));
+    let files = report.traces.iter().filter_map(|(store, t)| {
+        t.file.map(|f| (store.as_str(), f.readers_blocked_us, f.writers_blocked_us))
+    });
+    let worst = tables.chain(files).max_by_key(|(_, reads, writes)| ((*reads).max(*writes), *reads));
+    Some(match worst {
+        Some((name, reads, writes)) if writes > 0 && reads == writes => {
+            format!("{} could not have been used for {}", shorten(name, 80), micros(writes))
         }
-        Some((t, 0, writes)) if writes > 0 => {
-            format!("{} could not have been written for {}", shorten(&t.name, 80), micros(writes))
+        Some((name, 0, writes)) if writes > 0 => {
+            format!("{} could not have been written for {}", shorten(name, 80), micros(writes))
         }
-        Some((t, reads, writes)) if writes > 0 => format!(
+        Some((name, reads, writes)) if writes > 0 => format!(
             "{} could not have been written for {}, nor read for {}",
-            shorten(&t.name, 80),
+            shorten(name, 80),
             micros(writes),
             micros(reads)
         ),

@@ -28,6 +28,7 @@ mod tracing;
 pub use facts::{MountFacts, PostgresFacts};
 pub(crate) use mounts::live_volumes;
 
+use super::watching::Watchers;
 use super::{Cost, Data, Observing, SAMPLES, Work, no_columns};
 use crate::backup::vault::{Task, Vault};
 use crate::docker::hands::{self, Hands, Ready};
@@ -64,6 +65,7 @@ pub struct ComposeData {
     made: Mutex<BTreeSet<String>>,
     /// Helpers that wait for their work.
     ready: Ready,
+    watchers: Watchers,
 }
 
 impl ComposeData {
@@ -75,7 +77,14 @@ impl ComposeData {
     /// The same, where the caller is not `switchback` itself: helpers and guards are made of the program at this path.
     pub fn of_program(docker: Arc<Docker>, program: PathBuf) -> Self {
         let ready = Ready::new(Arc::clone(&docker));
-        Self { docker, program, helper: Mutex::default(), made: Mutex::default(), ready }
+        Self {
+            docker,
+            program,
+            helper: Mutex::default(),
+            made: Mutex::default(),
+            ready,
+            watchers: Watchers::default(),
+        }
     }
 
     /// Helper containers for a stack.
@@ -433,6 +442,7 @@ impl Data for ComposeData {
     }
 
     fn discard(&self, home: &Home, instance: &Instance, _: &Scratch) -> Result<(), EngineError> {
+        self.watchers.forget(instance);
         self.remove_mounts(home, instance)
     }
 

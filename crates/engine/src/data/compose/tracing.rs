@@ -6,10 +6,13 @@
 use super::server::Server;
 use super::{ComposeData, Work, place};
 use crate::data::Observing;
+use crate::data::watching::noted;
+use crate::docker::hands::Hands;
 use crate::error::EngineError;
 use crate::runtime::Placement;
 use crate::store::postgres::{PgError, queries, trace};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use switchback_core::data::StoreKind;
 use switchback_core::ids::StoreName;
 use switchback_core::plan::CloneMode;
@@ -45,6 +48,16 @@ impl Observing for ComposeData {
         store: &StoreName,
         _: &Work<'_>,
     ) -> Result<Option<String>, EngineError> {
+        let (found, mount) = place(at, store)?;
+        if found.kind == StoreKind::Sqlite && !at.instance.is_production() {
+            let docker = Arc::clone(&self.docker);
+            let (image, stack) = (self.hands(at.home)?.image().to_owned(), at.home.id()?);
+            let (mount, path) = (mount.clone(), found.path.clone());
+            return Ok(self.watchers.begin(at.instance, store, move |signals| {
+                let hands = Hands::new(&docker, image, stack);
+                hands.watch((&mount, &path), &signals.ready, &signals.stop).map_err(|e| e.to_string())
+            }));
+        }
         Ok(self.asked(at, store, CloneMode::Cold, |server| trace::arm(server))?.and_then(Result::err))
     }
 
@@ -55,6 +68,9 @@ impl Observing for ComposeData {
         mode: CloneMode,
         work: &Work<'_>,
     ) -> Result<Option<Trace>, EngineError> {
+        if let Some(seen) = self.watchers.end(at.instance, store) {
+            return Ok(Some(noted(seen)));
+        }
         let raw = self.asked(at, store, mode, |server| trace::read(server, work.progress))?;
         Ok(raw.flatten().map(assemble))
     }

@@ -18,6 +18,7 @@ mod scratch;
 mod serve;
 mod talk;
 mod vault;
+mod watch;
 mod wire;
 
 pub use client::{Hands, HandsError, Scratch, ScratchDir, remove_leftovers};

@@ -4,7 +4,7 @@
 //! folder.
 
 use super::marks::{check_mark, mark, remove, remove_marked};
-use super::wire::{Entry, Failure, Line, Request, Room, SCRATCH, VOLUMES};
+use super::wire::{Entry, Failure, Line, Request, Room, SCRATCH, Turn, VOLUMES};
 use super::{marks, mask};
 use crate::check::sql::sqlite_value;
 use crate::store::{self, Progress, StoreError};
@@ -35,7 +35,7 @@ const REFLINK_TRIES: usize = 8;
 const UNFINISHED: &str = ".switchback-clone";
 
 /// Reads one request, does it, and answers. Returns the exit code: 0 if there was an answer, good or bad.
-pub fn serve(stdin: impl Read, stdout: impl Write + Send) -> u8 {
+pub fn serve(stdin: impl Read + Send, stdout: impl Write + Send) -> u8 {
     let mut input = BufReader::new(stdin);
     let mut text = String::new();
     let request = match input.by_ref().take(LONGEST_REQUEST).read_line(&mut text) {
@@ -68,6 +68,9 @@ pub fn serve(stdin: impl Read, stdout: impl Write + Send) -> u8 {
                     _ => Err(StoreError::Cancelled),
                 }
             })
+        }
+        Request::Watch { path } => {
+            super::watch::perform(Path::new(&path), &mut input, || say(&Line::Turn(Turn::Ready)))
         }
         other => perform(other, &progress),
     };
@@ -161,7 +164,9 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
         Request::EmptyFolders { root, stack, folders } => {
             mask::empty_folders(Path::new(&root), stack.as_deref(), &folders)
         }
-        Request::Cut { .. } => Err(refused(Path::new(VOLUMES), "a cut is a conversation")),
+        Request::Cut { .. } | Request::Watch { .. } => {
+            Err(refused(Path::new(VOLUMES), "this is a conversation"))
+        }
         Request::Exists { path } => json(Path::new(&path).symlink_metadata().is_ok()),
         Request::MakeDir { path, mode, uid, gid } => make_dir(Path::new(&path), mode, uid, gid),
         Request::List { path } => list(Path::new(&path)),

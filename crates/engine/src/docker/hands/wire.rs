@@ -95,6 +95,10 @@ pub(super) enum Request {
         before: At,
         after: At,
     },
+    /// A conversation: it ends with a line.
+    Watch {
+        path: String,
+    },
     CanReflink {
         from: String,
         to: String,

@@ -19,6 +19,7 @@ mod orphans;
 mod refresh;
 mod schema;
 mod value;
+mod watch;
 mod words;
 
 pub(super) use carry::carry_writes;
@@ -30,6 +31,7 @@ pub(super) use fingerprint::fingerprint;
 pub(super) use mask::{mask, samples};
 pub(super) use orphans::integrity;
 pub(super) use refresh::refresh;
+pub(super) use watch::watch;
 
 use super::{Result, StoreError};
 use rusqlite::ErrorCode;

@@ -17,6 +17,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use switchback_core::trace::{Definition, Definitions};
 
 /// How long another process may hold a lock before we give up; applications themselves commonly
 /// wait 5 s, so a healthy one lets us in well before this.
@@ -116,6 +117,31 @@ impl Db {
         let conn = connect(&path, &copy, flags(true))?;
         Ok(Self { conn, path, _guard: guard, _private: Some(Private { _place: place }) })
     }
+}
+
+/// What is defined in a database that somebody else may be writing to: without waiting, and without locks where there is no log.
+pub(super) fn definitions(path: &Path) -> Result<Definitions> {
+    let _guard = handles::connection(path);
+    let conn = if len_or_zero(&beside(path, "-wal")) > 0 {
+        connect(path, path, flags(false))?
+    } else {
+        connect(path, Path::new(&immutable_uri(path)), flags(false) | OpenFlags::SQLITE_OPEN_URI)?
+    };
+    let err = |e| sql_error("read", path, e);
+    conn.busy_timeout(Duration::ZERO).map_err(err)?;
+    let mut all = conn
+        .prepare(
+            "SELECT type, name, tbl_name, coalesce(sql, ''), coalesce(rootpage, 0) FROM sqlite_schema \
+             WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+        )
+        .map_err(err)?;
+    let rows = all
+        .query_map([], |row| {
+            let definition = Definition { table: row.get(2)?, sql: row.get(3)?, root: row.get(4)? };
+            Ok(((row.get(0)?, row.get(1)?), definition))
+        })
+        .map_err(err)?;
+    rows.collect::<std::result::Result<_, _>>().map_err(err)
 }
 
 /// The absolute path, which SQLite cannot mistake for a URI.

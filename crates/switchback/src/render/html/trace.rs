@@ -7,7 +7,7 @@ use switchback_core::duration::human_bytes;
 use switchback_core::ids::StoreName;
 use switchback_core::lint::Lint;
 use switchback_core::report::Report;
-use switchback_core::trace::{Effect, Existence, Lock, Statement, TableTrace, Trace};
+use switchback_core::trace::{Effect, Existence, FileUse, Lock, Statement, TableTrace, Trace};
 
 /// Tables that are shown; those that were blocked longest come first.
 const MOST_TABLES: usize = 60;
@@ -51,22 +51,10 @@ pub fn section(report: &Report) -> Option<Section> {
 }
 
 fn store(name: &StoreName, trace: &Trace) -> Markup {
-    let (reads, writes) = trace.blocked_us();
     html! {
         article.store {
             h3 { code { (name) } }
-            dl.facts {
-                div { dt { "From the first statement to the last commit" } dd { (words::micros(trace.span_us)) } }
-                div { dt { "Longest without reading a table" } dd { (words::micros(reads)) } }
-                div { dt { "Longest without writing a table" } dd { (words::micros(writes)) } }
-                div { dt { "Write-ahead log" } dd { (human_bytes(trace.wal_bytes)) } }
-                div { dt { "Databases" } dd { (human_bytes(trace.bytes_before)) " to " (human_bytes(trace.bytes_after)) } }
-                div { dt { "Statements that only read" } dd { (words::number(trace.reads)) " in " (words::micros(trace.reads_us)) } }
-            }
-            p.dim {
-                "What the new version did until it was healthy. Reads and writes were blocked as long as another session would have "
-                "had to wait, had there been one; a promotion stops the services meanwhile."
-            }
+            @if let Some(file) = &trace.file { (file_facts(trace, file)) } @else { (server_facts(trace)) }
             @if !trace.errors.is_empty() {
                 div.failure {
                     p { (parts::icon(Tone::Warn)) strong { "Statements that failed" } }
@@ -79,6 +67,42 @@ fn store(name: &StoreName, trace: &Trace) -> Markup {
             (tables(&trace.tables))
             (statements(trace))
             (parts::notes(&trace.notes))
+        }
+    }
+}
+
+fn server_facts(trace: &Trace) -> Markup {
+    let (reads, writes) = trace.blocked_us();
+    html! {
+            dl.facts {
+                div { dt { "From the first statement to the last commit" } dd { (words::micros(trace.span_us)) } }
+                div { dt { "Longest without reading a table" } dd { (words::micros(reads)) } }
+                div { dt { "Longest without writing a table" } dd { (words::micros(writes)) } }
+                div { dt { "Write-ahead log" } dd { (human_bytes(trace.wal_bytes)) } }
+                div { dt { "Databases" } dd { (human_bytes(trace.bytes_before)) " to " (human_bytes(trace.bytes_after)) } }
+                div { dt { "Statements that only read" } dd { (words::number(trace.reads)) " in " (words::micros(trace.reads_us)) } }
+            }
+            p.dim {
+                "What the new version did until it was healthy. Reads and writes were blocked as long as another session would have "
+                "had to wait, had there been one; a promotion stops the services meanwhile."
+            }
+    }
+}
+
+/// Of a database that is a file nobody tells the statements.
+fn file_facts(trace: &Trace, file: &FileUse) -> Markup {
+    html! {
+        dl.facts {
+            div { dt { "From the first write to the last" } dd { (words::micros(trace.span_us)) } }
+            div { dt { "Transactions that wrote" } dd { (words::number(file.transactions)) } }
+            div { dt { "Nobody else could write" } dd { (words::micros(file.writers_blocked_us)) ", the longest " (words::micros(file.longest_write_us)) } }
+            div { dt { "Nobody else could read" } dd { (words::micros(file.readers_blocked_us)) } }
+            div { dt { "Write-ahead log" } dd { @if file.wal || trace.wal_bytes > 0 { (human_bytes(trace.wal_bytes)) } @else { "none" } } }
+            div { dt { "Database" } dd { (human_bytes(trace.bytes_before)) " to " (human_bytes(trace.bytes_after)) } }
+        }
+        p.dim {
+            "What the new version did until it was healthy, as the file shows it: its locks, and its definitions after each transaction. "
+            "A promotion stops the services meanwhile."
         }
     }
 }
@@ -147,12 +171,14 @@ fn statements(trace: &Trace) -> Markup {
                         thead {
                             tr { th.n { "At" } th.n { "Took" } th.n { "Held" } th { "Lock" } th { "Statement" } th { "Effect" } }
                         }
-                        tbody { @for one in all.iter().take(MOST_STATEMENTS) { (line(one, longest)) } }
+                        tbody { @for one in all.iter().take(MOST_STATEMENTS) { (line(one, longest, trace.file.is_some())) } }
                     }
                 }
                 (parts::left_out(MOST_STATEMENTS.min(all.len()), all.len(), "form of statement"))
                 @if trace.left_out > 0 { p.left-out { (words::count(trace.left_out, "short statement")) " were not kept one by one." } }
-                @if !trace.timed { p.left-out { "Statements on rows are not in the list: the server could not log them." } }
+                @if trace.file.is_some() {
+                    p.left-out { "Only what changed definitions; each with the time of its transaction." }
+                } @else if !trace.timed { p.left-out { "Statements on rows are not in the list: the server could not log them." } }
             }
         }
     }
@@ -195,7 +221,7 @@ fn files(lint: &Lint) -> Markup {
     }
 }
 
-fn line(one: &Statement, longest: u64) -> Markup {
+fn line(one: &Statement, longest: u64, file: bool) -> Markup {
     let tone = match one.effect {
         Effect::Adds => Tone::Quiet,
         Effect::Redefines => Tone::Info,
@@ -215,7 +241,7 @@ fn line(one: &Statement, longest: u64) -> Markup {
                     (lock.as_str())
                     @for name in one.locked.iter().take(MOST_NAMES) { br; code.dim { (words::shorten(name, 80)) } }
                     @if one.locked.len() > MOST_NAMES { br; span.dim { "and " (one.locked.len() - MOST_NAMES) " more" } }
-                } @else { span.dim { "none" } }
+                } @else if file { "the file" } @else { span.dim { "none" } }
             }
             td.statement {
                 code { (words::shorten(&one.text, 500)) }

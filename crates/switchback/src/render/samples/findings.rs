@@ -295,7 +295,10 @@ pub fn all_well(step: &str) -> Output {
         },
         "trace-end" => Output {
             notes: notes(&["ledger: 52 statements within 3.1 s"]),
-            traces: BTreeMap::from([(store("ledger"), super::trace::trace())]),
+            traces: BTreeMap::from([
+                (store("ledger"), super::trace::trace()),
+                (store("notes"), super::trace::file()),
+            ]),
             ..Output::default()
         },
         "queries" => Output {

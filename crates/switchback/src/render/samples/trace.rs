@@ -1,7 +1,9 @@
 //! An invented trace of a migration.
 
 use switchback_core::lint::{Lint, LintFinding};
-use switchback_core::trace::{Effect, Existence, FailedStatement, Lock, Statement, TableTrace, Trace};
+use switchback_core::trace::{
+    Effect, Existence, FailedStatement, FileUse, Lock, Statement, TableTrace, Trace,
+};
 
 fn statement(at_us: u64, took_us: u64, held_us: u64, tag: &str, text: &str, effect: Effect) -> Statement {
     Statement {
@@ -39,6 +41,7 @@ pub fn trace() -> Trace {
     let alter = "alter table entry alter column amount type numeric(14,2)";
     let insert = "insert into account_note (account, note) values (?, ?)";
     Trace {
+        file: None,
         statements: vec![
             Statement {
                 lock: Some(Lock::AccessExclusive),
@@ -144,5 +147,43 @@ pub fn lint() -> Lint {
             finding(9, "ban-drop-table", "Dropping a table may break existing clients.", None),
         ],
         ..Lint::default()
+    }
+}
+
+/// What can be seen of a SQLite database.
+pub fn file() -> Trace {
+    let one = |at_us, took_us, tag: &str, text: &str, effect| Statement {
+        database: "notes.db".to_owned(),
+        ..statement(at_us, took_us, took_us, tag, text, effect)
+    };
+    Trace {
+        statements: vec![
+            Statement {
+                objects: vec!["table note".to_owned()],
+                rewrote: vec!["note".to_owned()],
+                ..one(
+                    0,
+                    214_000,
+                    "ALTER TABLE",
+                    "CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT NOT NULL, tag TEXT)",
+                    Effect::Redefines,
+                )
+            },
+            Statement {
+                dropped: vec!["table reminder".to_owned()],
+                ..one(214_300, 3_100, "DROP TABLE", "drop table reminder", Effect::Destroys)
+            },
+        ],
+        span_us: 217_400,
+        bytes_before: 9 << 20,
+        bytes_after: 14 << 20,
+        file: Some(FileUse {
+            transactions: 3,
+            writers_blocked_us: 217_100,
+            longest_write_us: 214_000,
+            readers_blocked_us: 18_200,
+            wal: false,
+        }),
+        ..Trace::default()
     }
 }

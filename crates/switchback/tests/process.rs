@@ -147,6 +147,10 @@ fn services_start_in_the_order_of_their_needs_and_all_are_upgraded_together() {
     stack.configure("stores:\n", &second);
     stack.run(&["up"]).expect(0);
     stack.run(&["rehearse", "app=2.0.0"]).expect(0);
+    let trace = stack.report()["traces"]["db"].clone();
+    assert!(trace["file"]["transactions"].as_u64() > Some(0), "the migration was watched: {trace}");
+    let defined = trace["statements"].as_array().expect("definitions");
+    assert!(defined.iter().any(|s| s["objects"][0] == "table reminders" && s["effect"] == "adds"), "{trace}");
     stack.run(&["promote", "app=2.0.0", "--yes"]).expect(0);
     let running = stack.processes();
     assert_eq!(

@@ -3,6 +3,8 @@
 //! Every program gets an argument list, its own process group, a time limit and bounded capture.
 //! It must never build shell strings; `sh -c` is for commands that the user wrote as such.
 
+pub mod guarded;
+
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::collections::VecDeque;
 use std::ffi::OsString;

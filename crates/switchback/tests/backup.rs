@@ -3,6 +3,7 @@
 mod common;
 
 use assistant::ReleaseKind;
+use common::ssh::SshHost;
 use common::{PROGRAM, Ran, Stack};
 use serde_json::Value;
 use std::fs;
@@ -401,4 +402,50 @@ fn a_repository_behind_a_rest_server_holds_the_same() {
     assert_eq!(kept.list().len(), 2);
     stack.run(&["backup", "check", "--read-data"]).expect(0);
     stack.run(&["drill", "restore"]).expect(0);
+}
+
+/// SFTP, by way of rclone: a real server, and nobody starts anything by hand.
+#[test]
+fn a_repository_that_rclone_reaches_needs_no_server_of_the_users() {
+    let host = SshHost::start();
+    let kept = Kept { stack: Stack::new(&[]), beside: tempfile::tempdir().expect("tempdir") };
+    let folder = kept.repository();
+    let login = host.login();
+    let user = login.split('@').next().expect("a user");
+    let options =
+        format!("host=127.0.0.1,port={},user={user},key_file={}", host.port(), host.key().display());
+    let address = format!("rclone::sftp,{options}:{}", folder.display());
+    kept.configure(&address);
+    let stack = &kept.stack;
+    let rclones = || {
+        let all = fs::read_dir("/proc").expect("lists").flatten();
+        let lines = all.filter_map(|e| fs::read(e.path().join("cmdline")).ok());
+        let lines = lines.map(|l| String::from_utf8_lossy(&l).replace('\0', " "));
+        lines.filter(|l| l.contains(&folder.display().to_string()) && l.contains("serve")).collect::<Vec<_>>()
+    };
+    stack.run(&["backup", "init"]).expect(0);
+    stack.run(&["up"]).expect(0);
+    stack.write_note("over there");
+    let ran = stack.run(&["backup"]).expect(0);
+    assert!(
+        !ran.all().contains("http://"),
+        "where it is served meanwhile is nobody's business: {}",
+        ran.all()
+    );
+    stack.run(&["drill", "restore"]).expect(0);
+    assert_eq!(kept.list().len(), 1);
+    kept.restic(&["check", "--read-data"]).expect(0);
+    stack.wait_until("nothing is served", Duration::from_secs(10), || rclones().is_empty());
+
+    // A killed backup leaves no server either.
+    let mut child =
+        stack.command(&["backup", "-q"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
+    stack.wait_until("it is served", Duration::from_secs(30), || !rclones().is_empty());
+    child.kill().expect("kills");
+    child.wait().expect("ends");
+    stack.wait_until("its server is gone", Duration::from_secs(20), || rclones().is_empty());
+
+    host.lock_out();
+    let refused = stack.run(&["backup", "list"]).expect(3);
+    assert!(refused.all().contains("rclone does not serve"), "{}", refused.all());
 }

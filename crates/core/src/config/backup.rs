@@ -12,8 +12,12 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Backup {
     /// Where the repository (restic's format) lies: a folder, relative to the stack; `rest:URL` of a restic REST server;
-    /// `env:NAME` or `file:PATH`, which hold one of both.
+    /// `s3:https://HOST/BUCKET/FOLDER`; `rclone:REMOTE:PATH`, which is SFTP and everything else that rclone knows; `env:NAME` or `file:PATH`, which hold one of these.
     pub repository: String,
+    /// A file of lines `NAME=VALUE`, relative to the stack, with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and perhaps
+    /// `AWS_REGION` and `AWS_SESSION_TOKEN` for `s3:`, and with variables of rclone (`RCLONE_CONFIG`) for `rclone:`. What is not in it is taken from the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env_file: Option<String>,
     /// The file with the key, relative to the stack; by default `.switchback/backup.key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<String>,
@@ -57,14 +61,22 @@ pub(super) fn check(config: &Config, checker: &Checker<'_>) -> Result<(), Config
                 "put the whole address into a file or a variable, and write file:PATH or env:NAME",
             );
         }
-    } else if ["s3:", "sftp:", "b2:", "azure:", "gs:", "swift:", "rclone:"]
-        .iter()
-        .any(|p| repository.starts_with(p))
-    {
+    } else if let Some(place) = repository.strip_prefix("s3:") {
+        let place = place.strip_prefix("https://").or_else(|| place.strip_prefix("http://")).unwrap_or(place);
+        let mut parts = place.split('/');
+        let (host, bucket) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        if host.is_empty() || bucket.is_empty() || host.contains('@') {
+            return refuse(
+                "repository",
+                "names no bucket",
+                "write s3:https://HOST/BUCKET/FOLDER, and who asks into `backup.env_file`",
+            );
+        }
+    } else if ["sftp:", "b2:", "azure:", "gs:", "swift:"].iter().any(|p| repository.starts_with(p)) {
         return refuse(
             "repository",
             "is of a kind that this version does not speak",
-            "run `rclone serve restic REMOTE:PATH` and name it: rest:http://127.0.0.1:8080/",
+            "make a remote of it with `rclone config` and write rclone:REMOTE:PATH",
         );
     }
     for (key, every) in [("every", backup.every), ("drill", backup.drill)] {
@@ -91,6 +103,7 @@ mod tests {
             "{ repository: /srv/backup }",
             "{ repository: 'rest:https://host/x', every: 24h, drill: 7d, keep: { last: 1, daily: 0 } }",
             "{ repository: 'env:BACKUP', key_file: keys/backup }",
+            "{ repository: 's3:https://host:9000/bucket/a/b', env_file: s3.env }",
         ] {
             parse(good).expect(good);
         }
@@ -98,7 +111,9 @@ mod tests {
             ("{ repository: '' }", "is empty"),
             ("{ repository: 'rest:host' }", "no address"),
             ("{ repository: 'rest:http://me:secret@host/' }", "holds a password"),
-            ("{ repository: 's3:bucket' }", "does not speak"),
+            ("{ repository: 's3:bucket' }", "names no bucket"),
+            ("{ repository: 's3:https://me:secret@host/bucket' }", "names no bucket"),
+            ("{ repository: 'sftp:host:/x' }", "does not speak"),
             ("{ repository: x, every: 5s }", "shorter than a minute"),
             ("{ repository: x, keep: { last: 0, daily: 0, weekly: 0, monthly: 0 } }", "keeps nothing"),
             ("{ repository: x, keeep: {} }", "keeep"),

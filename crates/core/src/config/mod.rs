@@ -10,6 +10,7 @@ mod egress;
 mod hooks;
 mod located;
 mod promotion;
+mod rehearsal;
 mod service;
 pub mod template;
 mod triggers;
@@ -20,6 +21,7 @@ pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matc
 pub use hooks::{Hook, Hooks};
 pub use located::{ConfigError, line_of, suggest};
 pub use promotion::{Promotion, Window};
+pub use rehearsal::Rehearsal;
 pub use service::{Health, Restart, Service, Stop, StopSignal};
 pub use triggers::{Action, Database, Disk, Errors, Latency, LogErrors, Memory, Restarts, Triggers};
 
@@ -327,26 +329,6 @@ pub enum CommandLine {
     Words(Vec<String>),
     /// A line for `sh -c`.
     Shell(String),
-}
-
-/// Rehearsals and the certificates they issue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Rehearsal {
-    /// A certificate older than this no longer permits a promotion.
-    pub valid: Span,
-    /// Also find out whether the old version runs on the migrated data.
-    pub code_only_rollback: bool,
-    /// Also record what the migration does to databases while it runs: statements, locks, rewritten tables.
-    pub trace: bool,
-    /// Also record what the application asks its databases while the checks run, and how they carry it out.
-    pub queries: bool,
-}
-
-impl Default for Rehearsal {
-    fn default() -> Self {
-        Self { valid: Span::secs(7 * 86_400), code_only_rollback: true, trace: true, queries: true }
-    }
 }
 
 /// Promotion's trial and rollback.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::environment::Environment;
 use crate::ids::Digest;
 use crate::journal::{ErrorKind, Event, Outcome, Output, RunState, StepError};
 use crate::next::{Next, next};

@@ -19,7 +19,7 @@ use switchback_core::release::Instance;
 pub fn archive_facts(home: &Home, config: &Config, world: &World) -> Result<ArchiveFacts, EngineError> {
     let (_, production) = gather::production(home, config, world)?;
     // Before anything is cloned: is there a key?
-    Vault::of_stack(home, configured(config)?)?;
+    Vault::kept_key(home, configured(config)?)?;
     let Cost { bytes, shared } = world.data.cost(home, &production)?;
     Ok(ArchiveFacts {
         run: new_run(),

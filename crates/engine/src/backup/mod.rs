@@ -7,6 +7,7 @@ pub mod child;
 pub mod due;
 pub mod facts;
 pub mod images;
+mod rclone;
 pub mod restore;
 pub mod vault;
 

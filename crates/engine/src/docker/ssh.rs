@@ -9,8 +9,8 @@
 use super::DockerError;
 use super::endpoint::SshTarget;
 use super::private::PrivateDir;
+use crate::exec::guarded::{NOT_INSTALLED, end, guarded};
 use crate::exec::{self, Exec};
-use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -42,17 +42,6 @@ const SAID: u64 = 2048;
 const ONE_CONNECTION: &str = "channel ";
 /// What it says of a connection that the other host's settings forbid, and not only that nothing listens there.
 const FORBIDDEN: [&str; 2] = ["administratively prohibited", "forwarding is disabled"];
-
-/// Runs a program as long as the input is open, and a little longer, so that what is under way can end by itself.
-const AS_LONG_AS_WE_LIVE: &str = r#"
-"$@" <&0 & program=$!
-(read -r _; sleep 2; kill "$program") <&0 >/dev/null 2>&1 & guard=$!
-wait "$program"; status=$?
-kill "$guard" 2>/dev/null
-exit "$status"
-"#;
-/// How a shell says that there is no such program.
-const NOT_INSTALLED: i32 = 127;
 
 /// Settings of every `ssh`. With less than this it could ask, wait for ever, or share more than a connection.
 const SETTINGS: [&str; 12] = [
@@ -187,16 +176,6 @@ fn join(here: UnixStream, there: UnixStream) {
     }
 }
 
-/// Ends a process of ours and what it began; it is not waited for in vain.
-fn end(mut child: Child) {
-    drop(child.stdin.take());
-    // Not reaped yet, so that its number is its own, and that of its group.
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-    let _ = child.wait();
-}
-
 impl Way {
     fn socket(&self) -> PathBuf {
         self.dir.path.join("docker.sock")
@@ -279,10 +258,7 @@ impl Way {
         let mut arguments = self.arguments(&["-M"]);
         // Something that ends with its input; what a host runs instead of it is as good.
         arguments.push("cat".into());
-        let mut guarded: Vec<OsString> = ["sh", "-c", AS_LONG_AS_WE_LIVE, "sh"].map(OsString::from).into();
-        guarded.extend(arguments);
-        let mut child = Self::command(&guarded)
-            .stdin(Stdio::piped())
+        let mut child = guarded(&arguments)
             .stdout(Stdio::null())
             .stderr(self.log().map_err(stream)?)
             .spawn()
@@ -398,36 +374,5 @@ impl Way {
             }
         }
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{AS_LONG_AS_WE_LIVE, NOT_INSTALLED};
-    use std::process::{Child, Command, Stdio};
-    use std::time::{Duration, Instant};
-
-    fn guarded(program: &[&str]) -> Child {
-        let mut command = Command::new("sh");
-        command.args(["-c", AS_LONG_AS_WE_LIVE, "sh"]).args(program);
-        command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a shell")
-    }
-
-    #[test]
-    fn a_program_that_waits_for_something_else_than_its_input_ends_with_us() {
-        let mut child = guarded(&["sleep", "1000"]);
-        std::thread::sleep(Duration::from_millis(300));
-        assert!(child.try_wait().expect("asks").is_none(), "it lives as long as its input is open");
-        drop(child.stdin.take());
-        let began = Instant::now();
-        child.wait().expect("ends");
-        assert!(began.elapsed() < Duration::from_secs(20));
-    }
-
-    #[test]
-    fn the_end_of_a_program_is_told() {
-        for (program, code) in [(&["sh", "-c", "exit 255"][..], 255), (&["no-such-program"], NOT_INSTALLED)] {
-            assert_eq!(guarded(program).wait().expect("ends").code(), Some(code));
-        }
     }
 }

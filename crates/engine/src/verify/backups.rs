@@ -29,6 +29,7 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let backup = Backup {
         repository: folder.to_string_lossy().into_owned(),
         key_file: None,
+        env_file: None,
         every: None,
         drill: None,
         keep: Keep::default(),
@@ -36,7 +37,8 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     };
     let mut config = lab.sandbox()?.desired.clone();
     config.backup = Some(backup.clone());
-    let vault = Vault { location: Location::of(&backup.repository, home.root()), key: Key::generate()? };
+    let location = Location::Folder(backup.repository.clone());
+    let vault = Vault { location, key: Key::generate()?, serving: None };
     keep_key(&key_file(&home, &backup), &vault.key)?;
     let none = Progress::none();
     let _: String = ask(&home, lab.world, &vault, &Task::Init, &none)?;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use switchback_core::backup::{Snapshot, names_snapshot};
 use switchback_core::config::{Backup, Config};
 use switchback_core::plan;
-use switchback_engine::backup::vault::{Key, Location, Retained, Task, Vault, keep_key, key_file};
+use switchback_engine::backup::vault::{Key, Retained, Task, Vault, keep_key, key_file};
 use switchback_engine::backup::{self, facts, restore as bring};
 use switchback_engine::engine::Notice;
 use switchback_engine::home::Home;
@@ -79,12 +79,15 @@ pub struct RestoreArgs {
     /// Which backup: `latest`, or the beginning of an id
     #[arg(long, value_name = "ID", default_value = "latest", value_parser = snapshot)]
     pub snapshot: String,
-    /// On a machine that has nothing of the stack: the repository (a folder, or rest:URL)
+    /// On a machine that has nothing of the stack: the repository (a folder, rest:URL, s3:URL or rclone:REMOTE:PATH)
     #[arg(long, value_name = "REPOSITORY", requires_all = ["key_file", "into"])]
     pub from: Option<String>,
     /// With --from: the file that holds the key
     #[arg(long, value_name = "FILE", requires = "from")]
     pub key_file: Option<PathBuf>,
+    /// With --from: a file of variables for s3 or rclone (AWS_ACCESS_KEY_ID and so on); otherwise those of the environment
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub env_file: Option<PathBuf>,
     /// With --from: the folder that the stack gets
     #[arg(long, value_name = "DIR", requires = "from")]
     pub into: Option<PathBuf>,
@@ -206,10 +209,10 @@ fn init(global: &Global, home: &Home, config: &Config, backup: &Backup) -> Resul
     let file = key_file(home, backup);
     // A key that lies there is taken: somebody may want one for several stacks.
     let (key, new) = match std::fs::read_to_string(&file) {
-        Ok(_) => (Vault::of_stack(home, backup)?.key, false),
+        Ok(_) => (Vault::kept_key(home, backup)?, false),
         Err(_) => (Key::generate()?, true),
     };
-    let vault = Vault { location: Vault::location(home, backup)?, key };
+    let vault = Vault::with_key(home, backup, key)?;
     let world = World::open(config)?;
     let id: String =
         shown(global, "making the repository", |work| backup::ask(home, &world, &vault, &Task::Init, work))?;
@@ -325,7 +328,7 @@ fn key(
             ));
         };
         let world = World::open(config)?;
-        let other = Vault { key: typed, location: vault.location };
+        let other = Vault { key: typed, ..vault };
         let _: Vec<Snapshot> = shown(global, "opening the repository with it", |work| {
             backup::ask(home, &world, &other, &Task::List, work)
         })?;
@@ -413,7 +416,7 @@ fn bare(global: &Global, args: &RestoreArgs, from: &str, key: &Path, into: &Path
         ));
     };
     let here = std::env::current_dir()?;
-    let vault = Vault { location: Location::of(from, &here), key };
+    let vault = Vault::at(from, &here, args.env_file.as_deref(), key)?;
     let cancel = cancel_on_signals();
     let progress = Progress::new(global.quiet);
     progress.line(&format!("restore from {}", vault.location.shown()));

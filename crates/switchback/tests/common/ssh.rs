@@ -47,7 +47,7 @@ impl SshHost {
         fs::write(at("known"), format!("[127.0.0.1]:{port} {}\n", public.join(" "))).expect("writes");
         let server = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
-             UsePAM no\nPasswordAuthentication no\n{settings}",
+             UsePAM no\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n{settings}",
             at("host"),
             at("authorized")
         );
@@ -85,6 +85,16 @@ impl SshHost {
             std::thread::sleep(Duration::from_millis(50));
         }
         host
+    }
+
+    /// The file with the key that lets in.
+    pub fn key(&self) -> PathBuf {
+        self.dir.path().join("key")
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Who logs in where.

@@ -4,10 +4,12 @@
 //! command, on this host or in a helper container): the library cannot be interrupted, a process can. It must never tell the
 //! key, nor take a snapshot for whole that lacks something.
 
+mod http;
 mod location;
 mod progress;
 mod rest;
 mod root;
+mod s3;
 mod source;
 mod work;
 

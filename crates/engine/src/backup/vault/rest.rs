@@ -2,20 +2,11 @@
 //!
 //! <https://restic.readthedocs.io/en/stable/100_references.html#rest-backend>
 
+use super::http::{Http, Request, range};
 use bytes::Bytes;
-use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
+use rustic_core::{BytesList, FileType, Id, ReadBackend, RusticResult, WriteBackend};
 use serde::Deserialize;
-use std::io::Read as _;
-use std::thread::sleep;
-use std::time::Duration;
-use ureq::{Agent, RequestExt as _};
 
-/// Large packs take their time on slow lines.
-const TIMEOUT: Duration = Duration::from_secs(600);
-/// Attempts in all, where the server or the line fails.
-const ATTEMPTS: u32 = 4;
-/// The longest file: packs of the library have at most 4 GiB.
-const LONGEST: u64 = 4 << 30;
 const VERSION: &str = "application/vnd.x.restic.rest.v2";
 
 /// The server.
@@ -23,9 +14,8 @@ const VERSION: &str = "application/vnd.x.restic.rest.v2";
 pub(super) struct Rest {
     /// With `/` at the end; may hold user and password.
     url: String,
-    shown: String,
     authorization: Option<String>,
-    agent: Agent,
+    http: Http,
 }
 
 #[derive(Deserialize)]
@@ -37,9 +27,8 @@ struct Entry {
 impl Rest {
     pub(super) fn new(url: &str, shown: String) -> Self {
         let (url, authorization) = without_password(url);
-        let agent = Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build();
         let url = if url.ends_with('/') { url } else { format!("{url}/") };
-        Self { url, shown, authorization, agent: agent.into() }
+        Self { url, authorization, http: Http::new(shown) }
     }
 
     fn at(&self, kind: FileType, id: &Id) -> String {
@@ -49,11 +38,7 @@ impl Rest {
         }
     }
 
-    fn failed(&self, doing: &str, why: &str) -> Box<RusticError> {
-        RusticError::new(ErrorKind::Backend, format!("cannot {doing} at {}: {why}", self.shown))
-    }
-
-    /// Asks, again where the server or the line failed; the statuses in `fine` are answers.
+    /// Asks, with the password.
     fn ask(
         &self,
         doing: &str,
@@ -63,43 +48,9 @@ impl Rest {
         body: Option<&[u8]>,
         fine: &[u16],
     ) -> RusticResult<(u16, Vec<u8>)> {
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let mut request = ureq::http::Request::builder().method(method).uri(url);
-            for (name, value) in headers {
-                request = request.header(*name, value);
-            }
-            if let Some(value) = &self.authorization {
-                request = request.header("authorization", value);
-            }
-            let sent = match body {
-                Some(body) => request
-                    .body(body)
-                    .map_err(ureq::Error::from)
-                    .and_then(|r| r.with_agent(&self.agent).run()),
-                None => {
-                    request.body(()).map_err(ureq::Error::from).and_then(|r| r.with_agent(&self.agent).run())
-                }
-            };
-            let (why, again) = match sent {
-                Ok(answer) => {
-                    let status = answer.status().as_u16();
-                    let mut content = Vec::new();
-                    let read = answer.into_body().into_reader().take(LONGEST).read_to_end(&mut content);
-                    match read {
-                        Ok(_) if fine.contains(&status) => return Ok((status, content)),
-                        Ok(_) => (format!("status {status}"), status >= 500 || status == 429),
-                        Err(e) => (e.to_string(), true),
-                    }
-                }
-                Err(e) => (e.to_string(), true),
-            };
-            if !again || attempt == ATTEMPTS {
-                return Err(self.failed(doing, &why));
-            }
-            sleep(Duration::from_millis(250 << attempt));
-        }
+        let mut headers = headers.to_vec();
+        headers.extend(self.authorization.iter().map(|value| ("authorization", value.clone())));
+        self.http.ask(doing, &Request { method, url, headers: &headers, body, fine })
     }
 }
 
@@ -115,7 +66,7 @@ fn without_password(url: &str) -> (String, Option<String>) {
 
 impl ReadBackend for Rest {
     fn location(&self) -> String {
-        self.shown.clone()
+        self.http.shown.clone()
     }
 
     fn list_with_size(&self, kind: FileType) -> RusticResult<Vec<(Id, u32)>> {
@@ -137,7 +88,7 @@ impl ReadBackend for Rest {
             return Ok(Vec::new());
         }
         let entries: Option<Vec<Entry>> =
-            serde_json::from_slice(&text).map_err(|e| self.failed("list files", &e.to_string()))?;
+            serde_json::from_slice(&text).map_err(|e| self.http.failed("list files", &e.to_string()))?;
         let entries = entries.unwrap_or_default().into_iter();
         Ok(entries.filter_map(|e| Some((Id::parse_some(&e.name, kind)?, e.size))).collect())
     }
@@ -154,17 +105,9 @@ impl ReadBackend for Rest {
         offset: u32,
         length: u32,
     ) -> RusticResult<Bytes> {
-        let end = u64::from(offset) + u64::from(length).saturating_sub(1);
-        let range = [("range", format!("bytes={offset}-{end}"))];
-        let (status, content) = self.ask("read", "GET", &self.at(kind, id), &range, None, &[200, 206])?;
-        let content = Bytes::from(content);
-        // A server that does not know ranges sends everything.
-        let from = if status == 200 { offset as usize } else { 0 };
-        let to = from.saturating_add(length as usize);
-        if content.len() < to {
-            return Err(self.failed("read", "the file is shorter than it should be"));
-        }
-        Ok(content.slice(from..to))
+        let answer =
+            self.ask("read", "GET", &self.at(kind, id), &range(offset, length), None, &[200, 206])?;
+        self.http.part(answer, offset, length)
     }
 
     fn warmup_path(&self, kind: FileType, id: &Id) -> String {

@@ -4,6 +4,7 @@ use super::location::{Location, Vault};
 use super::progress::Meter;
 use super::rest::Rest;
 use super::root;
+use super::s3::S3;
 use super::source::{Parts, Record};
 use super::{Retained, Task};
 use crate::exec::elapsed_ms;
@@ -134,6 +135,8 @@ fn closed(vault: &Vault, meter: &Meter) -> RusticResult<Repository<()>> {
     let backend: Arc<dyn WriteBackend> = match &vault.location {
         Location::Folder(path) => Arc::new(LocalBackend::new(path, Vec::new())?),
         Location::Rest(url) => Arc::new(Rest::new(url.reveal(), vault.location.shown())),
+        Location::Rclone { url, .. } => Arc::new(Rest::new(url.reveal(), vault.location.shown())),
+        Location::S3(place) => Arc::new(S3::new(place, vault.location.shown())?),
     };
     let mut options = RepositoryOptions::default();
     // A cache would lie in somebody's home folder, and helpers have none.

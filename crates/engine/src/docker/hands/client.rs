@@ -184,11 +184,6 @@ impl<'a> Hands<'a> {
         Self { docker, image: image.into(), stack: stack.into(), ready: None, program: None }
     }
 
-    /// The helper image.
-    pub fn image(&self) -> &str {
-        &self.image
-    }
-
     /// The same, made anew of this program where the image is gone: another stack's `gc` removes images that no container has at that
     /// moment, if they are of another version of the program.
     #[must_use]

@@ -12,6 +12,11 @@ use switchback_core::data::StoreKind;
 use switchback_core::trace::Trace;
 
 impl Hands<'_> {
+    /// The helper image.
+    pub fn image(&self) -> &str {
+        &self.image
+    }
+
     /// Watches a database; `ready` is told once it is seen, `stop` says when to end.
     pub fn watch(&self, at: Below<'_>, ready: &Sender<()>, stop: &Receiver<()>) -> Result<Trace> {
         let mut mounts = Mounts::default();

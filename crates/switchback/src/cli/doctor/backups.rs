@@ -23,7 +23,7 @@ pub fn look(home: &Home, config: &Config, findings: &mut Findings) {
         );
         return;
     };
-    if let Err(e) = Vault::of_stack(home, backup) {
+    if let Err(e) = Vault::kept_key(home, backup) {
         findings.error("backup", &e);
         return;
     }

@@ -328,7 +328,8 @@ pub fn rehearse_facts(
     let copies = if config.rehearsal.code_only_rollback { 4 } else { 3 };
     let count: usize = target_ports.values().chain(instance.ports.values()).map(BTreeMap::len).sum();
     let any = |kind| instance.stores.values().any(|s| s.kind == kind);
-    let (postgres, sqlite) = (any(StoreKind::Postgres), any(StoreKind::Sqlite));
+    let postgres = any(StoreKind::Postgres);
+    let traced = postgres || any(StoreKind::Sqlite) || any(StoreKind::Mysql);
     Ok(RehearseFacts {
         run: new_run(),
         stack: config.stack.clone(),
@@ -346,7 +347,7 @@ pub fn rehearse_facts(
         code_only: config.rehearsal.code_only_rollback && convert.is_empty(),
         convert,
         lint: !config.checks.lint.is_empty(),
-        trace: config.rehearsal.trace && (postgres || sqlite),
+        trace: config.rehearsal.trace && traced,
         queries: config.rehearsal.queries && postgres,
         production_runs: !world.runtime.running(home, &instance)?.is_empty(),
         production: instance,

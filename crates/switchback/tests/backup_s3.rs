@@ -54,7 +54,7 @@ fn a_repository_in_a_bucket_is_made_used_read_by_restic_and_brought_back() {
     );
     let file = credentials(&stack, SECRET);
     told(stack.run(&["backup", "init"]).expect(0));
-    assert!(store.folder.join("backups/home/pa/config").is_file(), "the bucket was made");
+    assert!(folder.join("backups/home/pa/config").is_file(), "the bucket was made");
 
     stack.run(&["up"]).expect(0);
     stack.write_note("before the first backup");
@@ -71,7 +71,7 @@ fn a_repository_in_a_bucket_is_made_used_read_by_restic_and_brought_back() {
     // restic reads it: the bucket by itself, and its objects as files. (This server gives it no list of packs: it takes an empty
     // delimiter for one.)
     let key = fs::read_to_string(stack.root.join(".switchback/backup.key")).expect("a key");
-    let objects = store.folder.join("backups/home/pa");
+    let objects = folder.join("backups/home/pa");
     let restic = |repository: &str, args: &[&str]| {
         let mut command = Command::new("restic");
         command.args(["-r", repository, "--no-cache"]).args(args).stdin(Stdio::null());

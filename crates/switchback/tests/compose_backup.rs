@@ -2,6 +2,8 @@
 //! everything is gone.
 
 mod common;
+#[path = "common/s3.rs"]
+mod object_store;
 
 use common::docker::{DB_PASSWORD, Example, Stack, docker};
 use common::upgrade::{Bystander, assert_no_secret_is_told, containers, id, report, staging_left};
@@ -60,7 +62,7 @@ fn everything_comes_back_from_the_repository_and_its_key_alone() {
     let key = beside.path().join("key");
     fs::copy(stack.root.join(".switchback/backup.key"), &key).expect("copies");
     burn_down(&stack);
-    restore(&stack, &repository, &key);
+    restore(&stack, repository.to_str().expect("text"), &key, None);
     stack.run(&["up", "--yes"]).expect(0);
     assert_eq!(rows(&stack), before);
     let back = stack.bank();
@@ -109,11 +111,11 @@ fn burn_down(stack: &Stack) {
     }
 }
 
-/// Brings a stack back into its folder, from the repository and the key alone.
-fn restore(stack: &Stack, repository: &Path, key: &Path) {
+/// Brings a stack back into its folder, from the repository and the key alone, and who may ask for it.
+fn restore(stack: &Stack, repository: &str, key: &Path, variables: Option<&Path>) {
     let output = Command::new(common::PROGRAM)
-        .args(["restore", "--from"])
-        .arg(repository)
+        .args(["restore", "--from", repository])
+        .args(variables.iter().flat_map(|file| [Path::new("--env-file"), *file]))
         .arg("--key-file")
         .arg(key)
         .arg("--into")
@@ -123,6 +125,7 @@ fn restore(stack: &Stack, repository: &Path, key: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// In a bucket: helper containers write to it and read from it.
 #[test]
 fn images_that_no_registry_has_come_back_with_the_data() {
     let name = format!("sbt-backup-{}/bank", std::process::id());
@@ -144,7 +147,17 @@ fn images_that_no_registry_has_come_back_with_the_data() {
     stack.set("BANK_IMAGE", &name);
     let path = stack.root.join("switchback.yaml");
     let text = fs::read_to_string(&path).expect("reads");
-    let backup = format!("backup: {{ repository: \"{}\", images: true }}", repository.display());
+    fs::create_dir(&repository).expect("creates");
+    let store = object_store::ObjectStore::start(&repository);
+    let repository = format!("s3:http://127.0.0.1:{}/backups", store.port);
+    let variables = beside.path().join("s3.env");
+    let (id, secret) = (object_store::ID, object_store::SECRET);
+    fs::write(&variables, format!("AWS_ACCESS_KEY_ID={id}\nAWS_SECRET_ACCESS_KEY={secret}\n"))
+        .expect("writes");
+    let backup = format!(
+        "backup: {{ repository: \"{repository}\", env_file: {}, images: true }}",
+        variables.display()
+    );
     fs::write(&path, format!("{text}\n{backup}\n")).expect("writes");
     stack.up();
     stack.run(&["up", "--yes"]).expect(0);
@@ -165,11 +178,12 @@ fn images_that_no_registry_has_come_back_with_the_data() {
         docker(&["image", "inspect", "--format", "{{.Id}}", &image]).expect(0).stdout.trim(),
         image_id
     );
+    assert_no_secret_is_told(&stack, &[object_store::SECRET]);
     burn_down(&stack);
     docker(&["image", "rm", "-f", &image_id]).expect(0);
     assert_ne!(docker(&["image", "inspect", &image]).code, Some(0), "the image is gone");
 
-    restore(&stack, &repository, &key);
+    restore(&stack, &repository, &key, Some(&variables));
     assert_eq!(
         docker(&["image", "inspect", "--format", "{{.Id}}", &image]).expect(0).stdout.trim(),
         image_id

@@ -75,6 +75,10 @@ fn migrations_are_compared_and_a_rollback_exports_later_writes() {
     let ran = stack.run(&["rehearse"]).expect(3);
     assert!(ran.all().contains("10 of 1000 rows are gone"), "{}", ran.all());
     let bad = report(&stack);
+    let trace = &bad["traces"]["books"];
+    let told =
+        |text: &str| trace["statements"].as_array().is_some_and(|all| all.iter().any(|s| s["text"] == text));
+    assert!(trace["timed"] == true && told("DELETE FROM orders WHERE id % ? = ?"), "{trace}");
     let orders = part(&bad, "shop.orders");
     assert_eq!(
         (&orders["rows_removed"], &orders["before"], &orders["after"]),

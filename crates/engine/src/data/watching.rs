@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use switchback_core::ids::StoreName;
 use switchback_core::release::Instance;
 use switchback_core::trace::Trace;
@@ -33,6 +33,25 @@ impl Watcher {
         // It may have ended by itself.
         let _ = self.stop.send(());
         self.thread.join().unwrap_or_else(|_| Err("the watcher broke off".to_owned()))
+    }
+}
+
+/// When something began in this process, by folder of the instance and store.
+#[derive(Debug, Default)]
+pub(super) struct Began(Mutex<BTreeMap<(String, StoreName), SystemTime>>);
+
+impl Began {
+    /// It begins now.
+    pub(super) fn now(&self, instance: &Instance, store: &StoreName) {
+        let key = (instance.dir.clone(), store.clone());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, SystemTime::now());
+    }
+
+    /// Milliseconds since then, if it began here.
+    pub(super) fn ended(&self, instance: &Instance, store: &StoreName) -> Option<u64> {
+        let key = (instance.dir.clone(), store.clone());
+        let began = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key)?;
+        u64::try_from(began.elapsed().ok()?.as_millis()).ok()
     }
 }
 

@@ -215,6 +215,18 @@ fn time(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
             ),
         );
     }
+    for (store, queries) in &ran.report.queries {
+        proof.measure(
+            format!("{store}, asked by the checks"),
+            format!(
+                "{} statements before, {} after; {} changed plans, {} slower",
+                queries.old.calls,
+                queries.new.calls,
+                queries.changed_plans(),
+                queries.slower()
+            ),
+        );
+    }
     if migrations(ran).is_empty() {
         proof.not_run("no migration command runs in this upgrade");
     }

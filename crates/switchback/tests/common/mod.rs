@@ -264,11 +264,7 @@ fn kill(pid: i32) {
 impl Stack {
     /// The process id of the stack's watchdog.
     pub fn watchdog(&self) -> Option<i32> {
-        let root = self.root.to_string_lossy().into_owned();
-        proc_files("cmdline")
-            .into_iter()
-            .find(|(_, c)| c.contains("__watchdog") && c.contains(&root))
-            .map(|(pid, _)| pid)
+        watchdog_of(&self.root)
     }
 
     pub fn kill_watchdog(&self) {
@@ -327,4 +323,11 @@ impl Stack {
         }
         false
     }
+}
+
+/// The watchdog of the stack in a folder, if one runs.
+pub fn watchdog_of(root: &Path) -> Option<i32> {
+    let root = root.to_string_lossy().into_owned();
+    let all = proc_files("cmdline").into_iter();
+    all.filter(|(_, c)| c.contains("__watchdog") && c.contains(&root)).map(|(pid, _)| pid).next()
 }

@@ -1,6 +1,6 @@
 //! An object store of a test's own: a real S3 server, which checks signatures, on a folder.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Who may ask.
 pub const ID: &str = "the-id-of-the-tests";
@@ -9,7 +9,6 @@ pub const SECRET: &str = "the-secret-of-the-tests-3b1e";
 /// A running server; it ends with the process.
 pub struct ObjectStore {
     pub port: u16,
-    pub folder: PathBuf,
 }
 
 impl ObjectStore {
@@ -35,6 +34,6 @@ impl ObjectStore {
                 }
             });
         });
-        Self { port, folder: folder.to_owned() }
+        Self { port }
     }
 }

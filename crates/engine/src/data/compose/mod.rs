@@ -28,7 +28,7 @@ mod tracing;
 pub use facts::{MountFacts, PostgresFacts};
 pub(crate) use mounts::live_volumes;
 
-use super::watching::Watchers;
+use super::watching::{Began, Watchers};
 use super::{Cost, Data, Observing, SAMPLES, Work, no_columns};
 use crate::backup::vault::{Task, Vault};
 use crate::docker::hands::{self, Hands, Ready};
@@ -66,6 +66,7 @@ pub struct ComposeData {
     /// Helpers that wait for their work.
     ready: Ready,
     watchers: Watchers,
+    traced: Began,
 }
 
 impl ComposeData {
@@ -84,6 +85,7 @@ impl ComposeData {
             made: Mutex::default(),
             ready,
             watchers: Watchers::default(),
+            traced: Began::default(),
         }
     }
 

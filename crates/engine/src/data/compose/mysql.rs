@@ -18,6 +18,7 @@ use switchback_core::ids::StoreName;
 use switchback_core::plan::CloneMode;
 use switchback_core::prove::Damage;
 use switchback_core::release::MountPlace;
+use switchback_core::trace::Raw;
 
 /// Runs the client that the image has. The password is in the environment, or in the file that the image's own variable names. Where
 /// the socket lies is a matter of the image's configuration, which is not read: it could lead elsewhere.
@@ -113,6 +114,22 @@ impl<'a> MyServer<'a> {
         let value = result.map_err(engine_error)?;
         ended?;
         Ok(value)
+    }
+}
+
+impl ComposeData {
+    /// Reads what a traced server of a copy logged; one that does not run has told nobody.
+    pub(super) fn mysql_traced(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        mount: &MountPlace,
+        ago_ms: Option<u64>,
+        work: &Work<'_>,
+    ) -> Result<Option<Raw>, EngineError> {
+        let server = MyServer::open(self, at, store, mount, CloneMode::Live)?;
+        let read = mysql::trace::read(&server, ago_ms, work.progress);
+        server.close(read)
     }
 }
 

@@ -58,6 +58,11 @@ impl Observing for ComposeData {
                 hands.watch((&mount, &path), &signals.ready, &signals.stop).map_err(|e| e.to_string())
             }));
         }
+        if found.kind == StoreKind::Mysql {
+            // Its server is started so that it logs; from now on it counts.
+            self.traced.now(at.instance, store);
+            return Ok(None);
+        }
         Ok(self.asked(at, store, CloneMode::Cold, |server| trace::arm(server))?.and_then(Result::err))
     }
 
@@ -70,6 +75,14 @@ impl Observing for ComposeData {
     ) -> Result<Option<Trace>, EngineError> {
         if let Some(seen) = self.watchers.end(at.instance, store) {
             return Ok(Some(noted(seen)));
+        }
+        let (found, mount) = place(at, store)?;
+        if found.kind == StoreKind::Mysql {
+            if mode == CloneMode::Cold || at.instance.is_production() {
+                return Ok(None);
+            }
+            let ago_ms = self.traced.ended(at.instance, store);
+            return Ok(self.mysql_traced(at, store, mount, ago_ms, work)?.map(assemble));
         }
         let raw = self.asked(at, store, mode, |server| trace::read(server, work.progress))?;
         Ok(raw.flatten().map(assemble))

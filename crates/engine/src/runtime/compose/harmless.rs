@@ -9,6 +9,7 @@ use crate::docker::Docker;
 use crate::error::EngineError;
 use crate::runtime::Placement;
 use crate::store::mysql::QUIET;
+use crate::store::mysql::trace::TRACED;
 use crate::store::postgres::harmless_settings;
 use std::collections::BTreeMap;
 use switchback_core::data::StoreKind;
@@ -79,6 +80,10 @@ fn quiet_command(
     }
     if kind == StoreKind::Mysql {
         command.extend(QUIET.map(str::to_owned));
+        // The new version of a rehearsal; a generation of an environment that a person keeps is the first.
+        if at.instance.generation.0 > 1 && at.config.rehearsal.trace {
+            command.extend(TRACED.map(str::to_owned));
+        }
         return Ok(Some(command));
     }
     for (name, value) in harmless_settings(SINCE) {

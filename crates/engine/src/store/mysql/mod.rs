@@ -21,6 +21,7 @@ mod represent;
 mod schema;
 mod session;
 mod sums;
+pub mod trace;
 mod value;
 
 pub use counts::counts;

@@ -36,7 +36,7 @@ fn main() {
     }
     let watchdog = stack.watchdog().expect("a watchdog");
     println!(
-        "\n| watchdog on trial, probing every 10 s | resident, MB (peak) | processor, % of a core | limits |\n|---|---|---|---|"
+        "\n| watchdog on trial, probing every 10 s | resident, MB | of it its own, not the program's text | processor, % of a core | limits |\n|---|---|---|---|---|"
     );
     line("one local process, an SQLite database", watchdog);
     drop(stack);
@@ -76,8 +76,8 @@ fn line(what: &str, watchdog: i32) {
             .unwrap_or(0.0)
     };
     println!(
-        "| {what} | {:.1} ({:.1}) | {cpu:.2} | 20 MB, 1 % |",
+        "| {what} | {:.1} | {:.1} | {cpu:.2} | 20 MB, 1 % |",
         kib("VmRSS:") * 1024.0 / 1e6,
-        kib("VmHWM:") * 1024.0 / 1e6
+        kib("RssAnon:") * 1024.0 / 1e6
     );
 }

@@ -48,6 +48,13 @@ impl Serving {
         if remote.is_empty() || remote.starts_with('-') || !remote.contains(':') {
             return Err(refused("write rclone:REMOTE:PATH".to_owned()));
         }
+        if let Some(option) = holds_secret(remote) {
+            // Its address is shown, and stands in the list of processes.
+            return Err(EngineError::refused(
+                format!("the address of the repository holds a secret ({option})"),
+                "make a remote of it with `rclone config`, or put it into `backup.env_file` as RCLONE_CONFIG_NAME_OPTION=VALUE",
+            ));
+        }
         let password = Key::generate()?;
         let argv = ["rclone", "serve", "restic", "--addr", "127.0.0.1:0", remote].map(Into::into);
         let mut child = guarded(&argv)
@@ -109,6 +116,19 @@ impl Serving {
     }
 }
 
+/// The option of an address that would tell a secret.
+fn holds_secret(remote: &str) -> Option<&str> {
+    let options = remote.split(',').filter_map(|option| option.split_once('=')).map(|(name, _)| name);
+    let secret = |name: &&str| {
+        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let name = name.to_ascii_lowercase();
+        plain
+            && !name.ends_with("_file")
+            && ["pass", "secret", "token", "key_pem", "api_key"].iter().any(|s| name.contains(s))
+    };
+    options.into_iter().find(secret)
+}
+
 /// `HOST:PORT` out of the line that says where it listens.
 fn listening(line: &str) -> Option<&str> {
     let (_, address) = line.split_once(LISTENS)?;
@@ -119,7 +139,7 @@ fn listening(line: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Serving, listening};
+    use super::{Serving, holds_secret, listening};
     use std::collections::BTreeMap;
 
     #[test]
@@ -132,6 +152,16 @@ mod tests {
             Some("127.0.0.1:80")
         );
         assert_eq!(listening("Serving restic REST API on [http://0.0.0.0:80/]"), None);
+    }
+
+    #[test]
+    fn an_address_with_a_secret_in_it_is_not_used() {
+        assert_eq!(holds_secret(":sftp,host=nas,user=me,pass=abc:/x"), Some("pass"));
+        assert_eq!(holds_secret(":s3,secret_access_key=abc:/x"), Some("secret_access_key"));
+        assert_eq!(holds_secret(":sftp,host=nas,key_file=/etc/k,key_file_pass_file=/etc/p:/x"), None);
+        assert_eq!(holds_secret("nas:/backups/pass=1"), None);
+        let refused = Serving::start(":sftp,pass=abc:/x", &BTreeMap::new()).expect_err("refused").to_string();
+        assert!(refused.contains("pass") && !refused.contains("abc"), "{refused}");
     }
 
     #[test]

@@ -83,8 +83,14 @@ pub fn reset(context: &Context<'_>, keys: &[String]) -> Result<Output, Failed> {
 pub fn compare(context: &Context<'_>, before: &str, after: &str) -> Result<Output, Failed> {
     let mut output = Output::default();
     for name in context.instance(before)?.stores.keys() {
-        if !counts(context, before, name)? || !counts(context, after, name)? {
-            continue;
+        match (counts(context, before, name)?, counts(context, after, name)?) {
+            (true, true) => {}
+            (false, false) => continue,
+            (old, _) => {
+                let why = format!("only the {} version's server counts", if old { "old" } else { "new" });
+                output.notes.push(not_counted(name, &why));
+                continue;
+            }
         }
         let mut sides = Vec::new();
         for key in [before, after] {

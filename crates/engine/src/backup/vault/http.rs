@@ -21,16 +21,6 @@ pub(super) struct Http {
     agent: Agent,
 }
 
-/// What is asked of it.
-pub(super) struct Request<'a> {
-    pub(super) method: &'a str,
-    pub(super) url: &'a str,
-    pub(super) headers: &'a [(&'a str, String)],
-    pub(super) body: Option<&'a [u8]>,
-    /// Statuses that are answers.
-    pub(super) fine: &'a [u16],
-}
-
 impl Http {
     pub(super) fn new(shown: String) -> Self {
         let agent = Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build();
@@ -41,16 +31,24 @@ impl Http {
         RusticError::new(ErrorKind::Backend, format!("cannot {doing} at {}: {why}", self.shown))
     }
 
-    /// Asks.
-    pub(super) fn ask(&self, doing: &str, asked: &Request<'_>) -> RusticResult<(u16, Vec<u8>)> {
+    /// Asks; the statuses in `fine` are answers.
+    pub(super) fn ask(
+        &self,
+        doing: &str,
+        method: &str,
+        url: &str,
+        headers: &[(&str, String)],
+        body: Option<&[u8]>,
+        fine: &[u16],
+    ) -> RusticResult<(u16, Vec<u8>)> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let mut request = ureq::http::Request::builder().method(asked.method).uri(asked.url);
-            for (name, value) in asked.headers {
+            let mut request = ureq::http::Request::builder().method(method).uri(url);
+            for (name, value) in headers {
                 request = request.header(*name, value);
             }
-            let sent = match asked.body {
+            let sent = match body {
                 Some(body) => request
                     .body(body)
                     .map_err(ureq::Error::from)
@@ -65,7 +63,7 @@ impl Http {
                     let mut content = Vec::new();
                     let read = answer.into_body().into_reader().take(LONGEST).read_to_end(&mut content);
                     match read {
-                        Ok(_) if asked.fine.contains(&status) => return Ok((status, content)),
+                        Ok(_) if fine.contains(&status) => return Ok((status, content)),
                         Ok(_) => {
                             (format!("status {status}{}", code(&content)), status >= 500 || status == 429)
                         }

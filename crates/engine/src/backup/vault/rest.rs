@@ -2,7 +2,7 @@
 //!
 //! <https://restic.readthedocs.io/en/stable/100_references.html#rest-backend>
 
-use super::http::{Http, Request, range};
+use super::http::{Http, range};
 use bytes::Bytes;
 use rustic_core::{BytesList, FileType, Id, ReadBackend, RusticResult, WriteBackend};
 use serde::Deserialize;
@@ -50,7 +50,7 @@ impl Rest {
     ) -> RusticResult<(u16, Vec<u8>)> {
         let mut headers = headers.to_vec();
         headers.extend(self.authorization.iter().map(|value| ("authorization", value.clone())));
-        self.http.ask(doing, &Request { method, url, headers: &headers, body, fine })
+        self.http.ask(doing, method, url, &headers, body, fine)
     }
 }
 

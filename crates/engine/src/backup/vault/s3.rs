@@ -1,6 +1,6 @@
 //! A repository in a bucket of an object store that speaks S3, laid out as restic does it.
 
-use super::http::{Http, Request, range};
+use super::http::{Http, range};
 use super::location::S3Place;
 use bytes::Bytes;
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
@@ -52,18 +52,6 @@ impl S3 {
         }
     }
 
-    fn ask(
-        &self,
-        doing: &str,
-        method: &str,
-        url: &str,
-        headers: &[(&str, String)],
-        body: Option<&[u8]>,
-        fine: &[u16],
-    ) -> RusticResult<(u16, Vec<u8>)> {
-        self.http.ask(doing, &Request { method, url, headers, body, fine })
-    }
-
     /// Files below a folder, with their sizes.
     fn list(&self, folder: &str) -> RusticResult<Vec<(String, u64)>> {
         let mut all = Vec::new();
@@ -75,7 +63,7 @@ impl S3 {
                 action.with_continuation_token(token);
             }
             let url = action.sign(SIGNED);
-            let (_, text) = self.ask("list files", "GET", url.as_str(), &[], None, &[200])?;
+            let (_, text) = self.http.ask("list files", "GET", url.as_str(), &[], None, &[200])?;
             let page = ListObjectsV2::parse_response(&String::from_utf8_lossy(&text))
                 .map_err(|e| self.http.failed("list files", &e.to_string()))?;
             all.extend(page.contents.into_iter().map(|o| (o.key, o.size.unwrap_or(0))));
@@ -97,7 +85,7 @@ impl ReadBackend for S3 {
             let key = self.key(kind, &Id::default());
             let url = self.bucket.head_object(Some(&self.credentials), &key).sign(SIGNED);
             let (status, _) =
-                self.ask("look for the repository", "HEAD", url.as_str(), &[], None, &[200, 404])?;
+                self.http.ask("look for the repository", "HEAD", url.as_str(), &[], None, &[200, 404])?;
             return Ok(if status == 200 { vec![(Id::default(), 0)] } else { Vec::new() });
         }
         let found = self.list(&format!("{}{}/", self.prefix, kind.dirname()))?;
@@ -110,7 +98,7 @@ impl ReadBackend for S3 {
 
     fn read_full(&self, kind: FileType, id: &Id) -> RusticResult<Bytes> {
         let url = self.bucket.get_object(Some(&self.credentials), &self.key(kind, id)).sign(SIGNED);
-        Ok(self.ask("read", "GET", url.as_str(), &[], None, &[200])?.1.into())
+        Ok(self.http.ask("read", "GET", url.as_str(), &[], None, &[200])?.1.into())
     }
 
     fn read_partial(
@@ -122,7 +110,7 @@ impl ReadBackend for S3 {
         length: u32,
     ) -> RusticResult<Bytes> {
         let url = self.bucket.get_object(Some(&self.credentials), &self.key(kind, id)).sign(SIGNED);
-        let answer = self.ask("read", "GET", url.as_str(), &range(offset, length), None, &[200, 206])?;
+        let answer = self.http.ask("read", "GET", url.as_str(), &range(offset, length), None, &[200, 206])?;
         self.http.part(answer, offset, length)
     }
 
@@ -137,7 +125,7 @@ impl WriteBackend for S3 {
         let url = self.bucket.head_bucket(Some(&self.credentials)).sign(SIGNED);
         // Who may only use what is in it is told so for the bucket itself.
         let (status, _) =
-            self.ask("look for the bucket", "HEAD", url.as_str(), &[], None, &[200, 301, 403, 404])?;
+            self.http.ask("look for the bucket", "HEAD", url.as_str(), &[], None, &[200, 301, 403, 404])?;
         if status != 404 {
             return Ok(());
         }
@@ -148,20 +136,20 @@ impl WriteBackend for S3 {
         // The first region is the one that must not be named.
         let body = if self.region == "us-east-1" { &[][..] } else { elsewhere.as_bytes() };
         let url = self.bucket.create_bucket(&self.credentials).sign(SIGNED);
-        self.ask("make the bucket", "PUT", url.as_str(), &[], Some(body), &[200])?;
+        self.http.ask("make the bucket", "PUT", url.as_str(), &[], Some(body), &[200])?;
         Ok(())
     }
 
     fn write_bytes(&self, kind: FileType, id: &Id, _: bool, content: BytesList) -> RusticResult<()> {
         let content = content.into_vec().concat();
         let url = self.bucket.put_object(Some(&self.credentials), &self.key(kind, id)).sign(SIGNED);
-        self.ask("write", "PUT", url.as_str(), &[], Some(&content), &[200])?;
+        self.http.ask("write", "PUT", url.as_str(), &[], Some(&content), &[200])?;
         Ok(())
     }
 
     fn remove(&self, kind: FileType, id: &Id, _: bool) -> RusticResult<()> {
         let url = self.bucket.delete_object(Some(&self.credentials), &self.key(kind, id)).sign(SIGNED);
-        self.ask("remove", "DELETE", url.as_str(), &[], None, &[200, 204, 404])?;
+        self.http.ask("remove", "DELETE", url.as_str(), &[], None, &[200, 204, 404])?;
         Ok(())
     }
 }

@@ -128,6 +128,9 @@ impl ComposeData {
         work: &Work<'_>,
     ) -> Result<Option<Raw>, EngineError> {
         let server = MyServer::open(self, at, store, mount, CloneMode::Live)?;
+        if server.user != mysql::trace::MAY {
+            return Ok(None);
+        }
         let read = mysql::trace::read(&server, ago_ms, work.progress);
         server.close(read)
     }

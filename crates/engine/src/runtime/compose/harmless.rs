@@ -9,7 +9,7 @@ use crate::docker::Docker;
 use crate::error::EngineError;
 use crate::runtime::Placement;
 use crate::store::mysql::QUIET;
-use crate::store::mysql::trace::TRACED;
+use crate::store::mysql::trace::{MAY, TRACED};
 use crate::store::postgres::harmless_settings;
 use std::collections::BTreeMap;
 use switchback_core::data::StoreKind;
@@ -26,10 +26,21 @@ pub fn write_model(docker: &Docker, at: &Placement<'_>) -> Result<Vec<String>, E
     let mut notes = Vec::new();
     if !at.instance.is_production() {
         isolation::prepare(docker, at)?;
-        let servers = at.instance.stores.values().filter_map(|s| Some((s.kind, s.server.as_ref()?)));
-        for (kind, server) in servers {
+        let servers = at.instance.stores.iter().filter_map(|(n, s)| Some((n, s.kind, s.server.as_ref()?)));
+        for (name, kind, server) in servers {
             match quiet_command(docker, at, kind, &server.service)? {
-                Some(command) => {
+                Some(mut command) => {
+                    // What the configuration says now counts, also for a generation that was made under an older one.
+                    let user =
+                        at.config.stores.get(name).and_then(|s| s.user.as_ref()).unwrap_or(&server.user);
+                    // The new version of a rehearsal; a generation of an environment that a person keeps is the first.
+                    if kind == StoreKind::Mysql
+                        && at.instance.generation.0 > 1
+                        && at.config.rehearsal.trace
+                        && user == MAY
+                    {
+                        command.extend(TRACED.map(str::to_owned));
+                    }
                     commands.insert(server.service.clone(), command);
                 }
                 None => notes.push(format!(
@@ -80,10 +91,6 @@ fn quiet_command(
     }
     if kind == StoreKind::Mysql {
         command.extend(QUIET.map(str::to_owned));
-        // The new version of a rehearsal; a generation of an environment that a person keeps is the first.
-        if at.instance.generation.0 > 1 && at.config.rehearsal.trace {
-            command.extend(TRACED.map(str::to_owned));
-        }
         return Ok(Some(command));
     }
     for (name, value) in harmless_settings(SINCE) {

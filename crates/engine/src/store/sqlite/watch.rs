@@ -181,6 +181,9 @@ impl Watched {
             Ok(_) => {}
             Err(why) => self.seen.notes.push(format!("the definitions in the end were not read: {why}")),
         }
+        if self.seen.writes.len() >= MOST_INTERVALS {
+            self.seen.notes.push(format!("after {MOST_INTERVALS} transactions their times were not kept"));
+        }
         self.seen.bytes.1 = size_bytes(&self.path).unwrap_or(0);
         self.seen.wal = beside(&self.path, "-wal").exists();
         self.seen

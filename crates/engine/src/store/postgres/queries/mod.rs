@@ -9,8 +9,8 @@ use super::{PgError, Psql, Result, session};
 use std::collections::BTreeMap;
 use switchback_core::queries::{Form, Scheme, Use, scheme};
 
-const READ: &str = include_str!("read.sql");
-const RESET: &str = include_str!("reset.sql");
+const READ: &str = concat!(include_str!("extension.sql"), include_str!("read.sql"));
+const RESET: &str = concat!(include_str!("extension.sql"), include_str!("reset.sql"));
 const PLAN: &str = include_str!("plan.sql");
 const LIBRARY: &str = "pg_stat_statements";
 

@@ -1,9 +1,5 @@
--- The server's statistics of statements, of all databases. The extension is there for the length of a transaction; the numbers
--- themselves live in the server. Lines: q a form of statement. :skip are those of Switchback.
-BEGIN;
-CREATE SCHEMA switchback_queries;
-SELECT 'CREATE EXTENSION pg_stat_statements WITH SCHEMA switchback_queries' AS switchback
-WHERE NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements') \gexec
+-- The server's statistics of statements, of all databases: they live in the server, not in a database.
+-- Lines: q a form of statement; those of Switchback are left out.
 SELECT format('CREATE TEMP VIEW switchback_used AS SELECT to_jsonb(s) AS j FROM %I.pg_stat_statements s', nspname) AS switchback
 FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'pg_stat_statements' \gexec
 COPY (

@@ -177,6 +177,9 @@ pub struct Output {
     /// What a linter says of the migration files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lint: Option<crate::lint::Lint>,
+    /// What is left of stores whose rows were removed, or what they have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shrunk: BTreeMap<StoreName, crate::scaling::Shrunk>,
     /// Columns masked.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub masked: BTreeMap<StoreName, MaskedStore>,

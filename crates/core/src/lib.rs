@@ -32,6 +32,7 @@ pub mod queries;
 pub mod record;
 pub mod release;
 pub mod report;
+pub mod scaling;
 pub mod settings;
 pub mod stacks;
 pub mod tags;

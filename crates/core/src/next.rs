@@ -107,7 +107,7 @@ pub fn conclude(plan: &Plan, state: &RunState) -> Outcome {
         _ => None,
     });
     match plan.procedure {
-        Procedure::Rehearse | Procedure::Path => {
+        Procedure::Rehearse | Procedure::Path | Procedure::Scaling => {
             if !refusals.is_empty() {
                 Outcome::Refused { reasons: refusals }
             } else if !doubts.is_empty() {

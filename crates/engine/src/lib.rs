@@ -34,6 +34,7 @@ pub mod policy;
 pub mod prove;
 mod registry;
 pub mod runtime;
+pub mod scaling;
 pub mod scratch;
 pub mod session;
 pub mod stacks;

@@ -12,6 +12,7 @@ mod procedure;
 mod promote;
 mod rehearse;
 mod rollback;
+mod scaling;
 mod single;
 mod staging;
 
@@ -24,6 +25,7 @@ pub use procedure::Procedure;
 pub use promote::{PromoteFacts, promote};
 pub use rehearse::{RehearseFacts, rehearse};
 pub use rollback::{RollbackFacts, rollback};
+pub use scaling::{ScalingFacts, scaling};
 pub use single::{down, up};
 pub use staging::{
     StagingFacts, staging_down, staging_reset, staging_start, staging_stop, staging_sync, staging_up,

@@ -197,6 +197,21 @@ pub enum Op {
         /// The instances.
         instances: Vec<String>,
     },
+    /// Stops and removes one staging instance, while the run goes on with others.
+    Remove {
+        /// The instance.
+        instance: String,
+    },
+    /// Removes rows of large tables of a copy, on which nothing runs, so that a share of them is left and every reference still leads
+    /// somewhere; then measures its databases. At 100 % it only measures.
+    Shrink {
+        /// The instance.
+        instance: String,
+        /// Where its stores were cloned from, to begin afresh after an interruption.
+        source: String,
+        /// The share of the rows that is kept, in percent.
+        percent: u8,
+    },
     /// Points production at another generation.
     Flip {
         /// Before.

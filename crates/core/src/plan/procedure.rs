@@ -10,6 +10,8 @@ pub enum Procedure {
     Rehearse,
     /// Try an upgrade in several steps on clones.
     Path,
+    /// Time a migration at several sizes of the data, on clones.
+    Scaling,
     /// Bring an upgrade to production.
     Promote,
     /// Return production to an earlier generation.
@@ -46,6 +48,7 @@ impl Procedure {
         match self {
             Self::Rehearse => "rehearse",
             Self::Path => "path",
+            Self::Scaling => "scaling",
             Self::Promote => "promote",
             Self::Rollback => "rollback",
             Self::Up => "up",
@@ -66,7 +69,15 @@ impl Procedure {
     /// Whether it only reads production, and is no business of a rollback.
     pub fn is_aside(self) -> bool {
         self.is_staging()
-            || matches!(self, Self::Rehearse | Self::Path | Self::Backup | Self::Drill | Self::RollbackDrill)
+            || matches!(
+                self,
+                Self::Rehearse
+                    | Self::Path
+                    | Self::Scaling
+                    | Self::Backup
+                    | Self::Drill
+                    | Self::RollbackDrill
+            )
     }
 
     /// Whether it stops production in between.
@@ -87,6 +98,7 @@ impl Procedure {
         match self {
             Self::Rehearse => "rehearsal",
             Self::Path => "path",
+            Self::Scaling => "timing of the migration",
             Self::Promote => "promotion",
             Self::Rollback => "rollback",
             Self::Up => "start",

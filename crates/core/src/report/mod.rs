@@ -106,6 +106,9 @@ pub struct Report {
     /// What each database was asked while the checks ran; of a rehearsal.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub queries: BTreeMap<StoreName, crate::queries::Queries>,
+    /// How long the migration took at several sizes of the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<crate::scaling::Scaling>,
     /// What a linter says of the migration files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lint: Option<crate::lint::Lint>,
@@ -346,6 +349,7 @@ impl Report {
             coverage: coverage(plan, &state),
             traces: outputs().flat_map(|(_, o)| o.traces.clone()).collect(),
             queries: outputs().flat_map(|(_, o)| o.queries.clone()).collect(),
+            scaling: crate::scaling::of_run(plan, &state, records),
             lint: outputs().find_map(|(_, o)| o.lint.clone()),
             masked: outputs().flat_map(|(_, o)| o.masked.clone()).collect(),
             settings: outputs().flat_map(|(_, o)| o.settings.clone()).collect(),

@@ -5,6 +5,7 @@ use crate::carry::CarriedPart;
 use crate::check::{CheckKind, CheckResult, Verdict};
 use crate::duration::{human_bytes, human_ms};
 use crate::plan::{Plan, Procedure};
+use crate::scaling::Growth;
 
 pub(super) fn headline(report: &Report) -> String {
     let change = &report.change;
@@ -25,6 +26,11 @@ pub(super) fn headline(report: &Report) -> String {
             None => format!("the way of {change} breaks"),
         },
         (Procedure::Path, Conclusion::Inconclusive) => format!("the way of {change} could not be judged"),
+        (Procedure::Scaling, Conclusion::Pass) => scaling(report),
+        (Procedure::Scaling, Conclusion::Refused) => format!("the migration of {change} fails"),
+        (Procedure::Scaling, Conclusion::Inconclusive) => {
+            format!("the migration of {change} could not be timed")
+        }
         (Procedure::Promote, Conclusion::OnTrial) => format!("{change} is in production, on trial"),
         (Procedure::Promote, Conclusion::Pass) => format!("{change} is in production and passed its trial"),
         (Procedure::Promote, Conclusion::RolledBack) => {
@@ -264,6 +270,29 @@ fn staging(report: &Report, conclusion: Conclusion) -> String {
         Conclusion::Undone => format!("the {what} of the environment failed, and nothing of it is left"),
         Conclusion::Unfinished => format!("the {what} of the environment has not ended"),
         _ => format!("the {what} of the environment failed"),
+    }
+}
+
+/// How long the migration takes.
+fn scaling(report: &Report) -> String {
+    let change = &report.change;
+    let Some(found) = &report.scaling else { return format!("the migration of {change} was timed") };
+    let said = |times: f64| found.predictions.iter().find(|p| p.times_production >= times);
+    match (found.growth, said(1.0), said(2.0)) {
+        (Some(Growth::None), Some(now), _) => format!(
+            "the migration of {change} takes about {} whatever the size of the data",
+            human_ms(now.took_ms)
+        ),
+        (Some(_), Some(now), Some(later)) => format!(
+            "the migration of {change} takes about {} at production's size ({} to {}), and {} at twice that ({} to {})",
+            human_ms(now.took_ms),
+            human_ms(now.low_ms),
+            human_ms(now.high_ms),
+            human_ms(later.took_ms),
+            human_ms(later.low_ms),
+            human_ms(later.high_ms)
+        ),
+        _ => format!("the migration of {change} was timed, and says nothing about other sizes"),
     }
 }
 

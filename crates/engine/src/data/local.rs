@@ -1,10 +1,11 @@
 //! Stores as files of this host.
 
+mod altering;
 mod refresh;
 mod watched;
 
 use super::watching::Watchers;
-use super::{Cost, Data, Observing, SAMPLES, Work, no_columns};
+use super::{Altering, Cost, Data, Observing, SAMPLES, Work, no_columns};
 use crate::backup::child;
 use crate::backup::vault::{Task, Vault};
 use crate::check::sql::sqlite_value;
@@ -24,7 +25,6 @@ use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
 use switchback_core::plan::CloneMode;
-use switchback_core::prove::Damage;
 use switchback_core::release::{Instance, StorePlace};
 
 /// Stores that this process can open itself.
@@ -311,19 +311,8 @@ impl Data for LocalData {
         }
     }
 
-    fn damage(
-        &self,
-        at: &Placement<'_>,
-        store: &StoreName,
-        (damage, not): (Damage, &[String]),
-        _: &Scratch,
-        _: &Work<'_>,
-    ) -> Result<u64, EngineError> {
-        let (place, path) = place(at, store)?;
-        match place.kind {
-            StoreKind::Sqlite => Ok(store::damage_sqlite(path, damage, not)?),
-            _ => Ok(0),
-        }
+    fn altering(&self) -> &dyn Altering {
+        self
     }
 
     fn samples(

@@ -3,11 +3,13 @@
 //! Owns the way to a store: as files of this host, or on the mounts of containers. It must never start or stop a
 //! service, and never write to data that is not scratch.
 
+mod altering;
 mod compose;
 mod local;
 mod observing;
 mod watching;
 
+pub use altering::Altering;
 pub(crate) use compose::live_volumes;
 pub use compose::{ComposeData, MountFacts, PostgresFacts};
 pub use local::LocalData;
@@ -29,7 +31,6 @@ use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
 use switchback_core::plan::{CloneMode, Majors};
-use switchback_core::prove::Damage;
 use switchback_core::release::Instance;
 
 /// How a long operation on data talks to the run.
@@ -249,16 +250,8 @@ pub trait Data: Send + Sync {
         work: &Work<'_>,
     ) -> Result<MaskedStore, EngineError>;
 
-    /// Damages a database of a clone, on which nothing runs, as a bad migration would; but no table that is named in `not`. How many
-    /// rows, columns or tables it concerned; none for files.
-    fn damage(
-        &self,
-        at: &Placement<'_>,
-        store: &StoreName,
-        damage: (Damage, &[String]),
-        scratch: &Scratch,
-        work: &Work<'_>,
-    ) -> Result<u64, EngineError>;
+    /// What changes clones on purpose.
+    fn altering(&self) -> &dyn Altering;
 
     /// The columns of a database with some of their values, for finding personal data. `mode` says whether services are
     /// running on it. Nothing for files.

@@ -15,6 +15,7 @@ mod mask;
 mod pointer;
 mod preflight;
 mod queries;
+mod scaling;
 mod services;
 mod staging;
 mod trace;
@@ -161,6 +162,8 @@ fn perform_op(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Diff { before, after } => judge::diff(context, before, after),
         Op::Check { instances, phase } => checks::check(context, instances, *phase),
         Op::Dispose { instances } => services::dispose(context, instances),
+        Op::Remove { instance } => services::remove_one(context, instance),
+        Op::Shrink { instance, source, percent } => scaling::shrink(context, instance, source, *percent),
         Op::Flip { from, to, to_previous, .. } => pointer::flip(context, *from, *to, *to_previous),
         Op::EditVersions { from, to } => versions::edit(context, from, to),
         Op::BeginTrial { instance, .. } => pointer::begin_trial(context, instance),
@@ -207,6 +210,8 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         | Op::Diff { .. }
         | Op::Check { .. }
         | Op::Dispose { .. }
+        | Op::Remove { .. }
+        | Op::Shrink { .. }
         | Op::BeginTrial { .. }
         | Op::Export { .. }
         | Op::Carry { .. }

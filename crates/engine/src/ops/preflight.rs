@@ -28,6 +28,7 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
         context.plan.procedure,
         Procedure::Rehearse
             | Procedure::Path
+            | Procedure::Scaling
             | Procedure::Promote
             | Procedure::Carry
             | Procedure::StagingUp

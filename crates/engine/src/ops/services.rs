@@ -282,20 +282,33 @@ fn remove(context: &Context<'_>, instance: &Instance, scratch: Scratch) -> Resul
     Ok(())
 }
 
+/// Stops and removes one staging instance, if it is there.
+fn one_less(context: &Context<'_>, instance: &Instance, output: &mut Output) -> Result<(), EngineError> {
+    if Scratch::open(context.home, &instance.dir)?.is_none() {
+        return Ok(());
+    }
+    stop_what_goes(context, instance)?;
+    keep_logs(context, instance, output)?;
+    keep_egress(context, instance, output);
+    if let Some(scratch) = Scratch::open(context.home, &instance.dir)? {
+        remove(context, instance, scratch)?;
+    }
+    Ok(())
+}
+
+/// Stops and removes one staging instance of several.
+pub fn remove_one(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
+    let mut output = Output::default();
+    one_less(context, context.instance(key)?, &mut output)?;
+    context.midway();
+    Ok(output)
+}
+
 /// Stops and removes staging instances, and confirms that nothing is left of them.
 pub fn dispose(context: &Context<'_>, keys: &[String]) -> Result<Output, Failed> {
     let mut output = Output::default();
     for key in keys {
-        let instance = context.instance(key)?;
-        if Scratch::open(context.home, &instance.dir)?.is_none() {
-            continue;
-        }
-        stop_what_goes(context, instance)?;
-        keep_logs(context, instance, &mut output)?;
-        keep_egress(context, instance, &mut output);
-        if let Some(scratch) = Scratch::open(context.home, &instance.dir)? {
-            remove(context, instance, scratch)?;
-        }
+        one_less(context, context.instance(key)?, &mut output)?;
         context.midway();
     }
     // The folder of the run, or of the environment: `staging/NAME`.

@@ -67,7 +67,7 @@ pub fn damaged(
     let results = on_untouched(ground, pristine, |was, is, scratch, work| {
         for (store, kind) in databases(pristine) {
             let not = expected(ground, store);
-            let landed = ground.world.data.damage(is, store, (damage, &not), scratch, work)?;
+            let landed = ground.world.data.altering().damage(is, store, (damage, &not), scratch, work)?;
             row.landed += usize::try_from(landed).unwrap_or(usize::MAX);
             if landed > 0 {
                 let diff = ground.world.data.diff(was, is, CloneMode::Cold, store, work)?;
@@ -104,7 +104,7 @@ pub fn irreversible(
     let began = Instant::now();
     let started = on_untouched(ground, pristine, |_, is, scratch, work| {
         for (store, _) in databases(pristine) {
-            let landed = ground.world.data.damage(is, store, (damage, &[]), scratch, work)?;
+            let landed = ground.world.data.altering().damage(is, store, (damage, &[]), scratch, work)?;
             row.landed += usize::try_from(landed).unwrap_or(usize::MAX);
         }
         Ok(if row.landed > 0 { Some(ground.world.runtime.start(is, &work.stage)) } else { None })

@@ -13,6 +13,7 @@ mod place;
 pub mod postgres;
 mod progress;
 mod sqlite;
+mod thinning;
 
 pub use error::StoreError;
 pub use files::{SyncStats, Writers, sync_begin, sync_pass, sync_seal};
@@ -24,6 +25,7 @@ use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
 use switchback_core::carry::{Outcome, Rules};
 use switchback_core::data::{CopyStats, ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::prove::Damage;
+use switchback_core::scaling::Shrunk;
 use switchback_core::trace::{Trace, assemble_file};
 
 /// Result of a store operation.
@@ -227,6 +229,12 @@ pub fn mask_sqlite(path: &Path, rules: &[Rule], key: &Key, progress: &Progress<'
 /// Damages a SQLite database on purpose. It must be scratch; see [`Damage`].
 pub fn damage_sqlite(path: &Path, damage: Damage, not: &[String]) -> Result<u64> {
     sqlite::damage(path, damage, not)
+}
+
+/// Removes rows of the large tables of a SQLite database, so that a share (in percent) of them is left; tables named in `not` are kept
+/// whole. It must be scratch, and nobody may have it open. At 100 it is only measured.
+pub fn shrink_sqlite(path: &Path, percent: u8, not: &[String], progress: &Progress<'_>) -> Result<Shrunk> {
+    sqlite::shrink(path, percent, not, progress)
 }
 
 /// Watches a SQLite database while somebody else works on it, until `stop` says so; `ready` is called once it sees. It takes no part:

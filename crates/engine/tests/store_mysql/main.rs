@@ -8,3 +8,4 @@ mod content;
 mod on_purpose;
 mod random;
 mod server;
+mod shrink;

@@ -18,5 +18,6 @@ mod on_purpose;
 mod queries;
 mod random;
 mod schema;
+mod shrink;
 mod standby;
 mod trace;

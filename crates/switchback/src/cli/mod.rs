@@ -24,6 +24,7 @@ mod path;
 mod prove;
 mod report;
 pub mod run;
+mod scaling;
 mod staging;
 mod status;
 mod trial;
@@ -125,6 +126,11 @@ pub enum Command {
         after_help = "Examples:\n  switchback path n8n=1.123.0,2.8.4\n  switchback path hub=4.1.6,5.4.6 db=17"
     )]
     Path(path::PathArgs),
+    /// Time a migration on clones of several sizes, and say how long it takes as the data grows
+    #[command(
+        after_help = "Examples:\n  switchback scaling n8n=2.8.4\n  switchback scaling hub=5.4.6 --sizes 25,50,100 --rounds 3"
+    )]
+    Scaling(scaling::ScalingArgs),
     /// Bring a rehearsed upgrade to production, on trial
     #[command(
         after_help = "Examples:\n  switchback promote\n  switchback promote hub=5.4.6 --detach\n  switchback promote --without-certificate --reason 'CVE-2026-1, no time'"
@@ -283,6 +289,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Rehearse(args) => upgrade::rehearse(&global, &args),
         Command::Compat(args) => compat::compat(&global, &args),
         Command::Path(args) => path::path(&global, &args),
+        Command::Scaling(args) => scaling::scaling(&global, &args),
         Command::Promote(args) => upgrade::promote(&global, &args),
         Command::Upgrade(args) if args.all => all::upgrade(&global, &args.promote),
         Command::Upgrade(args) => upgrade::upgrade(&global, &args.promote),

@@ -3,9 +3,10 @@
 use super::words::{self, Tone};
 use switchback_core::carry::CarriedPart;
 use switchback_core::check::{CheckKind, Verdict};
-use switchback_core::duration::human_ms;
+use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::plan::Procedure;
 use switchback_core::report::Report;
+use switchback_core::scaling::Growth;
 
 /// How much a number matters to the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,7 @@ pub struct Fact {
 /// The key numbers, most important first.
 pub fn key(report: &Report) -> Vec<Fact> {
     [
+        scaling(report),
         rollback(report),
         downtime(report),
         checks(report),
@@ -59,6 +61,31 @@ pub fn key(report: &Report) -> Vec<Fact> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+fn scaling(report: &Report) -> Option<Fact> {
+    let found = report.scaling.as_ref()?;
+    let now = found.predictions.first()?;
+    let later = found.predictions.last()?;
+    Some(Fact {
+        rank: Rank::Main,
+        name: "Migration",
+        value: human_ms(now.took_ms),
+        note: format!(
+            "{} to {} at production's {}; {} to {} at {} times that",
+            human_ms(now.low_ms),
+            human_ms(now.high_ms),
+            human_bytes(now.bytes),
+            human_ms(later.low_ms),
+            human_ms(later.high_ms),
+            later.times_production
+        ),
+        share: None,
+        tone: match found.growth {
+            Some(Growth::Faster) => Tone::Warn,
+            _ => Tone::Quiet,
+        },
+    })
 }
 
 fn carried(report: &Report) -> Option<Fact> {

@@ -6,7 +6,7 @@ use super::{facts, words::one_line};
 use std::fmt::Write as _;
 use switchback_core::check::{CheckResult, Verdict};
 use switchback_core::data::{PartChange, StoreDiff};
-use switchback_core::duration::human_ms;
+use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::report::{Report, StepStatus};
 
 /// A comment on a pull request is read on a phone: more than this belongs to the HTML report.
@@ -19,6 +19,7 @@ pub fn text(report: &Report) -> String {
     numbers(&mut out, report);
     checks(&mut out, report);
     data(&mut out, report);
+    scaling(&mut out, report);
     trace(&mut out, report);
     queries(&mut out, report);
     exports(&mut out, report);
@@ -322,6 +323,26 @@ fn trace(out: &mut String, report: &Report) {
     }
     more(out, tables.len(), "");
     out.push_str("\n</details>\n\n");
+}
+
+fn scaling(out: &mut String, report: &Report) {
+    let Some(found) = &report.scaling else { return };
+    if found.predictions.is_empty() {
+        return;
+    }
+    out.push_str("| Databases | Expected | 95 % interval |\n|:--|--:|:--|\n");
+    for p in &found.predictions {
+        let _ = writeln!(
+            out,
+            "| {} ({} × production) | {} | {} to {} |",
+            human_bytes(p.bytes),
+            p.times_production,
+            human_ms(p.took_ms),
+            human_ms(p.low_ms),
+            human_ms(p.high_ms)
+        );
+    }
+    out.push('\n');
 }
 
 fn queries(out: &mut String, report: &Report) {

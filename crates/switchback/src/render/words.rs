@@ -67,6 +67,7 @@ pub fn procedure(procedure: Procedure) -> &'static str {
     match procedure {
         Procedure::Rehearse => "Rehearsal",
         Procedure::Path => "Path",
+        Procedure::Scaling => "Timing of a migration",
         Procedure::Promote => "Promotion",
         Procedure::Rollback => "Rollback",
         Procedure::Up => "Start",

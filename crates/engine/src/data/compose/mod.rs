@@ -5,10 +5,10 @@
 //! data, and never write to a mount that is not scratch.
 
 mod ahead;
+mod altering;
 mod archive;
 mod carrying;
 mod convert;
-mod damage;
 mod difference;
 mod facts;
 mod masking;
@@ -29,7 +29,7 @@ pub use facts::{MountFacts, PostgresFacts};
 pub(crate) use mounts::live_volumes;
 
 use super::watching::{Began, Watchers};
-use super::{Cost, Data, Observing, SAMPLES, Work, no_columns};
+use super::{Altering, Cost, Data, Observing, SAMPLES, Work, no_columns};
 use crate::backup::vault::{Task, Vault};
 use crate::docker::hands::{self, Hands, Ready};
 use crate::docker::helper::HelperImages;
@@ -52,7 +52,6 @@ use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
 use switchback_core::plan::{CloneMode, Majors};
-use switchback_core::prove::Damage;
 use switchback_core::release::{Instance, MountPlace, StorePlace};
 
 /// Data that the engine's containers can reach.
@@ -304,15 +303,8 @@ impl Data for ComposeData {
         self.compare_stores(before, after, mode, store, work)
     }
 
-    fn damage(
-        &self,
-        at: &Placement<'_>,
-        store: &StoreName,
-        damage: (Damage, &[String]),
-        _: &Scratch,
-        work: &Work<'_>,
-    ) -> Result<u64, EngineError> {
-        self.damage_store(at, store, damage, work)
+    fn altering(&self) -> &dyn Altering {
+        self
     }
 
     fn export(

@@ -18,6 +18,7 @@ use switchback_core::ids::StoreName;
 use switchback_core::plan::CloneMode;
 use switchback_core::prove::Damage;
 use switchback_core::release::MountPlace;
+use switchback_core::scaling::Shrunk;
 use switchback_core::trace::Raw;
 
 /// Runs the client that the image has. The password is in the environment, or in the file that the image's own variable names. Where
@@ -289,6 +290,18 @@ impl ComposeData {
     ) -> Result<u64, EngineError> {
         let server = self.mysql(at, store, CloneMode::Cold)?;
         let done = mysql::damage(&server, &server.databases, damage, not, work.progress);
+        server.close(done)
+    }
+
+    pub(super) fn mysql_shrink(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        (percent, not): (u8, &[String]),
+        work: &Work<'_>,
+    ) -> Result<Shrunk, EngineError> {
+        let server = self.mysql(at, store, CloneMode::Cold)?;
+        let done = mysql::shrink(&server, &server.databases, percent, not, work.progress);
         server.close(done)
     }
 

@@ -4,10 +4,10 @@
 //! capabilities but those that copying needs, on a read-only root, with the wanted places mounted and nothing
 //! else. A source is mounted read-only, unless SQLite has to take part in its locks.
 
+mod altering;
 mod carry;
 mod client;
 mod cut;
-mod damage;
 mod export;
 mod lines;
 mod look;

@@ -156,6 +156,10 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
             let path = mask::at_or_within(Path::new(&root), Path::new(&path), stack.as_deref())?;
             json(store::damage_sqlite(&path, damage, &not)?)
         }
+        Request::Shrink { root, path, stack, percent, not } => {
+            let path = mask::at_or_within(Path::new(&root), Path::new(&path), stack.as_deref())?;
+            json(store::shrink_sqlite(&path, percent, &not, progress)?)
+        }
         Request::Carry { kind, before, after, root, path, stack, rules } => {
             let path = mask::at_or_within(Path::new(&root), Path::new(&path), stack.as_deref())?;
             json(store::carry_writes(kind, before.source(), after.source(), &path, &rules, progress)?)

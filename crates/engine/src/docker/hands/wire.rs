@@ -124,6 +124,14 @@ pub(super) enum Request {
         damage: Damage,
         not: Vec<String>,
     },
+    /// Removes rows of a SQLite database at `path`, below `root`, until a share of them is left; see `Remove` for `stack`.
+    Shrink {
+        root: String,
+        path: String,
+        stack: Option<String>,
+        percent: u8,
+        not: Vec<String>,
+    },
     /// Carries writes into a store at `path`, below `root`; see `Remove` for `stack`.
     Carry {
         kind: StoreKind,

@@ -34,6 +34,7 @@ pub fn preflight(
         wanted.procedure,
         Procedure::Rehearse
             | Procedure::Path
+            | Procedure::Scaling
             | Procedure::Promote
             | Procedure::Carry
             | Procedure::StagingUp

@@ -2,7 +2,7 @@
 //!
 //! Owns every SQL text that is run against such servers. It never links a client library and never opens a connection: SQL goes
 //! through [`Client`], which runs `mariadb` or `mysql` of the user's image. Reading happens in read-only transactions with one
-//! snapshot, which InnoDB keeps and other engines do not; only [`damage`] writes, and it is for clones. Nothing here may put a name
+//! snapshot, which InnoDB keeps and other engines do not; only [`damage`] and [`shrink`] write, and are for clones. Nothing here may put a name
 //! into SQL except quoted by `names`.
 
 mod change;
@@ -20,6 +20,7 @@ mod orphans;
 mod represent;
 mod schema;
 mod session;
+mod shrink;
 mod sums;
 pub mod trace;
 mod value;
@@ -32,6 +33,7 @@ pub use export::export;
 pub use fingerprint::fingerprint;
 pub use integrity::{Pages, integrity};
 pub use session::databases;
+pub use shrink::shrink;
 pub use value::asked;
 
 /// Result of an operation on a MySQL or MariaDB store.

@@ -2,7 +2,7 @@
 //!
 //! Owns every SQL text that is run against users' servers. It never links a client library and never
 //! opens a connection: SQL goes through [`Psql`], which runs `psql` of the user's image. Reading
-//! happens in read-only transactions; only [`make_harmless`], [`mask`], [`carry_writes`], [`damage`], [`trace`] and, if it is allowed to,
+//! happens in read-only transactions; only [`make_harmless`], [`mask`], [`carry_writes`], [`damage`], [`shrink`], [`trace`] and, if it is allowed to,
 //! [`integrity`] write, and all are for clones. Nothing here may put a name into SQL except quoted
 //! by the server or by `names`, nor print a password, a connection string or a setting's value.
 
@@ -33,6 +33,7 @@ mod ranges;
 mod represent;
 pub(super) mod schema;
 mod session;
+mod shrink;
 pub mod standby;
 mod sums;
 pub mod trace;
@@ -54,6 +55,7 @@ pub use integrity::{Amcheck, integrity};
 pub use mask::{LEFT_BEHIND, mask, samples};
 pub use pgdata::{find_pgdata, major_version};
 pub use session::{SESSIONS, TRANSACTIONS, databases};
+pub use shrink::shrink;
 
 /// Result of an operation on a Postgres store.
 pub type Result<T> = std::result::Result<T, PgError>;

@@ -18,6 +18,7 @@ mod open;
 mod orphans;
 mod refresh;
 mod schema;
+mod shrink;
 mod value;
 mod watch;
 mod words;
@@ -31,6 +32,7 @@ pub(super) use fingerprint::fingerprint;
 pub(super) use mask::{mask, samples};
 pub(super) use orphans::integrity;
 pub(super) use refresh::refresh;
+pub(super) use shrink::shrink;
 pub(super) use watch::watch;
 
 use super::{Result, StoreError};

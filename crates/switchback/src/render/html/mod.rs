@@ -10,6 +10,7 @@ mod masked;
 mod parts;
 mod queries;
 mod rows;
+mod scaling;
 mod settings;
 mod steps;
 mod summary;
@@ -38,6 +39,7 @@ pub fn page(report: &Report, files: super::Files<'_>) -> String {
         checks::section(report),
         looks::section(report, files),
         data::section(report),
+        scaling::section(report),
         trace::section(report),
         queries::section(report),
         egress::section(report),

@@ -1,0 +1,69 @@
+//! The facts of a migration timed at several sizes of the data.
+
+use crate::data::Cost;
+use crate::engine::now_ms;
+use crate::error::EngineError;
+use crate::gather::{self, Target, free_ports_like, new_run};
+use crate::home::Home;
+use crate::runtime::Stage;
+use crate::world::World;
+use switchback_core::config::Config;
+use switchback_core::plan::{ArchiveFacts, ScalingFacts};
+use switchback_core::release::describe_change;
+
+/// What the plan is made from: the shares in percent, ascending, and how often each is tried.
+pub fn facts(
+    home: &Home,
+    config: &Config,
+    world: &World,
+    target: &Target,
+    (percents, rounds): (Vec<u8>, u32),
+    stage: &Stage<'_>,
+) -> Result<ScalingFacts, EngineError> {
+    let (_, production) = gather::production(home, config, world)?;
+    let made = world.runtime.release(home, config, &target.versions, stage)?;
+    let ports = free_ports_like(&world.runtime.ports(home, &made)?)?;
+    let (release, definition) = made;
+    let versions = definition.versions();
+    if release == production.release {
+        return Err(EngineError::refused(
+            format!("{} is what production runs", describe_change(&production.versions, &versions)),
+            "name the version whose migration is to be timed",
+        ));
+    }
+    let converts = gather::conversions(home, config, world, &production, (&release, &definition))?;
+    if let Some((store, (from, to))) = converts.into_iter().next() {
+        return Err(EngineError::refused(
+            format!(
+                "stores.{store}: Postgres {from} would be converted to {to}; only migrations of the application are timed at several sizes"
+            ),
+            "`switchback rehearse` tells how long the conversion takes",
+        ));
+    }
+    let migrate = gather::migrations(&definition, &production.versions);
+    let Cost { bytes, shared } = world.data.cost(home, &production)?;
+    // The clone, every smaller one, and at any time one more of the largest that is tried.
+    let smaller: u64 = percents.iter().filter(|p| **p < 100).map(|p| u64::from(*p)).sum();
+    let largest = percents.iter().max().map_or(100, |p| u64::from(*p));
+    // Rows are removed and the tables written anew, one after the other: a copy is briefly as large as the whole.
+    let need = bytes.saturating_mul(200 + smaller + largest) / 100;
+    Ok(ScalingFacts {
+        common: ArchiveFacts {
+            run: new_run(),
+            stack: config.stack.clone(),
+            now_ms: now_ms(),
+            state_dir: home.state().to_string_lossy().into_owned(),
+            production_runs: !world.runtime.running(home, &production)?.is_empty(),
+            ports: free_ports_like(&production.ports)?,
+            production,
+            need_bytes: if shared { bytes.saturating_mul(smaller) / 100 } else { need },
+            budget_ms: config.rollback.budget.as_millis(),
+        },
+        target: release,
+        versions,
+        ports,
+        migrate,
+        percents,
+        rounds,
+    })
+}

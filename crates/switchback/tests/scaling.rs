@@ -10,9 +10,13 @@ fn left_in_staging(stack: &Stack) -> usize {
     std::fs::read_dir(stack.state().join("staging")).map(|d| d.count()).unwrap_or(0)
 }
 
+fn number(of: &Value, key: &str) -> u64 {
+    of[key].as_u64().unwrap_or_else(|| panic!("{key} of {of}"))
+}
+
 fn sizes(report: &Value, percent: &str) -> (u64, u64) {
     let at = &report["scaling"]["sizes"][percent]["db"];
-    (at["bytes"].as_u64().expect("bytes"), at["rows"].as_u64().expect("rows"))
+    (number(at, "bytes"), number(at, "rows"))
 }
 
 #[test]
@@ -34,16 +38,15 @@ fn a_migration_is_timed_at_several_sizes_and_extrapolated() {
     );
     let found = &report["scaling"];
     let points = found["points"].as_array().expect("points");
-    let tried: Vec<(u64, u64)> =
-        points.iter().map(|p| (p["percent"].as_u64().unwrap(), p["round"].as_u64().unwrap())).collect();
+    let tried: Vec<(u64, u64)> = points.iter().map(|p| (number(p, "percent"), number(p, "round"))).collect();
     assert_eq!(tried, [(10, 1), (30, 1), (100, 1), (10, 2), (30, 2), (100, 2)]);
-    assert!(points.iter().all(|p| p["took_ms"].as_u64().unwrap() > 0), "{found}");
+    assert!(points.iter().all(|p| number(p, "took_ms") > 0), "{found}");
     let ((small, few), (all, every)) = (sizes(&report, "10"), sizes(&report, "100"));
     assert!(small * 3 < all && few * 5 < every, "{found}");
     let predictions = found["predictions"].as_array().expect("predictions");
     assert_eq!(predictions.len(), 2, "{found}");
     for p in predictions {
-        let of = |key: &str| p[key].as_u64().unwrap();
+        let of = |key: &str| number(p, key);
         assert!(of("low_ms") <= of("took_ms") && of("took_ms") <= of("high_ms"), "{p}");
     }
     assert_eq!(predictions[0]["bytes"].as_u64(), found["production_bytes"].as_u64());

@@ -34,10 +34,10 @@ impl Line {
         let mut matrix = [[0.0; MOST]; MOST];
         let mut right = [0.0; MOST];
         for (x, y) in points {
-            for row in 0..unknowns {
-                right[row] += powers(*x)[row] * y;
-                for column in 0..unknowns {
-                    matrix[row][column] += powers(*x)[row] * powers(*x)[column];
+            for (row, power) in powers(*x).into_iter().enumerate().take(unknowns) {
+                right[row] += power * y;
+                for (cell, other) in matrix[row].iter_mut().zip(powers(*x)).take(unknowns) {
+                    *cell += power * other;
                 }
             }
         }

@@ -83,6 +83,9 @@ pub(in super::super) fn shrink(
     Ok(done)
 }
 
+/// A foreign key as SQLite lists it: the parent, columns, and the columns that they refer to where they are named.
+type Key = (String, Vec<String>, Vec<Option<String>>);
+
 /// Ordinary tables, and what they refer to.
 fn read(connection: &Connection, not: &[String]) -> rusqlite::Result<(Vec<Table>, Vec<Reference>)> {
     let mut statement = connection.prepare(
@@ -113,7 +116,7 @@ fn read(connection: &Connection, not: &[String]) -> rusqlite::Result<(Vec<Table>
                 r.get::<_, Option<String>>(3)?,
             ))
         })?;
-        let mut keys: BTreeMap<i64, (String, Vec<String>, Vec<Option<String>>)> = BTreeMap::new();
+        let mut keys: BTreeMap<i64, Key> = BTreeMap::new();
         for row in rows {
             let (id, parent, from, to) = row?;
             let (_, columns, tos) = keys.entry(id).or_insert_with(|| (parent, Vec::new(), Vec::new()));

@@ -7,7 +7,7 @@ use common::Stack;
 use serde_json::Value;
 
 fn left_in_staging(stack: &Stack) -> usize {
-    std::fs::read_dir(stack.state().join("staging")).map(|d| d.count()).unwrap_or(0)
+    std::fs::read_dir(stack.state().join("staging")).map(Iterator::count).unwrap_or(0)
 }
 
 fn number(of: &Value, key: &str) -> u64 {

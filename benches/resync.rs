@@ -2,7 +2,7 @@
 //! changed?
 //!
 //! `cargo bench --bench resync` fills a server by `pgbench -i` in the engine's own volumes; `-- 200` is the scale (200 is 3
-//! GB). `REPEAT=3` repetitions of each kind of change, in turn: 1 % of the rows in one range, and 1 % scattered over the whole
+//! GB). With `-- wide` it has documents of 1.8 kB instead of accounts of 0.1 kB: as much data in fewer rows. `REPEAT=3` repetitions of each kind of change, in turn: 1 % of the rows in one range, and 1 % scattered over the whole
 //! table. In each of them, after the change and a checkpoint: a server is run on the clone and writes to it, as staging does;
 //! then the clone is brought up to date, and another one is made anew, the other way round in every second repetition. It
 //! needs the images of scripts/lib/images.sh and, on the engine's file system, about five times the size.
@@ -30,6 +30,8 @@ use switchback_engine::store::Progress;
 /// 3 GB.
 const SCALE: u64 = 200;
 const ROWS_PER_SCALE: u64 = 100_000;
+/// Documents that are as much data.
+const DOCUMENTS_PER_SCALE: u64 = 7_500;
 /// Longer than the time after which a file is taken for settled.
 const SETTLE: Duration = Duration::from_secs(6);
 const GB: f64 = 1e9;
@@ -66,15 +68,25 @@ struct Bench {
 }
 
 impl Bench {
-    fn start(scale: u64) -> Self {
+    fn start(scale: u64, wide: bool) -> Self {
         let stack = Stack::compose(Example::Ledger);
         stack.set("BANK_RATE", "0");
         stack.up();
         let id = stack.container("db").expect("a container");
-        let scale = scale.to_string();
-        docker(&["exec", &id, "pgbench", "-i", "-q", "-s", &scale, "-U", "ledger", "ledger"]).expect(0);
-        // Nothing but what is asked for changes the table.
-        stack.psql("alter table pgbench_accounts set (autovacuum_enabled = off)");
+        if wide {
+            stack.psql("create table documents (id bigint primary key, n int not null, body text not null)");
+            // As they are, in the table itself: that is what wide rows are.
+            stack.psql("alter table documents alter body set storage plain, set (autovacuum_enabled = off)");
+            let rows = scale * DOCUMENTS_PER_SCALE;
+            stack.psql(&format!(
+                "insert into documents select i, 0, repeat(md5(i::text), 56) from generate_series(0, {rows} - 1) i"
+            ));
+        } else {
+            let scale = scale.to_string();
+            docker(&["exec", &id, "pgbench", "-i", "-q", "-s", &scale, "-U", "ledger", "ledger"]).expect(0);
+            // Nothing but what is asked for changes the table.
+            stack.psql("alter table pgbench_accounts set (autovacuum_enabled = off)");
+        }
         stack.psql("checkpoint");
         stack.run(&["up", "--yes"]).expect(0);
         let home = Home::open(&stack.root).expect("opens");
@@ -136,7 +148,11 @@ impl Bench {
         self.stack.wait_until("the clone starts", Duration::from_secs(300), || {
             docker(&["exec", &name, "pg_isready", "-q", "-h", "127.0.0.1"]).code == Some(0)
         });
-        psql_in(&name, "ledger", "update pgbench_branches set bbalance = 7; create table of_staging(n int)");
+        psql_in(
+            &name,
+            "ledger",
+            "create table if not exists of_staging (n int); insert into of_staging values (7)",
+        );
         docker(&["stop", "-t", "120", &name]).expect(0);
         docker(&["rm", &name]).expect(0);
     }
@@ -145,13 +161,18 @@ impl Bench {
 fn main() {
     let scale = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(SCALE);
     let repeat: u64 = std::env::var("REPEAT").ok().and_then(|v| v.parse().ok()).unwrap_or(3);
-    let bench = Bench::start(scale);
-    let rows = scale * ROWS_PER_SCALE;
+    let wide = std::env::args().any(|a| a == "wide");
+    let bench = Bench::start(scale, wide);
+    let (table, key, value, each) = match wide {
+        true => ("documents", "id", "n", DOCUMENTS_PER_SCALE),
+        false => ("pgbench_accounts", "aid", "abalance", ROWS_PER_SCALE),
+    };
+    let rows = scale * each;
     let kept = bench.instance("kept");
     std::thread::sleep(SETTLE);
     let (first, _) = bench.copy(&kept, false);
     println!(
-        "Scale {scale}; median (fastest–slowest) of {repeat}, seconds. The first copy with a record took {first:.2} s.\n"
+        "Scale {scale}, {rows} rows; median (fastest–slowest) of {repeat}, seconds. The first copy with a record took {first:.2} s.\n"
     );
     println!(
         "| 1 % of the rows | cloned anew | brought up to date | times faster | moved | read to compare | writers waited, ms |"
@@ -165,14 +186,12 @@ fn main() {
             let condition = match kind {
                 0 => {
                     let from = rows / (repeat + 1) * (round + 1);
-                    format!("aid between {from} and {}", from + rows / 100 - 1)
+                    format!("{key} between {from} and {}", from + rows / 100 - 1)
                 }
-                _ => format!("aid % 100 = {round}"),
+                _ => format!("{key} % 100 = {round}"),
             };
             bench.use_clone();
-            bench
-                .stack
-                .psql(&format!("update pgbench_accounts set abalance = abalance + 1 where {condition}"));
+            bench.stack.psql(&format!("update {table} set {value} = {value} + 1 where {condition}"));
             bench.stack.psql("checkpoint");
             std::thread::sleep(SETTLE);
             rustix::fs::sync();

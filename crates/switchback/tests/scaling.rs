@@ -44,18 +44,22 @@ fn a_migration_is_timed_at_several_sizes_and_extrapolated() {
     let ((small, few), (all, every)) = (sizes(&report, "10"), sizes(&report, "100"));
     assert!(small * 3 < all && few * 5 < every, "{found}");
     let predictions = found["predictions"].as_array().expect("predictions");
-    assert_eq!(predictions.len(), 2, "{found}");
+    // On a machine that does other things as well it may be that nothing can be said, and then it is not said.
+    assert_eq!(predictions.len(), if found["why_not"].is_null() { 2 } else { 0 }, "{found}");
     for p in predictions {
         let of = |key: &str| number(p, key);
         assert!(of("low_ms") <= of("took_ms") && of("took_ms") <= of("high_ms"), "{p}");
     }
-    assert_eq!(predictions[0]["bytes"].as_u64(), found["production_bytes"].as_u64());
+    if let Some(now) = predictions.first() {
+        assert_eq!(now["bytes"], found["production_bytes"]);
+        let text = stack.run(&["report", "--format", "markdown"]).expect(0).stdout;
+        assert!(text.contains("95 % interval"), "{text}");
+    }
     let page = stack.run(&["report", "--format", "html"]).expect(0).stdout;
     assert!(
         page.contains("Time by size of the data") && page.contains("<svg"),
         "the picture is in the report"
     );
-    assert!(stack.run(&["report", "--format", "markdown"]).expect(0).stdout.contains("95 % interval"));
 
     assert_eq!((stack.processes(), stack.rows(1)), (before.clone(), rows.clone()));
     assert_eq!((stack.status()["generation"].as_u64(), left_in_staging(&stack)), (Some(1), 0));

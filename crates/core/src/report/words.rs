@@ -292,7 +292,10 @@ fn scaling(report: &Report) -> String {
             human_ms(later.low_ms),
             human_ms(later.high_ms)
         ),
-        _ => format!("the migration of {change} was timed, and says nothing about other sizes"),
+        _ => format!(
+            "the migration of {change} was timed, but not how it grows: {}",
+            found.why_not.as_deref().unwrap_or("there are too few times")
+        ),
     }
 }
 

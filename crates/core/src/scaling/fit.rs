@@ -77,10 +77,20 @@ impl Line {
         self.t * self.deviation * (1.0 + lever.max(0.0)).sqrt()
     }
 
+    /// The largest coefficient of the highest power that chance allows (95 %).
+    pub(super) fn steepest(&self) -> f64 {
+        self.slope() + self.t * self.error()
+    }
+
+    /// Standard error of the coefficient of the highest power.
+    fn error(&self) -> f64 {
+        let last = self.coefficients.len() - 1;
+        self.deviation * self.inverse[last][last].max(0.0).sqrt()
+    }
+
     /// Whether the highest coefficient differs from 0 by more than chance explains (95 %).
     pub(super) fn significant(&self) -> bool {
-        let last = self.coefficients.len() - 1;
-        self.slope().abs() > self.t * self.deviation * self.inverse[last][last].max(0.0).sqrt()
+        self.slope().abs() > self.t * self.error()
     }
 }
 

@@ -6,6 +6,7 @@
 mod fit;
 mod plot;
 
+use crate::duration::human_ms;
 use crate::ids::{StepId, StoreName};
 use crate::journal::{Record, RunState};
 use crate::plan::{Op, Plan, Procedure};
@@ -96,6 +97,9 @@ const SPREAD: f64 = 1.5;
 /// A slope that explains less of the time at the largest size than this is no growth: health is asked a few times per second only.
 const NEGLIGIBLE: f64 = 0.1;
 
+/// Growth up to the farthest prediction that chance may hide, as a share of the time; more of it is no answer.
+const HIDDEN: f64 = 0.5;
+
 /// Judges measured times.
 pub fn judge(points: &[Point], production_bytes: u64) -> Result<(Growth, Vec<Prediction>), String> {
     let largest = points.iter().map(|p| p.bytes).max().unwrap_or(0);
@@ -117,6 +121,18 @@ pub fn judge(points: &[Point], production_bytes: u64) -> Result<(Growth, Vec<Pre
     let noise = straight.deviation();
     let growth = straight.slope() * span;
     let flat = growth < NEGLIGIBLE * straight.at(top).max(1.0) || !straight.significant();
+    // What is not seen may be hidden: growth that the noise leaves room for is no growth only if it would not matter.
+    let hidden = straight.steepest() * (AT[AT.len() - 1] - smallest as f64 / unit);
+    if !straight.significant() && hidden > HIDDEN * straight.at(top).max(1.0) {
+        let took = |by: fn(std::vec::IntoIter<u64>) -> Option<u64>| {
+            by(points.iter().map(|p| p.took_ms).collect::<Vec<_>>().into_iter()).unwrap_or(0)
+        };
+        return Err(format!(
+            "the times differ too much among each other ({} to {}) to tell whether they grow; try it while the host is quiet, or with more rounds",
+            human_ms(took(Iterator::min)),
+            human_ms(took(Iterator::max))
+        ));
+    }
     // A curve is believed where it is more than noise, and more than a little.
     let curve = Line::fit(&at, 2).filter(|c| {
         c.significant() && c.slope() > 0.0 && c.slope() * span * span > NEGLIGIBLE * c.at(top).max(1.0)

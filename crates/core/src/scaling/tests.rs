@@ -53,4 +53,11 @@ fn what_cannot_be_judged_is_not() {
     assert!(judge(&same, GB).expect_err("one size").contains("kept whole"));
     assert!(judge(&all, 0).is_err());
     assert!(judge(&[], GB).is_err());
+    // Whatever grew would be hidden by such noise.
+    let mut noisy = points(|_| 20_000.0);
+    for (point, ms) in noisy.iter_mut().zip([40_000, 15_000, 90_000, 12_000, 70_000, 30_000]) {
+        point.took_ms = ms;
+    }
+    let why = judge(&noisy, GB).expect_err("noise");
+    assert!(why.contains("12.0 s to 1 min 30 s"), "{why}");
 }

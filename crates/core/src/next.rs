@@ -117,13 +117,29 @@ pub fn conclude(plan: &Plan, state: &RunState) -> Outcome {
             }
         }
         // After a switch nothing is refused any more; what failed afterwards is for a person.
-        Procedure::Rollback => {
+        Procedure::Rollback | Procedure::ServiceRollback => {
             let reasons: Vec<String> = failed_steps
                 .filter(|(s, _)| !matches!(s.op, Op::Export { .. }))
                 .map(|(s, e)| format!("{}: {}", s.title, e.message))
                 .chain(refusals)
                 .collect();
             if reasons.is_empty() { Outcome::Done } else { Outcome::NeedsOperator { reasons } }
+        }
+        Procedure::ProductionDrill => {
+            let (certifying, others): (Vec<_>, Vec<_>) =
+                failed_steps.partition(|(s, _)| matches!(s.op, Op::Certify { .. }));
+            let words = |(s, e): (&Step, &StepError)| format!("{}: {}", s.title, e.message);
+            let broken: Vec<String> = others.into_iter().map(words).chain(refusals).collect();
+            let over: Vec<String> = certifying.into_iter().map(|(_, e)| e.message.clone()).collect();
+            if !broken.is_empty() {
+                Outcome::NeedsOperator { reasons: broken }
+            } else if !over.is_empty() {
+                Outcome::Refused { reasons: over }
+            } else if !doubts.is_empty() {
+                Outcome::Inconclusive { reasons: doubts }
+            } else {
+                Outcome::Done
+            }
         }
         Procedure::Promote
         | Procedure::Restore

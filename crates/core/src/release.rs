@@ -1,5 +1,9 @@
 //! Releases (what runs) and generations (a release with its data).
 
+mod shared;
+
+pub use shared::Shared;
+
 use crate::carry::Coverage;
 use crate::config::Service;
 use crate::data::StoreKind;
@@ -73,6 +77,14 @@ impl Release {
         Digest::of(serde_json::to_string(&canonical).unwrap_or_default().as_bytes())
     }
 
+    /// The release with only some of its services.
+    #[must_use]
+    pub fn only(&self, names: &[ServiceName]) -> Self {
+        let mut some = self.clone();
+        some.services.retain(|name, _| names.contains(name));
+        some
+    }
+
     /// Version per service.
     pub fn versions(&self) -> BTreeMap<ServiceName, String> {
         self.services.iter().map(|(n, s)| (n.clone(), s.definition.version.clone())).collect()
@@ -118,6 +130,12 @@ pub struct Instance {
     /// Name of the Compose project; Compose only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
+    /// What goes on from other generations, after single services were rolled back.
+    #[serde(default, skip_serializing_if = "Shared::is_empty")]
+    pub shared: Shared,
+    /// Whether no client can reach it: its ports are others than production's (a drill).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
 }
 
 /// Where the data of a store lies.

@@ -1,13 +1,78 @@
 //! The facts of a rollback that is tried on clones.
 
+use crate::certificate::certificates;
 use crate::data::Cost;
 use crate::engine::now_ms;
 use crate::error::EngineError;
 use crate::gather::{self, free_ports_like, new_run};
 use crate::home::Home;
+use crate::journal::Journal;
+use crate::runtime::Placement;
 use crate::world::World;
-use switchback_core::config::Config;
-use switchback_core::plan::{ArchiveFacts, RollbackDrillFacts};
+use switchback_core::config::{Config, RuntimeKind};
+use switchback_core::ids::Digest;
+use switchback_core::plan::{ArchiveFacts, Procedure, ProductionDrillFacts, RollbackDrillFacts};
+use switchback_core::times;
+
+/// Runs that are looked through for the last drill.
+const LOOK_BACK: usize = 500;
+
+/// What the plan of a drill on production is made from. Refuses where production does not run, and where something could reach the
+/// copy: what is written to it would not be in production's data.
+pub fn production_facts(
+    home: &Home,
+    config: &Config,
+    world: &World,
+) -> Result<ProductionDrillFacts, EngineError> {
+    let (pointer, production) = gather::production(home, config, world)?;
+    let release = home.release(&production.release)?;
+    if world.runtime.running(home, &production)?.is_empty() {
+        return Err(EngineError::refused(
+            "production does not run",
+            "`switchback up` starts it; a drill leaves it as it was",
+        ));
+    }
+    let at = Placement { home, config, instance: &production, release: &release };
+    let open = world.runtime.open_ways(&at)?;
+    if !open.is_empty() {
+        return Err(EngineError::refused(
+            format!("what is written meanwhile could not be kept apart: {}", open.join("; ")),
+            "`switchback drill rollback` tries it on clones, which nothing reaches",
+        ));
+    }
+    let Cost { bytes, shared } = world.data.cost(home, &production)?;
+    Ok(ProductionDrillFacts {
+        run: new_run(),
+        stack: config.stack.clone(),
+        now_ms: now_ms(),
+        state_dir: home.state().to_string_lossy().into_owned(),
+        previous: pointer.previous,
+        next: home.next_generation(pointer.current)?,
+        ports: free_ports_like(&production.ports)?,
+        precopy: config.runtime == RuntimeKind::Compose && !shared,
+        need_bytes: if shared { 0 } else { bytes * 2 },
+        budget_ms: config.rollback.budget.as_millis(),
+        valid_ms: config.rehearsal.valid.as_millis(),
+        production,
+    })
+}
+
+/// How long production will be away for a drill, as far as it was measured: by the last drill on production, or by the last promotion's
+/// rehearsal and rollback. The second says whether it was a drill.
+pub fn expected(home: &Home, production: &Digest) -> Result<Option<(u64, bool)>, EngineError> {
+    let Some(journal) = Journal::open_read(&home.state().join("journal.db"))? else { return Ok(None) };
+    for run in journal.runs(LOOK_BACK)? {
+        let (plan, _, records) = journal.load(&run)?;
+        if plan.procedure == Procedure::ProductionDrill
+            && let Some(ms) = times::downtime(&records, "stop-old", "rollback-start")
+        {
+            return Ok(Some((ms, true)));
+        }
+    }
+    let all = certificates(&journal)?;
+    let of = all.iter().rev().find(|c| c.to == *production && c.downtime_ms > 0);
+    Ok(of.map(|c| (c.downtime_ms.saturating_add(c.rollback_ms), false)))
+}
 
 /// What the plan is made from. Refuses where there is no generation to return to.
 pub fn facts(home: &Home, config: &Config, world: &World) -> Result<RollbackDrillFacts, EngineError> {

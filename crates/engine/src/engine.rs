@@ -325,6 +325,10 @@ pub fn production_down(plan: &Plan, state: &RunState) -> bool {
         let undone = status.is_some_and(|s| s.undone);
         match &step.op {
             Op::Stop { instance } if instance.starts_with(PRODUCTION) && begun => down = !undone,
+            Op::StopServices { .. } if begun => down = !undone,
+            Op::StartServices { .. } if state.succeeded(&step.id) => down = undone,
+            // Nobody reaches a closed one.
+            Op::Start { instance } if plan.instance(instance).is_some_and(|i| i.closed) => {}
             Op::Start { instance } if instance.starts_with(PRODUCTION) && state.succeeded(&step.id) => {
                 down = undone;
             }

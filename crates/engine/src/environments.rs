@@ -18,7 +18,7 @@ use switchback_core::duration::human_bytes;
 use switchback_core::environment::{self, Environment, Synced};
 use switchback_core::ids::{GenerationId, RunId};
 use switchback_core::plan::{FetchFacts, StagingFacts, stores_in};
-use switchback_core::release::{FORMAT, Instance};
+use switchback_core::release::{FORMAT, Instance, Shared};
 
 /// The record's file name.
 pub const FILE: &str = "environment.json";
@@ -152,6 +152,8 @@ pub fn new_facts(
             dir,
             ports: BTreeMap::new(),
             project: production.project.as_ref().map(|_| project(&run, name)),
+            shared: Shared::default(),
+            closed: false,
         }
     };
     let mut instance = place(1);

@@ -18,7 +18,7 @@ use switchback_core::duration::human_bytes;
 use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
 use switchback_core::plan::{Majors, Ports, PromoteFacts, RehearseFacts};
 use switchback_core::release::{
-    ArtefactRef, FORMAT, Instance, PRODUCTION, Pointer, Release, ServiceRelease, StorePlace,
+    ArtefactRef, FORMAT, Instance, PRODUCTION, Pointer, Release, ServiceRelease, Shared, StorePlace,
 };
 
 /// A new run's id.
@@ -216,6 +216,8 @@ pub fn first_generation(home: &Home, world: &World, adopted: &Adopted) -> Result
         dir: "generations/1".to_owned(),
         stores: adopted.stores.clone(),
         project: adopted.project.clone(),
+        shared: Shared::default(),
+        closed: false,
     })
 }
 

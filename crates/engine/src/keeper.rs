@@ -79,7 +79,7 @@ pub fn spawn(home: &Home) -> Result<(), EngineError> {
 fn wanted(home: &Home) -> Result<bool, EngineError> {
     // A file that is being edited is read at the next look.
     let scheduled = |c: Config| {
-        c.rollback.drill.is_some() || c.backup.is_some_and(|b| b.every.is_some() || b.drill.is_some())
+        c.rollback.drills() || c.backup.is_some_and(|b| b.every.is_some() || b.drill.is_some())
     };
     Ok(!environments::list(home)?.is_empty()
         || home.pointer()?.is_some() && home.config().is_ok_and(scheduled))

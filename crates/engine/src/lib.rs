@@ -3,6 +3,7 @@
 //! Dependency direction inside: runtimes and stores never import each other; checks see an
 //! environment only through endpoints and store handles.
 
+mod apart;
 pub mod auto;
 pub mod backup;
 pub mod carry;

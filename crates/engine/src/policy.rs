@@ -48,7 +48,8 @@ pub fn permits(home: &Home, config: &Config, plan: &Plan, now: &Zoned) -> Result
     Ok(())
 }
 
-fn in_window(promotion: &Promotion, now: &Zoned) -> Result<(), EngineError> {
+/// Refuses outside of the windows.
+pub fn in_window(promotion: &Promotion, now: &Zoned) -> Result<(), EngineError> {
     let day = usize::try_from(now.weekday().to_monday_zero_offset()).unwrap_or(0);
     let minute = u16::try_from(i32::from(now.hour()) * 60 + i32::from(now.minute())).unwrap_or(0);
     let next = promotion.windows.iter().min_by_key(|w| w.opens_in(day, minute));
@@ -61,7 +62,7 @@ fn in_window(promotion: &Promotion, now: &Zoned) -> Result<(), EngineError> {
             next.as_str(),
             human_ms(minutes * 60_000)
         ),
-        "to promote now all the same: `--any-time`",
+        "to do it now all the same: `--any-time`",
     ))
 }
 

@@ -145,11 +145,13 @@ impl<'h> Session<'h> {
             ));
         }
         let target = self.home.generation(to)?;
+        let current = self.home.generation(pointer.current)?.instance;
+        crate::apart::may_return(&current, &target.instance, pointer.previous)?;
         Ok(plan::rollback(&RollbackFacts {
             run: gather::new_run(),
             stack: config.stack.clone(),
             now_ms: now_ms(),
-            leave: self.home.generation(pointer.current)?.instance,
+            leave: current,
             target_previous: target.previous.filter(|p| self.home.generation(*p).is_ok()),
             target: target.instance,
             pointer_previous: pointer.previous,
@@ -244,7 +246,7 @@ impl<'h> Session<'h> {
 
     /// A rollback ends the trial of the generation that it leaves.
     fn cancel_trial_for(&mut self, plan: &Plan) -> Result<(), EngineError> {
-        if plan.procedure == plan::Procedure::Rollback
+        if matches!(plan.procedure, plan::Procedure::Rollback | plan::Procedure::ServiceRollback)
             && let Some(trial) = watch::current(&self.journal)?
         {
             let why = format!("rolled back by run {}", plan.run);
@@ -267,9 +269,11 @@ impl<'h> Session<'h> {
 /// Has a watchdog take over if this process is killed while production is being switched.
 fn guard(home: &Home, plan: &Plan) -> Result<(), EngineError> {
     match plan.procedure {
-        plan::Procedure::Promote | plan::Procedure::Restore | plan::Procedure::Carry => {
-            watch::ensure(home).map(drop)
-        }
+        plan::Procedure::Promote
+        | plan::Procedure::Restore
+        | plan::Procedure::Carry
+        | plan::Procedure::ServiceRollback
+        | plan::Procedure::ProductionDrill => watch::ensure(home).map(drop),
         // A rollback does not wait for its guard.
         plan::Procedure::Rollback if watch::holder(home).is_none() => watch::spawn(home),
         _ => Ok(()),

@@ -7,6 +7,7 @@
 //! The text that Compose prints has every `$` doubled, so that it can be read by Compose again. [`Model`] keeps it
 //! so; every accessor gives the plain text.
 
+mod apart;
 mod changes;
 mod detect;
 mod digest;
@@ -24,6 +25,7 @@ mod version;
 #[cfg(test)]
 mod tests;
 
+pub use apart::{mixed_model, needs_of};
 pub use changes::changes;
 pub use detect::{
     Detected, DetectedService, DetectedStore, HealthSource, ImageFacts, NO_HEALTH_CHECK, Software, Warning,

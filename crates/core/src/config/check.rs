@@ -1,7 +1,7 @@
 //! Rules that the shape of the file cannot express.
 
 use super::located::has_key;
-use super::{Config, ConfigError, RuntimeKind, Service, line_of, suggest, template};
+use super::{Config, ConfigError, Rollback, RuntimeKind, Service, line_of, suggest, template};
 use crate::anonymise;
 use crate::data::StoreKind;
 use crate::ids::ServiceName;
@@ -67,17 +67,32 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
     check_left_out(config, &checker)?;
     check_masks(config, &checker)?;
     check_limits(config, &checker)?;
-    if config.rollback.drill.is_some_and(|every| every < crate::duration::Span::secs(60)) {
-        return Err(checker.error(
-            "rollback.drill",
-            "rollback.drill is shorter than a minute",
-            Some("write for example 30d".into()),
-        ));
-    }
+    check_drills(config, &checker)?;
     if config.rollback.failures == 0 {
         return Err(checker.error("rollback.failures", "rollback.failures must be at least 1", None));
     }
     super::triggers::check(config, &checker)?;
+    Ok(())
+}
+
+fn check_drills(config: &Config, checker: &Checker<'_>) -> Result<(), ConfigError> {
+    let Rollback { drill, drill_production, .. } = &config.rollback;
+    for (key, every) in [("rollback.drill", drill), ("rollback.drill_production", drill_production)] {
+        if every.is_some_and(|every| every < crate::duration::Span::secs(60)) {
+            return Err(checker.error(
+                key,
+                format!("{key} is shorter than a minute"),
+                Some("write for example 30d".into()),
+            ));
+        }
+    }
+    if drill_production.is_some() && config.promotion.windows.is_empty() {
+        return Err(checker.error(
+            "rollback.drill_production",
+            "rollback.drill_production needs promotion.windows: production is away while it runs",
+            Some("write for example `promotion: { windows: [\"sun 03:00-05:00\"] }`".into()),
+        ));
+    }
     Ok(())
 }
 

@@ -346,6 +346,9 @@ pub struct Rollback {
     /// A rollback is tried on clones this often.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drill: Option<Span>,
+    /// Production itself is switched to a copy and back this often, within `promotion.windows`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drill_production: Option<Span>,
     /// What happens to the writes made since the promotion.
     pub writes: Writes,
     /// What a trial is watched for besides the checks.
@@ -360,9 +363,17 @@ impl Default for Rollback {
             every: Span::secs(10),
             failures: 3,
             drill: None,
+            drill_production: None,
             writes: Writes::Export,
             triggers: Triggers::default(),
         }
+    }
+}
+
+impl Rollback {
+    /// Whether there are drills by the clock.
+    pub fn drills(&self) -> bool {
+        self.drill.is_some() || self.drill_production.is_some()
     }
 }
 

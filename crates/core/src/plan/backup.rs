@@ -2,7 +2,7 @@
 
 use super::{CheckPhase, CloneMode, Group, OnFailure, Op, Plan, Procedure, Steps, stores_in};
 use crate::ids::{GenerationId, RunId, ServiceName, StackName};
-use crate::release::{FORMAT, Instance, PRODUCTION};
+use crate::release::{FORMAT, Instance, PRODUCTION, Shared};
 use std::collections::BTreeMap;
 
 /// Ports by service and name.
@@ -95,6 +95,7 @@ impl ArchiveFacts {
                 let run = self.run.as_str().to_lowercase();
                 format!("sb-{}-{environment}", run.get(run.len().saturating_sub(12)..).unwrap_or(&run))
             }),
+            shared: Shared::default(),
             ..like.clone()
         }
     }
@@ -189,6 +190,7 @@ pub fn restore(facts: &FetchFacts) -> Plan {
         dir,
         ports: common.production.ports.clone(),
         project: common.production.project.clone(),
+        shared: Shared::default(),
         ..facts.was.clone()
     };
     let (old_key, key) = (common.production.key(), new.key());

@@ -47,7 +47,7 @@ impl Plan {
                     self.steps.push(step(HookTime::AfterPromote, OnFailure::Continue));
                 }
             }
-            Procedure::Rollback => {
+            Procedure::Rollback | Procedure::ServiceRollback => {
                 if hooks.before_rollback.is_some() {
                     self.steps.insert(0, step(HookTime::BeforeRollback, OnFailure::Continue));
                 }

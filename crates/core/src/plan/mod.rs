@@ -9,10 +9,12 @@ mod hooks;
 mod op;
 mod path;
 mod procedure;
+mod production_drill;
 mod promote;
 mod rehearse;
 mod rollback;
 mod scaling;
+mod service_rollback;
 mod single;
 mod staging;
 
@@ -24,8 +26,10 @@ pub use path::{Hop, PathFacts, path};
 pub use procedure::Procedure;
 pub use promote::{PromoteFacts, promote};
 pub use rehearse::{RehearseFacts, rehearse};
+pub use production_drill::{ProductionDrillFacts, production_drill};
 pub use rollback::{RollbackFacts, rollback};
 pub use scaling::{ScalingFacts, scaling};
+pub use service_rollback::{ServiceRollbackFacts, Ties, Uses, service_rollback, ties};
 pub use single::{down, up};
 pub use staging::{
     StagingFacts, staging_down, staging_reset, staging_start, staging_stop, staging_sync, staging_up,

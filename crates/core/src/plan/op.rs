@@ -164,6 +164,34 @@ pub enum Op {
         /// The instance.
         instance: String,
     },
+    /// Starts some services of an instance and waits until they are healthy and stay so; the others go on.
+    StartServices {
+        /// The instance.
+        instance: String,
+        /// Which.
+        services: Vec<ServiceName>,
+        /// The instance that had them before; nothing of these services may run as part of it.
+        instead_of: String,
+    },
+    /// Stops some services of an instance; the others go on.
+    StopServices {
+        /// The instance.
+        instance: String,
+        /// Which.
+        services: Vec<ServiceName>,
+    },
+    /// Takes the content of an instance's stores, on which nothing runs: equal only for the very same files.
+    Seal {
+        /// The instance.
+        instance: String,
+        /// An earlier such step whose result must be equal.
+        equal_to: Option<StepId>,
+    },
+    /// Exports what was written to a generation that this run made, and removes it.
+    Discard {
+        /// The generation's instance.
+        instance: String,
+    },
     /// Confirms that exactly this instance runs.
     ReadBack {
         /// The instance.

@@ -16,6 +16,8 @@ pub enum Procedure {
     Promote,
     /// Return production to an earlier generation.
     Rollback,
+    /// Return single services to the generation before, with their data; the others go on.
+    ServiceRollback,
     /// Start production's current generation.
     Up,
     /// Stop production.
@@ -36,6 +38,8 @@ pub enum Procedure {
     Drill,
     /// Try on clones whether production can return to the generation before.
     RollbackDrill,
+    /// Switch production itself to a copy and back, to see whether and how fast it returns.
+    ProductionDrill,
     /// Bring a snapshot back as production's next generation.
     Restore,
     /// Bring the writes made to an abandoned generation into production's next one.
@@ -51,6 +55,7 @@ impl Procedure {
             Self::Scaling => "scaling",
             Self::Promote => "promote",
             Self::Rollback => "rollback",
+            Self::ServiceRollback => "rollback --service",
             Self::Up => "up",
             Self::Down => "down",
             Self::StagingUp => "staging up",
@@ -61,6 +66,7 @@ impl Procedure {
             Self::Backup => "backup",
             Self::Drill => "drill",
             Self::RollbackDrill => "drill rollback",
+            Self::ProductionDrill => "drill rollback --production",
             Self::Restore => "restore",
             Self::Carry => "carry",
         }
@@ -82,7 +88,15 @@ impl Procedure {
 
     /// Whether it stops production in between.
     pub fn switches(self) -> bool {
-        matches!(self, Self::Promote | Self::Rollback | Self::Restore | Self::Carry)
+        matches!(
+            self,
+            Self::Promote
+                | Self::Rollback
+                | Self::ServiceRollback
+                | Self::Restore
+                | Self::Carry
+                | Self::ProductionDrill
+        )
     }
 
     /// Whether it concerns a staging environment that a person keeps, and never production.
@@ -101,6 +115,7 @@ impl Procedure {
             Self::Scaling => "timing of the migration",
             Self::Promote => "promotion",
             Self::Rollback => "rollback",
+            Self::ServiceRollback => "rollback of single services",
             Self::Up => "start",
             Self::Down => "stop",
             Self::StagingUp => "start of the environment",
@@ -111,6 +126,7 @@ impl Procedure {
             Self::Backup => "backup",
             Self::Drill => "drill",
             Self::RollbackDrill => "rollback drill",
+            Self::ProductionDrill => "rollback drill on production",
             Self::Restore => "restore",
             Self::Carry => "carrying of writes",
         }

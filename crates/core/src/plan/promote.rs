@@ -2,7 +2,7 @@
 
 use super::{CheckPhase, CloneMode, Group, Majors, OnFailure, Op, Plan, Procedure, Steps, stores_in};
 use crate::ids::{Digest, GenerationId, RunId, ServiceName, StackName};
-use crate::release::{FORMAT, Instance, PRODUCTION};
+use crate::release::{FORMAT, Instance, PRODUCTION, Shared};
 use std::collections::BTreeMap;
 
 /// What the plan of a promotion is made from.
@@ -67,6 +67,8 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
         ),
         dir,
         project: facts.production.project.clone(),
+        shared: Shared::default(),
+        closed: false,
         ports: facts.target_ports.clone(),
     };
     let (old_key, new_key) = (facts.production.key(), new.key());

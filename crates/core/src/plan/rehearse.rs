@@ -2,7 +2,7 @@
 
 use super::{CheckPhase, CloneMode, Group, Majors, OnFailure, Op, Plan, Procedure, Steps, stores_in};
 use crate::ids::{Digest, GenerationId, RunId, ServiceName, StackName};
-use crate::release::{FORMAT, Instance};
+use crate::release::{FORMAT, Instance, Shared};
 use std::collections::BTreeMap;
 
 /// What the plan of a rehearsal is made from.
@@ -78,6 +78,8 @@ pub fn rehearse(facts: &RehearseFacts) -> Plan {
                 let run = facts.run.as_str().to_lowercase();
                 format!("sb-{}-{environment}", run.get(run.len().saturating_sub(12)..).unwrap_or(&run))
             }),
+            shared: Shared::default(),
+            closed: false,
         }
     };
     // The old release keeps the candidate's port numbers where names agree: the same environment

@@ -3,14 +3,14 @@ use crate::environment::Environment;
 use crate::ids::Digest;
 use crate::journal::{ErrorKind, Event, Outcome, Output, RunState, StepError};
 use crate::next::{Next, next};
-use crate::release::{PRODUCTION, StorePlace};
+use crate::release::{PRODUCTION, Shared, StorePlace};
 use proptest::prelude::*;
 
 fn service(name: &str) -> ServiceName {
     ServiceName::new(name).expect("valid")
 }
 
-fn instance(generation: u32, version: &str) -> Instance {
+pub(crate) fn instance(generation: u32, version: &str) -> Instance {
     Instance {
         environment: PRODUCTION.into(),
         generation: GenerationId(generation),
@@ -28,6 +28,8 @@ fn instance(generation: u32, version: &str) -> Instance {
         )]),
         ports: BTreeMap::from([(service("app"), BTreeMap::from([("http".to_owned(), 8000)]))]),
         project: None,
+        shared: Shared::default(),
+        closed: false,
     }
 }
 

@@ -290,7 +290,9 @@ impl Report {
             procedure: plan.procedure,
             stack: plan.stack.clone(),
             change: match plan.procedure {
-                Procedure::Backup | Procedure::Drill | Procedure::Carry => describe(&plan.to),
+                Procedure::Backup | Procedure::Drill | Procedure::ProductionDrill | Procedure::Carry => {
+                    describe(&plan.to)
+                },
                 _ => describe_change(&plan.from, &plan.to),
             },
             from: plan.from.clone(),

@@ -58,7 +58,17 @@ pub(super) fn measure(plan: &Plan, state: &RunState, records: &[Record], started
                 None,
             )
         }
-        Procedure::Rollback => (
+        Procedure::ProductionDrill => {
+            let whole = |from, to| !times::resumed_between(records, from, to);
+            let rolled = whole("rollback-stop", "rollback-read-back");
+            (
+                times::between(records, "rollback-stop", "rollback-read-back").filter(|_| rolled),
+                times::downtime(records, "rollback-stop", "rollback-start").filter(|_| rolled),
+                // No client reaches anything from the first stop to the last start.
+                times::downtime(records, "stop-old", "rollback-start"),
+            )
+        }
+        Procedure::Rollback | Procedure::ServiceRollback => (
             times::between(records, "stop-new", "flip"),
             times::downtime(records, "stop-new", "start-old"),
             None,

@@ -41,6 +41,13 @@ pub(super) fn headline(report: &Report) -> String {
             report.to_generation.unwrap_or(0),
             rollback.unwrap_or_else(|| "an unknown time".to_owned())
         ),
+        (Procedure::ServiceRollback, Conclusion::Pass | Conclusion::OnTrial) => format!(
+            "{change}, with its data, after {}; all other services went on",
+            rollback.unwrap_or_else(|| "an unknown time".to_owned())
+        ),
+        (Procedure::ServiceRollback, Conclusion::RolledBack) => {
+            format!("the services that were not rolled back ({change}) failed in production, which was rolled back")
+        }
         (procedure, conclusion) if procedure.is_staging() => staging(report, conclusion),
         (Procedure::Backup, Conclusion::Pass) => match &report.backup {
             Some(done) => format!(
@@ -65,6 +72,17 @@ pub(super) fn headline(report: &Report) -> String {
         (Procedure::RollbackDrill, Conclusion::Inconclusive) => {
             "it is not proved that production can be returned".to_owned()
         }
+        (Procedure::ProductionDrill, Conclusion::Pass) => format!(
+            "production returned after {}, and is as before; it was away for {}",
+            rollback.unwrap_or_else(|| "an unknown time".to_owned()),
+            report.times.downtime_ms.map_or_else(|| "an unknown time".to_owned(), human_ms)
+        ),
+        (Procedure::ProductionDrill, Conclusion::Inconclusive) => {
+            "production is as before, but it is not proved that it returns whole".to_owned()
+        }
+        (Procedure::ProductionDrill, Conclusion::Refused) => {
+            "production is as before, but its return does not count".to_owned()
+        }
         (Procedure::Restore, Conclusion::Pass) if report.from_generation.is_none() => {
             "the stack was brought back from a backup".to_owned()
         }
@@ -83,7 +101,11 @@ pub(super) fn headline(report: &Report) -> String {
         (Procedure::Up, Conclusion::Pass) => "production is up".to_owned(),
         (Procedure::Down, Conclusion::Pass) => "production is stopped".to_owned(),
         (
-            procedure @ (Procedure::Backup | Procedure::Drill | Procedure::Restore | Procedure::Carry),
+            procedure @ (Procedure::Backup
+            | Procedure::Drill
+            | Procedure::ProductionDrill
+            | Procedure::Restore
+            | Procedure::Carry),
             Conclusion::Undone,
         ) => {
             format!("the {} failed and was undone", procedure.noun())
@@ -207,12 +229,15 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
                 Some("switchback rollback"),
             )]
         }
-        (_, Conclusion::RolledBack) | (Procedure::Rollback, Conclusion::Pass) => {
+        (_, Conclusion::RolledBack)
+        | (Procedure::Rollback | Procedure::ServiceRollback, Conclusion::Pass | Conclusion::OnTrial) => {
             let mut list = vec![say(
                 "Find out why before trying again; a rehearsal costs production nothing.",
                 Some("switchback rehearse"),
             )];
-            if report.exports.values().any(|e| e.total() > 0) {
+            if report.procedure == Procedure::ServiceRollback {
+                list.push(say("To return the whole stack:", Some("switchback rollback")));
+            } else if report.exports.values().any(|e| e.total() > 0) {
                 list.push(say(
                     "Writes made in the meantime were exported; the report lists them. To bring them into production:",
                     Some("switchback carry"),

@@ -25,24 +25,34 @@ pub fn due(home: &Home, config: &Config) -> Result<Option<Procedure>, EngineErro
         (Procedure::Backup, backup.and_then(|b| b.every)),
         (Procedure::Drill, backup.and_then(|b| b.drill)),
         (Procedure::RollbackDrill, config.rollback.drill),
+        (Procedure::ProductionDrill, config.rollback.drill_production),
     ] {
         let Some(every) = every.map(|e| i64::try_from(e.as_millis()).unwrap_or(i64::MAX)) else { continue };
         let now = now_ms();
         let last = match procedure {
-            Procedure::RollbackDrill => drilled(home)?,
+            Procedure::RollbackDrill => drilled(home, false)?,
+            Procedure::ProductionDrill => drilled(home, true)?,
             _ => newest(home, procedure)?.map(|(at, _)| at),
         };
         if last.is_some_and(|at| at.saturating_add(every) > now) {
             continue;
         }
         // A rollback that fails in a drill will not work a quarter of an hour later.
-        let again = if procedure == Procedure::RollbackDrill { DAY_MS } else { AGAIN_MS };
+        let again = match procedure {
+            Procedure::RollbackDrill | Procedure::ProductionDrill => DAY_MS,
+            _ => AGAIN_MS,
+        };
         if last_tried(home, procedure)?.is_some_and(|at| at.saturating_add(every.min(again)) > now) {
             continue;
         }
         let nothing_to_try = match procedure {
             Procedure::Drill => newest(home, Procedure::Backup)?.is_none(),
             Procedure::RollbackDrill => home.pointer()?.is_none_or(|p| p.previous.is_none()),
+            // Production is away meanwhile: only when it may be.
+            Procedure::ProductionDrill => {
+                home.pointer()?.is_none()
+                    || crate::policy::in_window(&config.promotion, &jiff::Zoned::now()).is_err()
+            }
             _ => false,
         };
         if nothing_to_try {
@@ -53,13 +63,13 @@ pub fn due(home: &Home, config: &Config) -> Result<Option<Procedure>, EngineErro
     Ok(None)
 }
 
-/// When a rollback was last drilled and worked, however long ago.
-fn drilled(home: &Home) -> Result<Option<i64>, EngineError> {
+/// When a rollback was last drilled (on production) and worked, however long ago.
+fn drilled(home: &Home, on_production: bool) -> Result<Option<i64>, EngineError> {
     let Some(journal) = crate::journal::Journal::open_read(&home.state().join("journal.db"))? else {
         return Ok(None);
     };
     let all = crate::certificate::certificates(&journal)?;
-    Ok(all.iter().rev().find(|c| c.drilled).map(|c| c.issued_at_ms))
+    Ok(all.iter().rev().find(|c| c.drilled && (!on_production || c.from == c.to)).map(|c| c.issued_at_ms))
 }
 
 fn last_tried(home: &Home, procedure: Procedure) -> Result<Option<i64>, EngineError> {
@@ -79,6 +89,9 @@ pub fn planned(home: &Home, config: &Config, procedure: Procedure) -> Result<Pla
     let world = World::open(config)?;
     Ok(match procedure {
         Procedure::RollbackDrill => plan::rollback_drill(&crate::drill::facts(home, config, &world)?),
+        Procedure::ProductionDrill => {
+            plan::production_drill(&crate::drill::production_facts(home, config, &world)?)
+        }
         Procedure::Drill => plan::drill(&fetch_facts(home, config, &world, "latest")?.0),
         _ => plan::backup(&archive_facts(home, config, &world)?),
     })
@@ -99,7 +112,8 @@ pub fn run_due(
         other => other?,
     };
     // A drill beside a trial would be taken for what the trial is watched for.
-    let disturbs = procedure == Procedure::RollbackDrill && session.require_no_trial().is_err();
+    let switches = matches!(procedure, Procedure::RollbackDrill | Procedure::ProductionDrill);
+    let disturbs = switches && session.require_no_trial().is_err();
     if session.require_settled().is_err() || disturbs {
         return Ok(None);
     }

@@ -19,7 +19,7 @@ use switchback_core::backup::{Manifest, Part, RELEASE, STACK, Snapshot};
 use switchback_core::config::Config;
 use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::{self, CloneMode, Procedure};
-use switchback_core::release::{FORMAT, Generation, Instance, PRODUCTION, Pointer, Release};
+use switchback_core::release::{FORMAT, Generation, Instance, PRODUCTION, Pointer, Release, Shared};
 
 /// What is asked for.
 pub struct Request<'a> {
@@ -117,7 +117,7 @@ fn give_up(home: &Home, world: &World, manifest: &Manifest) {
     if !matches!(home.pointer(), Ok(None)) {
         return; // it is production's already
     }
-    let instance = Instance { environment: PRODUCTION.to_owned(), ..manifest.instance.clone() };
+    let instance = Instance { environment: PRODUCTION.to_owned(), ..alone(&manifest.instance) };
     if let Ok(Some(scratch)) = Scratch::open(home, &instance.dir) {
         let _ = world.data.discard(home, &instance, &scratch);
     }
@@ -129,6 +129,11 @@ fn give_up(home: &Home, world: &World, manifest: &Manifest) {
             fs::remove_file(path)
         };
     }
+}
+
+/// An instance on a machine on which there are no others.
+fn alone(instance: &Instance) -> Instance {
+    Instance { shared: Shared::default(), ..instance.clone() }
 }
 
 fn one_stack(all: &[Snapshot], wanted: Option<&str>) -> Result<String, EngineError> {
@@ -161,7 +166,7 @@ fn data(
     let mut instance = Instance {
         environment: PRODUCTION.to_owned(),
         release: manifest.release.id(),
-        ..manifest.instance.clone()
+        ..alone(&manifest.instance)
     };
     super::images::load(home, world, request.vault, (&snapshot.id, manifest), stage, request.progress)?;
     let release = release(home, config, world, &mut instance, &manifest.release, stage)?;

@@ -38,6 +38,11 @@ fn base_dir(at: &Placement<'_>) -> PathBuf {
     at.home.instance_dir(at.instance).join("base")
 }
 
+/// Where that of one store lies: with the generation that the store was made for.
+fn base_of(at: &Placement<'_>, store: &StoreName) -> PathBuf {
+    at.home.state().join(at.instance.dir_of_store(store)).join("base").join(store.as_str())
+}
+
 fn place<'i>(at: &Placement<'i>, store: &StoreName) -> Result<(&'i StorePlace, &'i Path), EngineError> {
     let place = at.instance.stores.get(store).ok_or_else(|| EngineError::Internal {
         detail: format!("{} has no store {store}", at.instance.key()),
@@ -219,10 +224,9 @@ impl Data for LocalData {
     }
 
     fn base(&self, at: &Placement<'_>) -> Instance {
-        let folder = base_dir(at);
         let mut base = at.instance.clone();
         for (name, place) in &mut base.stores {
-            place.path = folder.join(name.as_str()).to_string_lossy().into_owned();
+            place.path = base_of(at, name).to_string_lossy().into_owned();
         }
         base
     }
@@ -270,7 +274,7 @@ impl Data for LocalData {
         work: &Work<'_>,
     ) -> Result<Option<ExportStats>, EngineError> {
         let (place, after) = place(at, store)?;
-        let before = base_dir(at).join(store.as_str());
+        let before = base_of(at, store);
         if !before.exists() {
             return Ok(None);
         }
@@ -286,7 +290,7 @@ impl Data for LocalData {
         rules: &Rules,
         work: &Work<'_>,
     ) -> Result<Option<Outcome>, EngineError> {
-        let before = base_dir(from).join(store.as_str());
+        let before = base_of(from, store);
         let ((kind, after), (_, target)) = (place(from, store)?, place(to, store)?);
         if !before.exists() || !after.exists() || !target.exists() {
             return Ok(None);

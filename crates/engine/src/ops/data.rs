@@ -96,10 +96,11 @@ pub fn forget_precopy(context: &Context<'_>, from: &str, to: &str) -> Result<Out
 
 /// Clones all stores of one instance into another.
 pub fn clone(context: &Context<'_>, from: &str, to: &str, mode: CloneMode) -> Result<Output, Failed> {
-    let (source, target) = (context.instance(from)?, context.instance(to)?);
+    let (source, target) = (context.instance(from)?, &context.instance(to)?.own());
     if mode == CloneMode::Cold {
         must_be_cold(context, source)?;
     }
+    let source = &source.with_stores_of(target);
     let (old, new) = (context.release(source)?, context.release(target)?);
     let (from, to) = (context.placement(source, &old), context.placement(target, &new));
     let scratch = scratch_of(context, target)?;
@@ -108,8 +109,9 @@ pub fn clone(context: &Context<'_>, from: &str, to: &str, mode: CloneMode) -> Re
 
 /// Keeps a clone of an instance's stores beside it.
 pub fn base(context: &Context<'_>, instance: &str, source: &str) -> Result<Output, Failed> {
-    let (instance, source) = (context.instance(instance)?, context.instance(source)?);
+    let (instance, source) = (&context.instance(instance)?.own(), context.instance(source)?);
     must_be_cold(context, source)?;
+    let source = &source.with_stores_of(instance);
     let (own, old) = (context.release(instance)?, context.release(source)?);
     let (beside, from) = (context.placement(instance, &own), context.placement(source, &old));
     let scratch = scratch_of(context, instance)?;
@@ -196,7 +198,21 @@ pub(crate) fn differing(
 /// Exports what was written to an abandoned generation.
 pub fn export(context: &Context<'_>, abandoned: &str) -> Result<Output, Failed> {
     let instance = context.instance(abandoned)?;
-    must_be_cold(context, instance)?;
+    // Where single services went back, the others go on with its other stores.
+    let next = context.plan.instances.values().find(|i| {
+        i.is_production() && Some(i.generation) == context.plan.to_generation && !i.shared.is_empty()
+    });
+    let instance = &match next {
+        None => {
+            must_be_cold(context, instance)?;
+            instance.clone()
+        }
+        Some(next) => {
+            let left = instance.without_places_of(next);
+            super::apart::must_be_stopped(context, &left, &super::apart::own_services(next))?;
+            left
+        }
+    };
     let release = context.release(instance)?;
     let at = context.placement(instance, &release);
     if context.home.generation(instance.generation)?.adopted && !context.world.data.has_base(&at)? {

@@ -3,11 +3,13 @@
 //! Every operation is safe to run twice, and finds out from the world, not from memory, what is left to
 //! do. None makes a choice: paths, ports and generations come from the plan.
 
+mod apart;
 mod backup;
 mod carry;
 mod checks;
 mod convert;
 mod data;
+mod discard;
 mod hooks;
 mod judge;
 mod lint;
@@ -155,6 +157,12 @@ fn perform_op(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Migrate { instance, service, source } => services::migrate(context, instance, service, source),
         Op::Start { instance } => services::start(context, instance),
         Op::Stop { instance } => services::stop(context, instance),
+        Op::StartServices { instance, services, instead_of } => {
+            apart::start(context, instance, services, Some(instead_of))
+        }
+        Op::StopServices { instance, services } => apart::stop(context, instance, services),
+        Op::Seal { instance, equal_to } => discard::seal(context, instance, equal_to.as_ref()),
+        Op::Discard { instance } => discard::discard(context, instance),
         Op::ReadBack { instance } => services::read_back(context, instance),
         Op::Fingerprint { instance, mode, equal_to } => {
             data::fingerprint(context, instance, *mode, equal_to.as_ref())
@@ -183,6 +191,8 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Prepare { instance } => services::unprepare(context, instance),
         Op::Start { instance } => services::stop(context, instance),
         Op::Stop { instance } => services::start(context, instance),
+        Op::StartServices { instance, services, .. } => apart::stop(context, instance, services),
+        Op::StopServices { instance, services } => apart::start(context, instance, services, None),
         Op::Hook { .. } => hooks::after_all(context),
         Op::Precopy { from, to } => data::forget_precopy(context, from, to),
         Op::Flip { from, from_previous, to, .. } => pointer::unflip(context, *from, *from_previous, *to),
@@ -219,6 +229,8 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         | Op::Retain
         | Op::Images { .. }
         | Op::Fetch { .. }
+        | Op::Seal { .. }
+        | Op::Discard { .. }
         | Op::Certify { .. } => {
             context.midway();
             Ok(Output::default())

@@ -107,8 +107,11 @@ pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Re
         || times::resumed_between(context.records, "stop-old", "start-new")
     {
         return Err(EngineError::refused(
-            "the rehearsal was interrupted while it measured, so its times say nothing",
-            "rehearse again",
+            format!(
+                "the {} was interrupted while it measured, so its times say nothing",
+                context.plan.procedure.noun()
+            ),
+            "do it again",
         )
         .into());
     }
@@ -121,8 +124,8 @@ pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Re
         Procedure::RollbackDrill => certificate::last(context.home, &from.release, &to.release)?,
         _ => None,
     };
-    let data_bytes =
-        context.state.output(&"snapshot".into()).map_or(0, |o| o.copies.values().map(|c| c.bytes).sum());
+    let copied = ["snapshot", "clone"].into_iter().find_map(|step| context.state.output(&step.into()));
+    let data_bytes = copied.map_or(0, |o| o.copies.values().map(|c| c.bytes).sum());
     let passed = context
         .plan
         .steps
@@ -143,7 +146,10 @@ pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Re
         rollback_range_ms: Some(certificate::rollback_range(context.home, rollback_ms)?),
         coverage: coverage(context.plan, context.state).or(before.as_ref().and_then(|c| c.coverage.clone())),
         signature: None,
-        drilled: context.plan.procedure == Procedure::RollbackDrill,
+        drilled: matches!(
+            context.plan.procedure,
+            Procedure::RollbackDrill | Procedure::ProductionDrill
+        ),
         downtime_ms: times::predicted_downtime(context.records)
             .or(before.map(|c| c.downtime_ms))
             .unwrap_or(0),

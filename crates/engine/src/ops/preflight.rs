@@ -35,6 +35,7 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
             | Procedure::StagingSync
             | Procedure::Backup
             | Procedure::RollbackDrill
+            | Procedure::ProductionDrill
     );
     if copies
         && let Some(source) = context

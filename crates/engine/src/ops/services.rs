@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use switchback_core::check::Artefact;
 use switchback_core::duration::human_ms;
 use switchback_core::egress::Egress;
-use switchback_core::ids::{Digest, ServiceName};
+use switchback_core::ids::{Digest, GenerationId, ServiceName};
 use switchback_core::journal::{ErrorKind, Output, StepError};
-use switchback_core::plan::{CloneMode, Procedure};
+use switchback_core::plan::{CloneMode, Op, Plan, Procedure};
 use switchback_core::release::{FORMAT, Generation, Instance};
 
 /// The longest that a service of an environment may take to end before the environment is removed.
@@ -34,7 +34,7 @@ pub fn prepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
             instance: instance.clone(),
             created_by: context.plan.run.clone(),
             created_at_ms: context.plan.made_at_ms,
-            previous: context.plan.from_generation.filter(|g| *g != instance.generation),
+            previous: before(context.plan, instance),
             adopted: context.plan.from_generation == Some(instance.generation),
         };
         context.home.save_generation(&generation)?;
@@ -43,6 +43,17 @@ pub fn prepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
         context.world.data.prepare(&at)?;
     }
     Ok(Output { notes, ..Output::default() })
+}
+
+/// The generation that a new one would be rolled back to.
+fn before(plan: &Plan, instance: &Instance) -> Option<GenerationId> {
+    if plan.procedure == Procedure::ServiceRollback {
+        return plan.steps.iter().find_map(|s| match s.op {
+            Op::Flip { to, to_previous, .. } if to == instance.generation => to_previous,
+            _ => None,
+        });
+    }
+    plan.from_generation.filter(|g| *g != instance.generation)
 }
 
 /// Removes what `prepare` made. A production generation that was started may have been written to by users:
@@ -57,17 +68,18 @@ pub fn unprepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
     // An adopted generation's data lies where the user put it: nothing of it is in this folder.
     let adopted = context.plan.procedure == Procedure::Up;
     if instance.is_production() && !adopted && scratch.path().join(STARTED).exists() {
-        match super::data::export_writes(context, instance) {
+        match super::data::export_writes(context, &instance.own()) {
             Ok(exported) => {
                 let writes: u64 =
                     exported.exports.values().map(switchback_core::data::ExportStats::total).sum();
                 output = exported;
-                if writes > 0 {
+                // A copy that no client reached is not a generation to go on with; its export has all there is.
+                if writes > 0 && !instance.closed {
                     output.notes.push(format!("generation {} is kept", instance.generation));
                     return Ok(output);
                 }
                 let exports = context.home.export_dir(instance.generation);
-                if exports.exists() {
+                if exports.exists() && writes == 0 {
                     fs::remove_dir_all(&exports).map_err(io("remove", &exports))?;
                 }
             }
@@ -84,7 +96,7 @@ pub fn unprepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
 }
 
 /// Marks an instance whose services were started.
-const STARTED: &str = "started";
+pub(super) const STARTED: &str = "started";
 
 /// Starts all services in order and waits until each is healthy and stable.
 pub fn start(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
@@ -247,7 +259,7 @@ pub fn read_back(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
 }
 
 /// Copies the services' logs into the run's folder before the instance goes away.
-fn keep_logs(context: &Context<'_>, instance: &Instance, output: &mut Output) -> Result<(), EngineError> {
+pub(super) fn keep_logs(context: &Context<'_>, instance: &Instance, output: &mut Output) -> Result<(), EngineError> {
     let Ok(release) = context.release(instance) else { return Ok(()) };
     let placement = context.placement(instance, &release);
     let dir = context.run_dir().join("logs");
@@ -270,7 +282,7 @@ fn keep_logs(context: &Context<'_>, instance: &Instance, output: &mut Output) ->
 }
 
 /// Removes a scratch instance: what the runtime keeps of it, its data, its folder.
-fn remove(context: &Context<'_>, instance: &Instance, scratch: Scratch) -> Result<(), EngineError> {
+pub(super) fn remove(context: &Context<'_>, instance: &Instance, scratch: Scratch) -> Result<(), EngineError> {
     context.world.runtime.discard(context.home, instance)?;
     context.world.data.discard(context.home, instance, &scratch)?;
     let parent = scratch.path().parent().map(Path::to_owned);

@@ -2,9 +2,12 @@
 //!
 //! The operations know only [`Runtime`]. A runtime owns services; it must never read or copy stores.
 
+mod apart;
 pub mod compose;
 pub mod process;
 pub mod rules;
+
+pub use apart::Apart;
 
 use crate::check::workflow::Endpoint;
 use crate::docker::Docker;
@@ -143,7 +146,7 @@ pub struct PreflightFor {
 }
 
 /// What runs the services of a stack.
-pub trait Runtime: Send + Sync {
+pub trait Runtime: Apart + Send + Sync {
     /// Makes the release that the configuration describes, with some versions replaced, and stores it.
     fn release(
         &self,

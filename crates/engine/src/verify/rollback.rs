@@ -21,7 +21,7 @@ use switchback_core::duration::human_ms;
 use switchback_core::ids::{Digest, GenerationId, RunId, StoreName};
 use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::{CheckPhase, CloneMode, Procedure, stores_in};
-use switchback_core::release::Instance;
+use switchback_core::release::{Instance, Shared};
 use switchback_core::report::Report;
 
 /// The acceptance criterion's limit, whatever the stack's own budget is.
@@ -189,6 +189,7 @@ fn keep(lab: &Lab<'_>, of: &Instance, name: &str, mode: CloneMode) -> Result<Kep
         stores: stores_in(&of.stores, &folder.to_string_lossy(), prefix, name),
         ports: BTreeMap::new(),
         dir,
+        shared: Shared::default(),
         ..of.clone()
     };
     let release = home.release(&of.release)?;

@@ -118,12 +118,10 @@ pub enum DrillCommand {
         dry_run: bool,
     },
     /// Switch a clone of production back to the generation before, measure it, run the checks, and certify it
-    #[command(after_help = "Example:\n  switchback drill rollback")]
-    Rollback {
-        /// Show the plan and do nothing
-        #[arg(long)]
-        dry_run: bool,
-    },
+    #[command(
+        after_help = "Examples:\n  switchback drill rollback\n  switchback drill rollback --production   # in a maintenance window"
+    )]
+    Rollback(super::drill::RollbackDrillArgs),
 }
 
 /// Reads what names a snapshot.
@@ -151,7 +149,7 @@ pub fn backup(global: &Global, args: &BackupArgs) -> Result<Exit, Trouble> {
 
 fn make(global: &Global, args: &BackupArgs) -> Result<Exit, Trouble> {
     let (home, config) = open(global)?;
-    if args.if_due && config.rollback.drill.is_some() {
+    if args.if_due && config.rollback.drills() {
         return if_due(global, &home, &config);
     }
     backup::configured(&config)?;
@@ -362,11 +360,15 @@ pub fn drill(global: &Global, command: &DrillCommand) -> Result<Exit, Trouble> {
     session.end_leftovers(&config)?;
     let world = World::open(&config)?;
     let (plan, dry_run) = match command {
+        DrillCommand::Rollback(args) if args.production => {
+            return super::drill::production(global, &home, &config, &mut session, args);
+        }
         DrillCommand::Restore { snapshot, dry_run } => {
             (plan::drill(&facts::fetch_facts(&home, &config, &world, snapshot)?.0), dry_run)
         }
-        DrillCommand::Rollback { dry_run } => {
-            (plan::rollback_drill(&switchback_engine::drill::facts(&home, &config, &world)?), dry_run)
+        DrillCommand::Rollback(args) => {
+            let facts = switchback_engine::drill::facts(&home, &config, &world)?;
+            (plan::rollback_drill(&facts), &args.dry_run)
         }
     };
     if *dry_run {

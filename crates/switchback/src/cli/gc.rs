@@ -63,10 +63,16 @@ struct Kept {
 /// Generations that were left for an older one, and whose later writes are not exported.
 pub fn unexported(home: &Home) -> Result<Vec<GenerationId>, Trouble> {
     let Some(pointer) = home.pointer()? else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
+    let (mut found, mut ids, mut needed) = (Vec::new(), Vec::new(), BTreeSet::new());
     for id in home.generation_ids()? {
         // A rollback makes the pointer smaller than a generation that exists.
-        if id > pointer.current && !home.export_dir(id).join("complete.json").exists() {
+        // Single services went back to a generation before: what was written to the data that they left belongs to it.
+        needed.extend(home.generation(id)?.instance.shared.generations());
+        ids.push(id);
+    }
+    for id in ids {
+        let left = id > pointer.current || needed.contains(&id);
+        if left && !home.export_dir(id).join("complete.json").exists() {
             found.push(id);
         }
     }
@@ -176,12 +182,16 @@ fn look(
     let unexported: BTreeSet<GenerationId> = unexported(home)?.into_iter().collect();
     let mut spare = keep_generations;
     let mut used_releases = BTreeSet::new();
+    let mut needed = BTreeSet::new();
+    // From the newest: what one needs is older.
     for id in home.generation_ids()?.into_iter().rev() {
         let generation = home.generation(id)?;
         let why = if id == pointer.current {
             Some("production runs it".to_owned())
         } else if Some(id) == pointer.previous {
             Some("a rollback returns to it".to_owned())
+        } else if needed.contains(&id) {
+            Some("services and data of a later generation are in it".to_owned())
         } else if generation.adopted {
             Some("its data lies where you put it".to_owned())
         } else if unexported.contains(&id) && lose != Some(id) {
@@ -197,6 +207,7 @@ fn look(
         match why {
             Some(why) => {
                 used_releases.insert(generation.instance.release.0.clone());
+                needed.extend(generation.instance.shared.generations());
                 found.kept.push(Kept { generation: id, why });
             }
             None => {

@@ -10,6 +10,7 @@ mod compat;
 mod confirm;
 mod consent;
 mod doctor;
+mod drill;
 mod error;
 mod gc;
 mod history;
@@ -25,6 +26,7 @@ mod prove;
 mod report;
 pub mod run;
 mod scaling;
+mod services;
 mod staging;
 mod status;
 mod trial;
@@ -232,7 +234,7 @@ pub enum Command {
     )]
     Carry(carry::CarryArgs),
     /// Try what one hopes never to need
-    #[command(subcommand, after_help = "Examples:\n  switchback drill restore\n  switchback drill rollback")]
+    #[command(subcommand, after_help = "Examples:\n  switchback drill restore\n  switchback drill rollback\n  switchback drill rollback --production")]
     Drill(backup::DrillCommand),
     /// Print the JSON Schema of switchback.yaml
     #[command(

@@ -123,9 +123,16 @@ fn exit_of(plan: &Plan, outcome: &Outcome, report: &Report) -> Exit {
     let exit = Exit::of(outcome);
     let over = report.times.rollback_ms.is_some_and(|ms| ms > report.times.budget_ms);
     match (plan.procedure, exit) {
-        (Procedure::Rollback, Exit::Done) if over => Exit::OverBudget,
+        (Procedure::Rollback | Procedure::ServiceRollback, Exit::Done) if over => Exit::OverBudget,
         // A rollback that went back to the newer generation did not do what was asked for.
-        (Procedure::Rollback | Procedure::Up | Procedure::Down, Exit::RolledBack) => Exit::Refused,
+        (
+            Procedure::Rollback
+            | Procedure::ServiceRollback
+            | Procedure::ProductionDrill
+            | Procedure::Up
+            | Procedure::Down,
+            Exit::RolledBack,
+        ) => Exit::Refused,
         // It has nothing in production to roll back.
         (procedure, Exit::RolledBack) if procedure.is_aside() => Exit::Refused,
         _ => exit,

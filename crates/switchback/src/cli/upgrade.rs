@@ -70,6 +70,9 @@ pub struct RollbackArgs {
     /// The generation to return to; by default the previous one
     #[arg(long, value_name = "GENERATION")]
     pub to: Option<u32>,
+    /// Only this service, with its stores; may be repeated. The others go on
+    #[arg(long = "service", value_name = "NAME", conflicts_with = "to")]
+    pub services: Vec<String>,
     /// Why; recorded
     #[arg(long, value_name = "TEXT", default_value = "asked for on the command line")]
     pub reason: String,
@@ -389,6 +392,9 @@ pub fn rollback(global: &Global, args: &RollbackArgs) -> Result<Exit, Trouble> {
     let (home, config) = open_for_return(global)?;
     let mut session = session(global, &home, "rollback")?;
     session.require_settled_for_rollback()?;
+    if !args.services.is_empty() {
+        return super::services::rollback(global, &home, &config, &mut session, args);
+    }
     let plan = session.plan_rollback(&config, args.to.map(GenerationId), &args.reason, OnFailure::Undo)?;
     if args.dry_run {
         return show_plan(global, &plan);

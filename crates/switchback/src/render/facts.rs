@@ -173,7 +173,10 @@ fn rollback(report: &Report) -> Option<Fact> {
     let budget = report.times.budget_ms;
     let over = took > budget;
     let mut note = format!("{} {} budget", if over { "over the" } else { "of the" }, human_ms(budget));
-    let drilled = matches!(report.procedure, Procedure::Rehearse | Procedure::RollbackDrill);
+    let drilled = matches!(
+        report.procedure,
+        Procedure::Rehearse | Procedure::RollbackDrill | Procedure::ProductionDrill
+    );
     if let Some(back) = report.times.rollback_downtime_ms.filter(|_| drilled) {
         note.push_str(&format!("; answering again after {}", human_ms(back)));
     }
@@ -190,9 +193,10 @@ fn rollback(report: &Report) -> Option<Fact> {
 fn downtime(report: &Report) -> Option<Fact> {
     let (ms, note) = match report.procedure {
         Procedure::Rehearse => (report.times.downtime_ms?, "predicted for the promotion"),
-        Procedure::Promote | Procedure::Restore | Procedure::Carry => {
+        Procedure::Promote | Procedure::Restore | Procedure::Carry | Procedure::ProductionDrill => {
             (report.times.downtime_ms?, "measured on production")
         }
+        Procedure::ServiceRollback => (report.times.rollback_downtime_ms?, "of the services that went back"),
         Procedure::Rollback => (report.times.rollback_downtime_ms?, "measured on production"),
         _ => return None,
     };

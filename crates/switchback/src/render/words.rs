@@ -70,6 +70,7 @@ pub fn procedure(procedure: Procedure) -> &'static str {
         Procedure::Scaling => "Timing of a migration",
         Procedure::Promote => "Promotion",
         Procedure::Rollback => "Rollback",
+        Procedure::ServiceRollback => "Rollback of single services",
         Procedure::Up => "Start",
         Procedure::Down => "Stop",
         Procedure::StagingUp => "Staging environment",
@@ -80,6 +81,7 @@ pub fn procedure(procedure: Procedure) -> &'static str {
         Procedure::Backup => "Backup",
         Procedure::Drill => "Drill",
         Procedure::RollbackDrill => "Rollback drill",
+        Procedure::ProductionDrill => "Rollback drill on production",
         Procedure::Restore => "Restore",
         Procedure::Carry => "Writes carried back",
     }

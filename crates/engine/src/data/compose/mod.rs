@@ -106,7 +106,7 @@ fn place<'i>(at: &Placement<'i>, store: &StoreName) -> Result<(&'i StorePlace, &
 
 impl Data for ComposeData {
     fn prepare(&self, at: &Placement<'_>) -> Result<(), EngineError> {
-        self.prepare_places(at)
+        self.prepare_places(&Placement { instance: &at.instance.own(), ..*at })
     }
 
     fn get_ready(&self, from: &Placement<'_>, to: &Placement<'_>, base: bool) -> Result<(), EngineError> {
@@ -437,7 +437,7 @@ impl Data for ComposeData {
 
     fn discard(&self, home: &Home, instance: &Instance, _: &Scratch) -> Result<(), EngineError> {
         self.watchers.forget(instance);
-        self.remove_mounts(home, instance)
+        self.remove_mounts(home, &instance.own())
     }
 
     fn parts(&self, at: &Placement<'_>) -> Result<BTreeMap<StoreName, String>, EngineError> {
@@ -477,10 +477,10 @@ impl Data for ComposeData {
     }
 
     fn keep(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
-        self.mark_mounts(home, instance, false)
+        self.mark_mounts(home, &instance.own(), false)
     }
 
     fn retire(&self, home: &Home, instance: &Instance) -> Result<(), EngineError> {
-        self.mark_mounts(home, instance, true)
+        self.mark_mounts(home, &instance.own(), true)
     }
 }

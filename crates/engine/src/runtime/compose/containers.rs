@@ -209,10 +209,23 @@ fn targets(at: &Placement<'_>) -> Result<BTreeMap<ServiceName, BTreeMap<String, 
 
 /// Stops the containers of an instance's project, dependants first.
 pub fn stop(runtime: &ComposeRuntime, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, EngineError> {
+    stop_some(runtime, at, None, stage)
+}
+
+/// Stops the containers of all services of an instance's project, or of some.
+pub fn stop_some(
+    runtime: &ComposeRuntime,
+    at: &Placement<'_>,
+    only: Option<&[ServiceName]>,
+    stage: &Stage<'_>,
+) -> Result<Output, EngineError> {
     let services = at.services();
     let mut output = Output::default();
     let mut left = of_project(&runtime.docker, project(at.instance)?)?;
     left.retain(|(_, c)| c.state.running || c.state.restarting);
+    if let Some(only) = only {
+        left.retain(|(s, _)| only.iter().any(|o| o.as_str() == s));
+    }
     let mut groups: Vec<Vec<String>> = Config::start_order(&services)
         .iter()
         .rev()

@@ -1,5 +1,6 @@
 //! The model that an instance runs with, and the places of its data.
 
+use super::apart::release_of_config;
 use super::isolation;
 use super::release::{config_binds, kept_model};
 use crate::docker::BoundMount;
@@ -41,13 +42,17 @@ pub fn pins(at: &Placement<'_>) -> Result<Pins, EngineError> {
     let model = kept_model(at.home, &at.instance.release)?;
     let images =
         at.release.services.iter().filter_map(|(n, s)| Some((n.clone(), s.image.clone()?))).collect();
-    let kept = at.home.release_dir(&at.instance.release).join("config");
-    let config_binds = config_binds(at.home, &model)
-        .into_iter()
-        .filter(|(_, relative)| kept.join(relative).exists())
-        .map(|(source, relative)| (source, kept.join(relative).to_string_lossy().into_owned()))
-        .collect();
-    Ok(Pins { images, mounts: mounts(at), config_binds })
+    let uses = model.mounts();
+    let mut binds = BTreeMap::new();
+    for (source, relative) in config_binds(at.home, &model) {
+        let mounted = MountSource::Bind(source.clone());
+        let users = uses.iter().filter(|u| u.source == mounted).map(|u| u.service.clone()).collect();
+        let kept = at.home.release_dir(&release_of_config(at, &users)?).join("config").join(relative);
+        if kept.exists() {
+            binds.insert(source, kept.to_string_lossy().into_owned());
+        }
+    }
+    Ok(Pins { images, mounts: mounts(at), config_binds: binds })
 }
 
 /// Writes the model that the instance runs with, and (staging) what differs from production.
@@ -67,6 +72,7 @@ pub fn write_model(
             Err(e) => (Err(e), Vec::new()),
         }
     };
+    let model = model.and_then(|m| if at.instance.closed { m.closed(&container_ports(at)) } else { Ok(m) });
     let mut model = model.map_err(|e| EngineError::refused(e.to_string(), "see the Compose file"))?;
     for (service, command) in commands {
         model.set_command(service, command);
@@ -82,7 +88,8 @@ pub fn write_model(
     Ok(differences)
 }
 
-fn staging_facts(at: &Placement<'_>, pins: Pins) -> Result<StagingFacts, EngineError> {
+/// The instance's ports by those of the containers.
+fn container_ports(at: &Placement<'_>) -> BTreeMap<ServiceName, BTreeMap<u16, u16>> {
     let mut ports = BTreeMap::new();
     for (name, given) in &at.instance.ports {
         let Some(service) = at.release.services.get(name) else { continue };
@@ -92,6 +99,11 @@ fn staging_facts(at: &Placement<'_>, pins: Pins) -> Result<StagingFacts, EngineE
             .collect();
         ports.insert(name.clone(), by_container);
     }
+    ports
+}
+
+fn staging_facts(at: &Placement<'_>, pins: Pins) -> Result<StagingFacts, EngineError> {
+    let ports = container_ports(at);
     Ok(StagingFacts {
         project: at.instance.project.clone().unwrap_or_default(),
         pins,

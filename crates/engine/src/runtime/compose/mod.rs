@@ -4,6 +4,7 @@
 //! through the engine's API. It must never touch a container of another project, and never remove a volume.
 
 pub(crate) mod adopt;
+mod apart;
 pub(crate) mod containers;
 mod harmless;
 mod health;

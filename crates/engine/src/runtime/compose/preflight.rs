@@ -42,7 +42,9 @@ pub fn preflight(
             | Procedure::Backup
             | Procedure::Drill
             | Procedure::RollbackDrill
+            | Procedure::ProductionDrill
             | Procedure::Restore
+            | Procedure::ServiceRollback
     ) {
         permitted(runtime)?;
         reachable(runtime, at)?;
@@ -61,7 +63,8 @@ pub fn preflight(
     }
     // A synchronisation finds the environment's own services on them.
     let own = wanted.procedure == Procedure::StagingSync;
-    if !at.instance.is_production() && !own && docker.is_local() {
+    let elsewhere = !at.instance.is_production() || at.instance.closed;
+    if elsewhere && !own && docker.is_local() {
         for (service, ports) in &at.instance.ports {
             for (name, port) in ports {
                 if table::port_taken(*port) {

@@ -53,8 +53,53 @@ pub fn keep(home: &Home, config: &Config, parts: &Parts) -> Result<(Digest, Rele
     let model = Some(parts.model.config_digest(&home.root().to_string_lossy()));
     let release = Release { format: FORMAT, services, config: digests, model };
     let id = release.id();
-    let dir = home.release_dir(&id);
-    for (relative, path) in &files {
+    write(home, &id, &release, &parts.model, &files)?;
+    Ok((id, release))
+}
+
+/// Keeps a release of two: some services of the one before, everything else of the present one.
+pub fn keep_mixed(
+    home: &Home,
+    model: &Model,
+    now: (&Digest, &Release),
+    before: (&Digest, &Release),
+    names: &[ServiceName],
+) -> Result<(Digest, Release), EngineError> {
+    let mut mixed = now.1.clone();
+    for name in names {
+        if let Some(was) = before.1.services.get(name) {
+            mixed.services.insert(name.clone(), was.clone());
+        }
+    }
+    mixed.model = Some(model.config_digest(&home.root().to_string_lossy()));
+    mixed.config.clear();
+    let mounts = model.mounts();
+    let mut files = BTreeMap::new();
+    for (source, relative) in config_binds(home, model) {
+        let mounted = MountSource::Bind(source);
+        let mut users = mounts.iter().filter(|m| m.source == mounted);
+        // What both sorts of service have is the same in both.
+        let of = if users.all(|m| names.contains(&m.service)) { before } else { now };
+        for (file, digest) in of.1.config.iter().filter(|(f, _)| Path::new(f).starts_with(&relative)) {
+            mixed.config.insert(file.clone(), digest.clone());
+            files.insert(file.clone(), home.release_dir(of.0).join("config").join(file));
+        }
+    }
+    let id = mixed.id();
+    write(home, &id, &mixed, model, &files)?;
+    Ok((id, mixed))
+}
+
+/// Puts a release into the store of releases.
+fn write(
+    home: &Home,
+    id: &Digest,
+    release: &Release,
+    model: &Model,
+    files: &BTreeMap<String, PathBuf>,
+) -> Result<(), EngineError> {
+    let dir = home.release_dir(id);
+    for (relative, path) in files {
         let kept = dir.join("config").join(relative);
         if let Some(parent) = kept.parent() {
             create_dir(parent)?;
@@ -64,9 +109,8 @@ pub fn keep(home: &Home, config: &Config, parts: &Parts) -> Result<(Digest, Rele
         fs::set_permissions(&kept, mode).map_err(io("set the mode of", &kept))?;
     }
     create_dir(&dir)?;
-    write_json(&dir.join(MODEL_FILE), &parts.model)?;
-    write_json(&dir.join("release.json"), &release)?;
-    Ok((id, release))
+    write_json(&dir.join(MODEL_FILE), model)?;
+    write_json(&dir.join("release.json"), release)
 }
 
 /// The tag; where it says little (`latest`, none), with the image's id, so that a new image is seen as a new version.

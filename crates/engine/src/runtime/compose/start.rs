@@ -7,10 +7,33 @@ use crate::ops::Failed;
 use crate::runtime::{Placement, Stage};
 use std::time::Instant;
 use switchback_core::duration::human_ms;
+use switchback_core::ids::ServiceName;
 use switchback_core::journal::Output;
 
 impl ComposeRuntime {
     pub(super) fn start_containers(&self, at: &Placement<'_>, stage: &Stage<'_>) -> Result<Output, Failed> {
+        self.bring_up(at, &UpOptions::default(), stage)
+    }
+
+    /// Starts some services; Compose is told to leave the others alone, whatever it thinks of them.
+    pub(super) fn start_some(
+        &self,
+        at: &Placement<'_>,
+        names: &[ServiceName],
+        stage: &Stage<'_>,
+    ) -> Result<Output, Failed> {
+        let some = at.release.only(names);
+        let services = names.iter().map(|n| n.as_str().to_owned()).collect();
+        let options = UpOptions { services, no_deps: true, ..UpOptions::default() };
+        self.bring_up(&Placement { release: &some, ..*at }, &options, stage)
+    }
+
+    fn bring_up(
+        &self,
+        at: &Placement<'_>,
+        options: &UpOptions,
+        stage: &Stage<'_>,
+    ) -> Result<Output, Failed> {
         let mut output = Output::default();
         let services = at.services();
         let began = Instant::now();
@@ -20,7 +43,7 @@ impl ComposeRuntime {
         } else {
             containers::unpause(self, at)?;
             (stage.say)("starting the containers");
-            let options = UpOptions { limit: UP, ..UpOptions::default() };
+            let options = UpOptions { limit: UP, ..options.clone() };
             (stage.midway)();
             self.cli.up(&Self::model_file(at)?, &options, stage.cancelled).map_err(EngineError::from)?;
         }

@@ -68,7 +68,7 @@ fn run_command(
     let exec = Exec {
         env: environment.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
         inherit: Inherit::Nothing,
-        cwd: Some(placement.work_dir()),
+        cwd: Some(placement.work_dir_of(name)),
         leftovers: Leftovers::Kill,
         ..Exec::new(argv, timeout)
     };

@@ -3,6 +3,7 @@
 //! Exit codes mislead (a failed start can exit 0, a clean stop 143), so nothing here judges by them: a
 //! service is up when its health check says so and stays so, and down when no process of it is left.
 
+mod apart;
 pub mod cell;
 mod driver;
 mod faults;
@@ -32,7 +33,8 @@ use table::Process;
 
 /// The marker that every process of a service carries: `STATE-ID:INSTANCE-FOLDER:SERVICE`.
 pub fn marker(home: &Home, instance: &Instance, service: &str) -> Result<String, EngineError> {
-    Ok(format!("{}:{}:{service}", home.id()?, instance.dir))
+    // Empty stands for the instance as a whole.
+    Ok(format!("{}:{}:{service}", home.id()?, instance.dir_of(service)))
 }
 
 /// The live processes of one service of an instance.
@@ -49,7 +51,13 @@ pub fn service_members(
 /// The live processes of an instance.
 pub fn instance_members(home: &Home, instance: &Instance) -> Result<Vec<Process>, EngineError> {
     let prefix = marker(home, instance, "")?;
-    Ok(table::members(&table::read_all(), |m| m.starts_with(&prefix)))
+    let elsewhere = shared_markers(home, instance)?;
+    Ok(table::members(&table::read_all(), |m| m.starts_with(&prefix) || elsewhere.iter().any(|e| e == m)))
+}
+
+/// The markers of services that go on as those of other instances.
+fn shared_markers(home: &Home, instance: &Instance) -> Result<Vec<String>, EngineError> {
+    instance.shared.services.keys().map(|name| marker(home, instance, name.as_str())).collect()
 }
 
 /// The live processes below a folder of the state (`staging/RUN`, or "" for the whole stack), except below some
@@ -189,7 +197,10 @@ pub fn read_back(
     if instance.is_production() {
         let prefix = format!("{id}:generations/");
         let own = format!("{id}:{}:", instance.dir);
-        let strangers = table::members(&all, |m| m.starts_with(&prefix) && !m.starts_with(&own));
+        let shared = shared_markers(home, instance)?;
+        let strangers = table::members(&all, |m| {
+            m.starts_with(&prefix) && !m.starts_with(&own) && !shared.iter().any(|s| s == m)
+        });
         for stranger in &strangers {
             differences.push(format!(
                 "process {} of another generation runs ({})",
@@ -201,9 +212,9 @@ pub fn read_back(
             equal.push(format!("no process of another generation than {} runs", instance.generation));
         }
     }
-    let work = home.instance_dir(instance).join("work");
-    let work = work.canonicalize().map_err(io("open", &work))?;
     for name in services.keys() {
+        let work = home.state().join(instance.dir_of(name.as_str())).join("work");
+        let work = work.canonicalize().map_err(io("open", &work))?;
         let marker = marker(home, instance, name.as_str())?;
         let members = table::members(&all, |m| m == marker);
         let version = instance.versions.get(name).map_or("", String::as_str);

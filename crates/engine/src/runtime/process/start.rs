@@ -21,11 +21,15 @@ use switchback_core::workflow::is_secret_name;
 impl Placement<'_> {
     /// The folder with the spec, state and log of a service.
     pub fn service_dir(&self, name: &ServiceName) -> PathBuf {
-        self.home.instance_dir(self.instance).join("services").join(name.as_str())
+        self.home.state().join(self.instance.dir_of(name.as_str())).join("services").join(name.as_str())
     }
     /// The working folder, shared by the instance's services.
     pub fn work_dir(&self) -> PathBuf {
         self.home.instance_dir(self.instance).join("work")
+    }
+    /// The working folder of a service: another instance's, where it goes on as that one's.
+    pub fn work_dir_of(&self, name: &ServiceName) -> PathBuf {
+        self.home.state().join(self.instance.dir_of(name.as_str())).join("work")
     }
     /// The live log of a service.
     pub fn log_file(&self, name: &ServiceName) -> PathBuf {
@@ -122,7 +126,7 @@ pub fn service_environment(
         }
     }
     if let Some(file) = &service.env_file {
-        environment.extend(read_env_file(&placement.work_dir().join(file))?);
+        environment.extend(read_env_file(&placement.work_dir_of(name).join(file))?);
     }
     for (key, text) in &service.env {
         environment.insert(key.clone(), resolve_one(placement, name, service, text)?);
@@ -201,7 +205,8 @@ pub fn start(placement: &Placement<'_>, name: &ServiceName, service: &Service) -
     let environment = service_environment(placement, name, service)?;
     let mut argv = resolve(placement, name, service, &service.command)?;
     let program = argv.first().cloned().unwrap_or_default();
-    let found = resolve_program(&program, environment.get("PATH").map(String::as_str), &placement.work_dir());
+    let work = placement.work_dir_of(name);
+    let found = resolve_program(&program, environment.get("PATH").map(String::as_str), &work);
     match (found, argv.first_mut()) {
         (Some(full), Some(first)) => *first = full.to_string_lossy().into_owned(),
         _ => {
@@ -215,7 +220,7 @@ pub fn start(placement: &Placement<'_>, name: &ServiceName, service: &Service) -
     }
     let spec = Spec {
         argv,
-        cwd: placement.work_dir(),
+        cwd: placement.work_dir_of(name),
         logs: dir.join("log"),
         log_bytes: placement.config.logs.max_mib << 20,
         log_keep: placement.config.logs.keep,

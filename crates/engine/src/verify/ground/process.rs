@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use switchback_core::config::{Config, Service};
 use switchback_core::ids::{Digest, GenerationId, ServiceName, StoreName};
 use switchback_core::plan::{CloneMode, Plan};
-use switchback_core::release::{Instance, PRODUCTION, Release};
+use switchback_core::release::{Instance, PRODUCTION, Release, Shared};
 
 /// Local processes.
 pub struct ProcessGround;
@@ -180,6 +180,8 @@ impl Ground for ProcessGround {
             stores,
             ports: BTreeMap::new(),
             project: None,
+            shared: Shared::default(),
+            closed: false,
         };
         // Without it the service makes it when it starts, here as there.
         from.stores.retain(|n, place| current.stores.contains_key(n) && Path::new(&place.path).exists());

@@ -8,7 +8,7 @@ use std::path::Path;
 use switchback_core::config::template::{Placeholder, expand};
 use switchback_core::config::{Config, Service};
 use switchback_core::ids::{Digest, GenerationId, ServiceName};
-use switchback_core::release::{ArtefactRef, FORMAT, Instance, PRODUCTION, Release, ServiceRelease};
+use switchback_core::release::{ArtefactRef, FORMAT, Instance, PRODUCTION, Release, ServiceRelease, Shared};
 use switchback_core::workflow::is_secret_name;
 use switchback_engine::detect::{external_server, host, mentions, secret_value};
 use switchback_engine::gather::{configured_stores, installed_versions};
@@ -101,6 +101,8 @@ fn pretend(home: &Home, config: &Config) -> (Instance, Release) {
         stores: configured_stores(home, config),
         ports: config.services.iter().map(|(n, s)| (n.clone(), s.ports.clone())).collect(),
         project: None,
+        shared: Shared::default(),
+        closed: false,
     };
     (instance, release)
 }

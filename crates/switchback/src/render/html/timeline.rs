@@ -46,7 +46,8 @@ fn spans(report: &Report) -> Vec<Stretch> {
     let (rollback_begins, outage) = match report.procedure {
         Procedure::Rehearse => ("rollback-stop", "downtime, as a promotion would have"),
         Procedure::RollbackDrill => ("rollback-stop", ""),
-        Procedure::Rollback => ("stop-new", "downtime"),
+        Procedure::ProductionDrill => ("rollback-stop", "downtime on production"),
+        Procedure::Rollback | Procedure::ServiceRollback => ("stop-new", "downtime"),
         _ => ("", "downtime on production"),
     };
     if let (Some(from), Some(ms)) = (began("stop-old"), report.times.downtime_ms) {

@@ -6,7 +6,7 @@ use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StackName, 
 use switchback_core::journal::{Event, Output, Record, RunState, StepError};
 use switchback_core::next::{Next, next};
 use switchback_core::plan::{Plan, PromoteFacts, RehearseFacts, promote, rehearse};
-use switchback_core::release::{Instance, PRODUCTION, StorePlace};
+use switchback_core::release::{Instance, PRODUCTION, Shared, StorePlace};
 
 pub const NOW: i64 = 1_790_000_000_000;
 pub const RUN: &str = "01K5Q3V7ZC9M2X4T8B6WHRJ0NE";
@@ -41,6 +41,8 @@ pub fn production(generation: u32, app: &str) -> Instance {
         ]),
         ports: ports(),
         project: None,
+        shared: Shared::default(),
+        closed: false,
     }
 }
 

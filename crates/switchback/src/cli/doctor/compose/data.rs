@@ -8,7 +8,7 @@ use std::sync::Arc;
 use switchback_core::data::StoreKind;
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{Digest, GenerationId, StoreName};
-use switchback_core::release::{FORMAT, Instance, MountPlace, PRODUCTION, Release};
+use switchback_core::release::{FORMAT, Instance, MountPlace, PRODUCTION, Release, Shared};
 use switchback_engine::data::{ComposeData, MountFacts};
 use switchback_engine::docker::Docker;
 use switchback_engine::gather::{RESERVE_BYTES, free_bytes};
@@ -72,6 +72,8 @@ fn production(scene: &Scene<'_>, project: &Project) -> (Instance, Release) {
         stores,
         ports: BTreeMap::new(),
         project: Some(project.model.project().to_owned()),
+        shared: Shared::default(),
+        closed: false,
     };
     (instance, Release { format: FORMAT, services: BTreeMap::new(), config: BTreeMap::new(), model: None })
 }

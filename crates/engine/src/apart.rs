@@ -102,10 +102,10 @@ fn facts(
         return Err(EngineError::refused(format!("{words} cannot go back alone: {reasons}"), hint));
     }
     let uses = world.runtime.uses(home, &leave, &now)?;
-    let stores: BTreeSet<_> =
-        services.iter().filter_map(|s| uses.stores.get(s)).flatten().cloned().collect();
+    let stores: BTreeSet<_> = services.iter().filter_map(|s| uses.stores.get(s)).flatten().cloned().collect();
     for store in &stores {
-        let sources = [&leave, &target].map(|i| i.stores.get(store).map(|p| p.mount.as_ref().map(|m| &m.source)));
+        let sources =
+            [&leave, &target].map(|i| i.stores.get(store).map(|p| p.mount.as_ref().map(|m| &m.source)));
         if sources[1].is_none() || sources[0] != sources[1] {
             return Err(EngineError::refused(
                 format!("generation {previous} has no store {store}, or keeps it elsewhere"),
@@ -173,7 +173,8 @@ fn tied(
 ) -> Result<Ties, EngineError> {
     let uses = (world.runtime.uses(home, leave, now)?, world.runtime.uses(home, target, before)?);
     let files: BTreeSet<&String> = now.config.keys().chain(before.config.keys()).collect();
-    let changed = files.into_iter().filter(|f| now.config.get(*f) != before.config.get(*f)).cloned().collect();
+    let changed =
+        files.into_iter().filter(|f| now.config.get(*f) != before.config.get(*f)).cloned().collect();
     let stores = leave.stores.keys().cloned().collect();
     Ok(plan::ties(services, &stores, (&uses.0, &uses.1), &changed))
 }

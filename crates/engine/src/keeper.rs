@@ -78,9 +78,8 @@ pub fn spawn(home: &Home) -> Result<(), EngineError> {
 /// Whether there is anything to keep: an environment, or backups and drills by the clock.
 fn wanted(home: &Home) -> Result<bool, EngineError> {
     // A file that is being edited is read at the next look.
-    let scheduled = |c: Config| {
-        c.rollback.drills() || c.backup.is_some_and(|b| b.every.is_some() || b.drill.is_some())
-    };
+    let scheduled =
+        |c: Config| c.rollback.drills() || c.backup.is_some_and(|b| b.every.is_some() || b.drill.is_some());
     Ok(!environments::list(home)?.is_empty()
         || home.pointer()?.is_some() && home.config().is_ok_and(scheduled))
 }

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 const WITHOUT: [&str; 7] =
     ["promote", "app=2.0.0", "--yes", "--detach", "--without-certificate", "--reason", "crash matrix"];
 
+const DRILL: [&str; 4] = ["drill", "rollback", "--production", "--yes"];
+
 struct Before {
     rows: Vec<String>,
     files: BTreeMap<String, Vec<u8>>,
@@ -35,8 +37,10 @@ fn promoted() -> (Stack, Before) {
 fn steps(procedure: &str, reversible_only: bool) -> Vec<String> {
     let (stack, _) = if procedure == "rollback" { promoted() } else { stack() };
     let mut args = vec!["plan", procedure, "--json"];
-    if procedure == "promote" {
-        args.insert(2, "app=2.0.0");
+    match procedure {
+        "promote" => args.insert(2, "app=2.0.0"),
+        "drill" => args = [&DRILL[..], &["--dry-run", "--json"]].concat(),
+        _ => {}
     }
     let plan = stack.run(&args).expect(0).json();
     plan["steps"]
@@ -90,12 +94,20 @@ fn crash_and_resume(stack: &Stack, before: &Before, args: &[&str], env: &[(&str,
     assert_sound(stack, before, case);
 }
 
+fn command(procedure: &str) -> &'static [&'static str] {
+    match procedure {
+        "rollback" => &["rollback", "--yes"],
+        "drill" => &DRILL,
+        _ => &WITHOUT,
+    }
+}
+
 fn forward(procedure: &str) {
     for step in steps(procedure, false) {
         for at in ["before", "during", "after"] {
             let case = format!("{procedure} do:{step}:{at}");
             let (stack, before) = if procedure == "rollback" { promoted() } else { stack() };
-            let args: &[&str] = if procedure == "rollback" { &["rollback", "--yes"] } else { &WITHOUT };
+            let args = command(procedure);
             crash_and_resume(
                 &stack,
                 &before,
@@ -103,6 +115,7 @@ fn forward(procedure: &str) {
                 &[("SWITCHBACK_FAULT", &case[procedure.len() + 1..])],
                 &case,
             );
+            assert_drilled(procedure, &stack, &case);
         }
     }
 }
@@ -113,13 +126,14 @@ fn backward(procedure: &str, last: &str) {
         for at in ["before", "during", "after"] {
             let case = format!("{procedure} undo:{step}:{at}");
             let (stack, before) = if procedure == "rollback" { promoted() } else { stack() };
-            let args: &[&str] = if procedure == "rollback" { &["rollback", "--yes"] } else { &WITHOUT };
+            let args = command(procedure);
             let fail = format!("do:{last}");
             let env = [
                 ("SWITCHBACK_FAULT", &case[procedure.len() + 1..]),
                 ("SWITCHBACK_FAULT_FAIL", fail.as_str()),
             ];
             crash_and_resume(&stack, &before, args, &env, &case);
+            assert_drilled(procedure, &stack, &case);
         }
     }
 }
@@ -144,11 +158,38 @@ fn a_rollback_killed_while_it_is_undone_ends_on_one_generation() {
     backward("rollback", "flip");
 }
 
+/// Whatever happens to a drill, production ends on the generation and the data that it had, and the copy is gone.
+fn assert_drilled(procedure: &str, stack: &Stack, case: &str) {
+    if procedure == "drill" {
+        assert_eq!(stack.status()["generation"], 1, "{case}");
+        assert!(!stack.state().join("generations/2").exists(), "{case}: the copy is left");
+        assert!(
+            !stack.state().join("exports/generation-2").exists(),
+            "{case}: nothing was written to the copy"
+        );
+    }
+}
+
+#[test]
+fn a_drill_on_production_killed_at_any_point_ends_where_it_began() {
+    forward("drill");
+}
+
+#[test]
+fn a_drill_on_production_killed_while_it_is_undone_ends_where_it_began() {
+    backward("drill", "sealed");
+}
+
 /// Every step, forward and backward, performed twice has the effect of once.
 #[test]
 fn every_step_can_be_repeated() {
     let (stack, before) = stack();
     let twice = [("SWITCHBACK_FAULT_REPEAT", "1")];
+    stack.run_with(&DRILL, &[twice[0], ("SWITCHBACK_FAULT_FAIL", "do:sealed")]).expect(3);
+    assert_sound(&stack, &before, "undo of a drill twice");
+    stack.run_with(&DRILL, &twice).expect(0);
+    assert_sound(&stack, &before, "drill twice");
+    assert_drilled("drill", &stack, "drill twice");
     stack.run_with(&["rehearse", "app=2.0.0"], &twice).expect(0);
     assert_sound(&stack, &before, "rehearse twice");
     stack.run_with(&WITHOUT, &[twice[0], ("SWITCHBACK_FAULT_FAIL", "do:begin-trial")]).expect(4);

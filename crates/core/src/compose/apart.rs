@@ -27,11 +27,7 @@ pub fn needs_of(model: &Model, service: Service<'_>) -> BTreeMap<ServiceName, St
     for needed in service.depends_on() {
         say(&needed.service, "`depends_on` names it");
     }
-    let modes = [
-        ("network_mode", service.network_mode()),
-        ("pid", service.pid()),
-        ("ipc", service.ipc()),
-    ];
+    let modes = [("network_mode", service.network_mode()), ("pid", service.pid()), ("ipc", service.ipc())];
     for (key, mode) in modes {
         if let Some(name) = mode.and_then(|m| m.strip_prefix("service:")) {
             say(name, &format!("`{key}` is its own"));
@@ -118,7 +114,9 @@ impl Model {
                 let field = |name: &str| body.and_then(|b| b.get(name));
                 if field("external").and_then(Value::as_bool).unwrap_or(false) {
                     let name = service.name();
-                    found.push(format!("{name} is in the network {key}, which others outside of the stack are in"));
+                    found.push(format!(
+                        "{name} is in the network {key}, which others outside of the stack are in"
+                    ));
                 }
                 let driver = field("driver").and_then(Value::as_str).unwrap_or("bridge");
                 if driver != "bridge" {

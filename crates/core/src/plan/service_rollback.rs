@@ -60,9 +60,7 @@ pub fn service_rollback(facts: &ServiceRollbackFacts) -> Plan {
     let op = Op::Base { instance: key.clone(), source: target.key() };
     steps.add("base", "Keep a clone to recognise later writes by", Group::Prepare, op);
     let op = Op::StopServices { instance: old_key.clone(), services: facts.services.clone() };
-    steps
-        .add("stop-new", format!("Stop {words} of generation {from}"), Group::Rollback, op)
-        .reversible();
+    steps.add("stop-new", format!("Stop {words} of generation {from}"), Group::Rollback, op).reversible();
     let op = Op::StartServices {
         instance: key.clone(),
         services: facts.services.clone(),
@@ -312,7 +310,8 @@ mod tests {
                 .into(),
             ..super::super::tests::instance(3, "2")
         };
-        let mut target = Instance { generation: GenerationId(1), dir: "generations/1".into(), ..leave.clone() };
+        let mut target =
+            Instance { generation: GenerationId(1), dir: "generations/1".into(), ..leave.clone() };
         target.versions.insert(service("a"), "1".into());
         for place in target.stores.values_mut() {
             place.path = place.path.replace("generations/3", "generations/1");

@@ -292,7 +292,7 @@ impl Report {
             change: match plan.procedure {
                 Procedure::Backup | Procedure::Drill | Procedure::ProductionDrill | Procedure::Carry => {
                     describe(&plan.to)
-                },
+                }
                 _ => describe_change(&plan.from, &plan.to),
             },
             from: plan.from.clone(),

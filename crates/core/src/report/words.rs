@@ -46,7 +46,9 @@ pub(super) fn headline(report: &Report) -> String {
             rollback.unwrap_or_else(|| "an unknown time".to_owned())
         ),
         (Procedure::ServiceRollback, Conclusion::RolledBack) => {
-            format!("the services that were not rolled back ({change}) failed in production, which was rolled back")
+            format!(
+                "the services that were not rolled back ({change}) failed in production, which was rolled back"
+            )
         }
         (procedure, conclusion) if procedure.is_staging() => staging(report, conclusion),
         (Procedure::Backup, Conclusion::Pass) => match &report.backup {

@@ -146,10 +146,7 @@ pub fn certify(context: &Context<'_>, from: &str, to: &str, valid_ms: u64) -> Re
         rollback_range_ms: Some(certificate::rollback_range(context.home, rollback_ms)?),
         coverage: coverage(context.plan, context.state).or(before.as_ref().and_then(|c| c.coverage.clone())),
         signature: None,
-        drilled: matches!(
-            context.plan.procedure,
-            Procedure::RollbackDrill | Procedure::ProductionDrill
-        ),
+        drilled: matches!(context.plan.procedure, Procedure::RollbackDrill | Procedure::ProductionDrill),
         downtime_ms: times::predicted_downtime(context.records)
             .or(before.map(|c| c.downtime_ms))
             .unwrap_or(0),

@@ -259,7 +259,11 @@ pub fn read_back(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
 }
 
 /// Copies the services' logs into the run's folder before the instance goes away.
-pub(super) fn keep_logs(context: &Context<'_>, instance: &Instance, output: &mut Output) -> Result<(), EngineError> {
+pub(super) fn keep_logs(
+    context: &Context<'_>,
+    instance: &Instance,
+    output: &mut Output,
+) -> Result<(), EngineError> {
     let Ok(release) = context.release(instance) else { return Ok(()) };
     let placement = context.placement(instance, &release);
     let dir = context.run_dir().join("logs");
@@ -282,7 +286,11 @@ pub(super) fn keep_logs(context: &Context<'_>, instance: &Instance, output: &mut
 }
 
 /// Removes a scratch instance: what the runtime keeps of it, its data, its folder.
-pub(super) fn remove(context: &Context<'_>, instance: &Instance, scratch: Scratch) -> Result<(), EngineError> {
+pub(super) fn remove(
+    context: &Context<'_>,
+    instance: &Instance,
+    scratch: Scratch,
+) -> Result<(), EngineError> {
     context.world.runtime.discard(context.home, instance)?;
     context.world.data.discard(context.home, instance, &scratch)?;
     let parent = scratch.path().parent().map(Path::to_owned);

@@ -44,7 +44,8 @@ pub fn production(
     let away = match expected(home, &facts.production.release)? {
         Some((ms, true)) => format!("for about {}, as in the last drill", human_ms(ms)),
         Some((ms, false)) => format!("for about {}, as a promotion and its rollback", human_ms(ms)),
-        None => "for a time that was not measured yet; `switchback drill rollback` measures it on clones".to_owned(),
+        None => "for a time that was not measured yet; `switchback drill rollback` measures it on clones"
+            .to_owned(),
     };
     let plan = plan::production_drill(&facts);
     if args.dry_run {

@@ -65,12 +65,12 @@ pub fn unexported(home: &Home) -> Result<Vec<GenerationId>, Trouble> {
     let Some(pointer) = home.pointer()? else { return Ok(Vec::new()) };
     let (mut found, mut ids, mut needed) = (Vec::new(), Vec::new(), BTreeSet::new());
     for id in home.generation_ids()? {
-        // A rollback makes the pointer smaller than a generation that exists.
         // Single services went back to a generation before: what was written to the data that they left belongs to it.
         needed.extend(home.generation(id)?.instance.shared.generations());
         ids.push(id);
     }
     for id in ids {
+        // A rollback makes the pointer smaller than a generation that exists.
         let left = id > pointer.current || needed.contains(&id);
         if left && !home.export_dir(id).join("complete.json").exists() {
             found.push(id);

@@ -234,7 +234,10 @@ pub enum Command {
     )]
     Carry(carry::CarryArgs),
     /// Try what one hopes never to need
-    #[command(subcommand, after_help = "Examples:\n  switchback drill restore\n  switchback drill rollback\n  switchback drill rollback --production")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  switchback drill restore\n  switchback drill rollback\n  switchback drill rollback --production"
+    )]
     Drill(backup::DrillCommand),
     /// Print the JSON Schema of switchback.yaml
     #[command(

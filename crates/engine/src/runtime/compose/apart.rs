@@ -1,8 +1,8 @@
 //! Single services of a Compose project.
 
+use super::ComposeRuntime;
 use super::containers::{self, describe_container, of_project, project, users_of};
 use super::release::{config_binds, keep_mixed, kept_model};
-use super::ComposeRuntime;
 use crate::error::EngineError;
 use crate::home::{Home, read_json};
 use crate::ops::Failed;
@@ -39,7 +39,8 @@ impl Apart for ComposeRuntime {
         instance: &Instance,
         names: &[ServiceName],
     ) -> Result<Vec<String>, EngineError> {
-        let mut found: Vec<String> = users_of(&self.docker, instance)?.iter().map(describe_container).collect();
+        let mut found: Vec<String> =
+            users_of(&self.docker, instance)?.iter().map(describe_container).collect();
         if instance.stores.is_empty() {
             // Without data of its own a container is told by its service only.
             let all = of_project(&self.docker, project(instance)?)?;

@@ -28,12 +28,7 @@ impl ComposeRuntime {
         self.bring_up(&Placement { release: &some, ..*at }, &options, stage)
     }
 
-    fn bring_up(
-        &self,
-        at: &Placement<'_>,
-        options: &UpOptions,
-        stage: &Stage<'_>,
-    ) -> Result<Output, Failed> {
+    fn bring_up(&self, at: &Placement<'_>, options: &UpOptions, stage: &Stage<'_>) -> Result<Output, Failed> {
         let mut output = Output::default();
         let services = at.services();
         let began = Instant::now();

@@ -242,6 +242,20 @@ fn a_service_that_went_back_can_be_brought_forward_and_the_other_one_can_follow_
 }
 
 #[test]
+fn the_later_writes_of_the_service_can_be_carried_and_those_of_the_other_are_not_doubled() {
+    let two = Two::upgraded();
+    let stack = &two.stack;
+    two.write(stack.port, "later, app");
+    two.write(two.other, "later, other");
+    stack.run(&BACK).expect(0);
+    assert!(!two.notes(3, "db").contains(&"later, app".to_owned()));
+    stack.run(&["carry", "--yes", "--detach"]).expect(0);
+    assert_eq!(two.versions(), ("1.0.0".into(), "2.0.0".into()));
+    let count = |store: &str, title: &str| two.notes(4, store).iter().filter(|t| *t == title).count();
+    assert_eq!((count("db", "later, app"), count("db2", "later, other")), (1, 1));
+}
+
+#[test]
 fn a_trial_goes_on_for_the_service_that_stays() {
     let two = Two::new();
     let stack = &two.stack;
@@ -276,33 +290,20 @@ fn it_is_refused_with_the_reason_where_something_else_depends_on_it() {
         all
     };
     let app = ["--service", "app"];
-    let needs = refused(
-        &|t| {
-            t.stack.configure(
-                "    env_file: assistant.env\n    ports: { http: ",
-                "    needs: [app]\n    env_file: assistant.env\n    ports: { http: ",
-            )
-        },
-        &app,
-    );
+    // A line more in the definition of the other service.
+    let with = |line: &'static str| {
+        move |two: &Two| {
+            let own = "    env_file: assistant.env\n    ports: { http: ";
+            let port = format!("{own}{}", two.other);
+            two.stack.configure(&port, &format!("    {line}\n{port}"));
+        }
+    };
+    let needs = refused(&with("needs: [app]"), &app);
     assert!(needs.contains("app cannot go back alone: other is tied to app: `needs` names it"), "{needs}");
     assert!(needs.contains("`switchback rollback` returns the whole stack"), "{needs}");
-    let shared = refused(
-        &|t| {
-            t.stack.configure(
-                "    env_file: assistant.env\n    ports: { http: ",
-                "    env: { SEES: '{store.uploads}' }\n    env_file: assistant.env\n    ports: { http: ",
-            )
-        },
-        &app,
-    );
+    let shared = refused(&with("env: { SEES: '{store.uploads}' }"), &app);
     assert!(shared.contains("other uses the store uploads as well"), "{shared}");
-    let port = refused(
-        &|t| {
-            t.stack.configure("    env_file: assistant.env\n    ports: { http: ", "    env: { ASKS: 'http://127.0.0.1:{port.app.http}/' }\n    env_file: assistant.env\n    ports: { http: ")
-        },
-        &app,
-    );
+    let port = refused(&with("env: { ASKS: 'http://127.0.0.1:{port.app.http}/' }"), &app);
     assert!(port.contains("other is tied to app: it uses {port.app.http}"), "{port}");
     let both = refused(&|_| {}, &["--service", "app", "--service", "other"]);
     assert!(both.contains("app, other are all services"), "{both}");

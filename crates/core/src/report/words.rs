@@ -239,7 +239,8 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
             )];
             if report.procedure == Procedure::ServiceRollback {
                 list.push(say("To return the whole stack:", Some("switchback rollback")));
-            } else if report.exports.values().any(|e| e.total() > 0) {
+            }
+            if report.exports.values().any(|e| e.total() > 0) {
                 list.push(say(
                     "Writes made in the meantime were exported; the report lists them. To bring them into production:",
                     Some("switchback carry"),

@@ -35,8 +35,10 @@ pub fn carry(context: &Context<'_>, key: &str, left: GenerationId, source: &str)
     create_dir(&out)?;
     let mut output = Output::default();
     let rules = rules(context.home, left, &instance.release)?;
+    // Where single services went back, the others' later writes are in production already.
+    let present: Vec<_> = context.instance(source)?.common_places(&abandoned).into_iter().cloned().collect();
     for name in instance.stores.keys() {
-        if !abandoned.stores.contains_key(name) {
+        if !abandoned.stores.contains_key(name) || present.contains(name) {
             continue;
         }
         let mut rules = rules(name);

@@ -1,10 +1,12 @@
 //! What a drill on production needs: that production's data is untouched, and that the copy goes again.
 
-use super::data::{differing, export_writes, must_be_cold, working};
+use super::data::{differing, export_writes, must_be_cold, temp_dir, with_progress};
 use super::services::{keep_logs, remove};
 use super::{Context, Failed};
-use crate::error::{EngineError, io};
+use crate::data::Work;
+use crate::error::{EngineError, io, joined};
 use crate::home::read_json;
+use crate::runtime::Stage;
 use std::collections::BTreeMap;
 use std::fs;
 use switchback_core::data::ExportStats;
@@ -18,11 +20,24 @@ pub fn seal(context: &Context<'_>, key: &str, equal_to: Option<&StepId>) -> Resu
     let release = context.release(instance)?;
     let at = context.placement(instance, &release);
     let mut output = Output::default();
-    for name in instance.stores.keys() {
-        if !context.world.data.exists(&at, name)? {
-            continue;
-        }
-        let found = working(context, "reading", |w| context.world.data.content(&at, name, w))?;
+    let data = &context.world.data;
+    let temp = temp_dir(context)?;
+    // All at once: where helpers read, starting them is most of it, and production is away meanwhile.
+    let read = with_progress(context, "reading production's data", |progress| {
+        let one = |name: &StoreName| {
+            let there = data.exists(&at, name)?;
+            let work = Work { stage: Stage::quiet(), progress, temp: &temp };
+            there.then(|| data.content(&at, name, &work)).transpose()
+        };
+        std::thread::scope(|scope| {
+            let one = &one;
+            let begun: Vec<_> =
+                instance.stores.keys().map(|name| (name, scope.spawn(move || one(name)))).collect();
+            begun.into_iter().map(|(name, read)| (name, joined(read))).collect::<Vec<_>>()
+        })
+    });
+    for (name, found) in read {
+        let Some(found) = found? else { continue };
         output.notes.push(format!("{name}: fingerprint {}", found.digest.short()));
         output.fingerprints.insert(name.clone(), found);
     }

@@ -246,6 +246,30 @@ fn a_drill_on_production_that_fails_leaves_production_as_it_was() {
     assert!(matches!(ran.code, Some(3 | 4)), "{:?} {}", ran.code, ran.all());
     fs::remove_file(&program).expect("removes");
     assert_eq!((stack.rows(2), stack.processes()), before);
+    // Something outside of the stack writes to production's data meanwhile.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let ran = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let folder = stack.state().join("generations/2/stores/uploads/uploads");
+            let mut n = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                n += 1;
+                fs::write(folder.join("from-outside"), n.to_string()).expect("writes");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            fs::remove_file(folder.join("from-outside")).expect("removes");
+        });
+        let ran = stack.run(&drill);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        ran
+    });
+    assert!(
+        ran.all().contains("production's data changed while nothing ran on it: uploads"),
+        "{}",
+        ran.all()
+    );
+    assert_eq!((ran.code, stack.rows(2), stack.processes()), (Some(3), before.0.clone(), before.1.clone()));
+    assert!(!stack.state().join("generations/3").exists(), "the copy is left");
     // A budget that the return does not keep: production is as before, and nothing is certified.
     stack.configure("budget: 5m", "budget: 1ms");
     let over = stack.run(&drill).expect(3).all();

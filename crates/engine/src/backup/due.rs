@@ -121,6 +121,9 @@ pub fn run_due(
     session.end_leftovers(config)?;
     let plan =
         planned(home, config, procedure).inspect_err(|e| tell(home, config, procedure, &e.to_string()))?;
+    // Interrupted, production would stay away until somebody comes.
+    let (never, on_production) = (Cancel::default(), procedure == Procedure::ProductionDrill);
+    let cancel = if on_production { &never } else { cancel };
     match session.carry_out(&plan, config, cancel, observe)? {
         RunEnd::Interrupted => Ok(None),
         RunEnd::Ended(outcome) => {

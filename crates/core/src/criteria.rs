@@ -1,9 +1,14 @@
 //! Acceptance criteria: the catalogue, the evidence, and the judgement that binds them.
 //!
 //! Judging is a pure function. It never passes a criterion without evidence: what nothing proves says
-//! NOT-RUN and counts against the total.
+//! NOT-RUN and counts against the total. What the stack has nothing for is not applicable, which only facts of the
+//! stack can say, and is counted apart.
 
-use crate::check::{Artefact, Failure, Verdict};
+mod judgement;
+
+pub use judgement::Judgement;
+
+use crate::check::{Artefact, Failure};
 use crate::config::{line_of, suggest};
 use crate::ids::{Digest, RunId, ServiceName, StackName};
 use serde::{Deserialize, Serialize};
@@ -35,7 +40,7 @@ pub struct Catalogue {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvidenceKind {
-    /// The phase that produces it; without one, nothing in this version does.
+    /// The phase that produces it; without one, nothing does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
     /// What it shows.
@@ -114,7 +119,7 @@ pub struct Evidence {
     pub title: String,
     /// What was concluded.
     #[serde(flatten)]
-    pub verdict: Verdict,
+    pub verdict: Judgement,
     /// Measured values, ready to print: name to value with its unit.
     pub measured: BTreeMap<String, String>,
     /// What the values were held against.
@@ -154,9 +159,12 @@ pub struct Row {
     pub criterion: Criterion,
     /// The judgement.
     #[serde(flatten)]
-    pub verdict: Verdict,
+    pub verdict: Judgement,
     /// Evidence that is needed and not there.
     pub missing: Vec<Missing>,
+    /// Evidence that this stack has nothing for, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_applicable: Vec<Missing>,
 }
 
 /// How many rows came out how.
@@ -170,6 +178,9 @@ pub struct Counts {
     pub inconclusive: usize,
     /// Not tried; counts against the total.
     pub not_run: usize,
+    /// The stack has nothing that it could be tried on.
+    #[serde(default)]
+    pub not_applicable: usize,
     /// All rows.
     pub total: usize,
 }
@@ -309,7 +320,7 @@ impl Catalogue {
     fn absent(&self, id: &str) -> String {
         match self.evidence.get(id).map(|k| k.phase) {
             Some(Some(phase)) => format!("the phase {} did not produce it", phase.as_str()),
-            Some(None) => "no evidence producer in this version".to_owned(),
+            Some(None) => "nothing produces it".to_owned(),
             None => "no check of that name ran".to_owned(),
         }
     }
@@ -318,18 +329,14 @@ impl Catalogue {
 /// Judges every criterion by the evidence.
 ///
 /// A failure outweighs everything; then doubt; then what is missing. Only a criterion whose every need is
-/// there and passed passes. Evidence that appears twice must pass twice. A waiver is a decision, not a proof.
+/// there and passed passes; a need that this stack has nothing for is left out, unless none is left then. Evidence that
+/// appears twice must pass twice. A waiver is a decision, not a proof.
 pub fn judge(catalogue: &Catalogue, mut evidence: Vec<Evidence>, subject: Subject) -> Matrix {
     evidence.sort_by(|a, b| a.id.cmp(&b.id));
     let rows: Vec<Row> = catalogue.criteria.iter().map(|c| judge_one(catalogue, c, &evidence)).collect();
-    let mut counts = Counts { total: rows.len(), ..Counts::default() };
+    let mut counts = Counts::default();
     for row in &rows {
-        match row.verdict {
-            Verdict::Pass => counts.passed += 1,
-            Verdict::Fail { .. } => counts.failed += 1,
-            Verdict::Inconclusive { .. } => counts.inconclusive += 1,
-            Verdict::NotRun { .. } | Verdict::Waived { .. } => counts.not_run += 1,
-        }
+        counts.add(&row.verdict);
     }
     Matrix { schema: SCHEMA.to_owned(), subject, counts, rows, evidence }
 }
@@ -337,7 +344,8 @@ pub fn judge(catalogue: &Catalogue, mut evidence: Vec<Evidence>, subject: Subjec
 fn judge_one(catalogue: &Catalogue, criterion: &Criterion, evidence: &[Evidence]) -> Row {
     let mut failures = Vec::new();
     let mut doubts = Vec::new();
-    let mut missing = Vec::new();
+    let (mut missing, mut spared) = (Vec::new(), Vec::new());
+    let mut passed = false;
     for need in &criterion.needs {
         let mut found = evidence.iter().filter(|e| &e.id == need).peekable();
         if found.peek().is_none() {
@@ -345,35 +353,58 @@ fn judge_one(catalogue: &Catalogue, criterion: &Criterion, evidence: &[Evidence]
         }
         for one in found {
             match &one.verdict {
-                Verdict::Pass => {}
-                Verdict::Fail { reasons } if reasons.is_empty() => {
+                Judgement::Pass => passed = true,
+                Judgement::Fail { reasons } if reasons.is_empty() => {
                     failures.push(Failure {
                         at: need.clone(),
                         what: "it failed".to_owned(),
                         ..Failure::default()
                     });
                 }
-                Verdict::Fail { reasons } => failures.extend(reasons.iter().cloned()),
-                Verdict::Inconclusive { why } => doubts.push(format!("{need}: {why}")),
-                Verdict::NotRun { why } => missing.push(Missing { id: need.clone(), why: why.clone() }),
-                Verdict::Waived { who, why } => missing
-                    .push(Missing { id: need.clone(), why: format!("waived by {who}, not proved: {why}") }),
+                Judgement::Fail { reasons } => failures.extend(reasons.iter().cloned()),
+                Judgement::Inconclusive { why } => doubts.push(format!("{need}: {why}")),
+                Judgement::NotRun { why } => missing.push(Missing { id: need.clone(), why: why.clone() }),
+                Judgement::NotApplicable { why } => {
+                    spared.push(Missing { id: need.clone(), why: why.clone() });
+                }
             }
         }
     }
+    let list =
+        |all: &[Missing]| all.iter().map(|m| format!("{}: {}", m.id, m.why)).collect::<Vec<_>>().join("; ");
     let verdict = if !failures.is_empty() {
-        Verdict::Fail { reasons: failures }
+        Judgement::Fail { reasons: failures }
     } else if !doubts.is_empty() {
-        Verdict::Inconclusive { why: doubts.join("; ") }
-    } else if criterion.needs.is_empty() {
-        Verdict::NotRun { why: "nothing is named that would prove it".to_owned() }
+        Judgement::Inconclusive { why: doubts.join("; ") }
     } else if !missing.is_empty() {
-        let list: Vec<String> = missing.iter().map(|m| format!("{}: {}", m.id, m.why)).collect();
-        Verdict::NotRun { why: list.join("; ") }
+        Judgement::NotRun { why: list(&missing) }
+    } else if passed {
+        Judgement::Pass
+    } else if !spared.is_empty() {
+        Judgement::NotApplicable { why: list(&spared) }
     } else {
-        Verdict::Pass
+        Judgement::NotRun { why: "nothing is named that would prove it".to_owned() }
     };
-    Row { criterion: criterion.clone(), verdict, missing }
+    Row { criterion: criterion.clone(), verdict, missing, not_applicable: spared }
+}
+
+impl Counts {
+    /// Counts a row.
+    pub fn add(&mut self, verdict: &Judgement) {
+        self.total += 1;
+        match verdict {
+            Judgement::Pass => self.passed += 1,
+            Judgement::Fail { .. } => self.failed += 1,
+            Judgement::Inconclusive { .. } => self.inconclusive += 1,
+            Judgement::NotRun { .. } => self.not_run += 1,
+            Judgement::NotApplicable { .. } => self.not_applicable += 1,
+        }
+    }
+
+    /// Whether everything that applies is proved, and something is.
+    pub fn complete(&self) -> bool {
+        self.passed > 0 && self.passed + self.not_applicable == self.total
+    }
 }
 
 impl Matrix {

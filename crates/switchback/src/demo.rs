@@ -120,27 +120,50 @@ fn broken(what: &str) -> impl Fn(std::io::Error) -> Trouble + '_ {
 }
 
 fn set_up(folder: &Path, port: u16, token: &str) -> Result<(), Trouble> {
-    let program = std::env::current_exe().map_err(broken("find this program"))?;
+    let config = CONFIG.replace("http: 8765", &format!("http: {port}"));
+    install(folder, &RELEASES, PlaceProgram::Copy, 2000, &config, token).map_err(broken("make its stack"))
+}
+
+/// Makes the example's stack as its documentation is tried on it: impatient, so that nobody waits for trials, or with one that
+/// is still running when somebody looks.
+pub fn example(folder: &Path, long: bool) -> std::io::Result<()> {
+    let port = free_ports(1).map_err(std::io::Error::other)?.into_iter().next().unwrap_or(8765);
+    let watch = if long { "watch: 1h, every: 100ms" } else { "watch: 2s, every: 100ms" };
+    let config = CONFIG
+        .replace("http: 8765", &format!("http: {port}"))
+        .replace("stable: 500ms", "stable: 100ms")
+        .replace("watch: 6s, every: 250ms", watch);
+    let token = switchback_engine::gather::new_run().to_string();
+    let releases = [ReleaseKind::V1, ReleaseKind::V2, ReleaseKind::LossyMigration];
+    install(folder, &releases, PlaceProgram::Symlink, 40, &config, &token)
+}
+
+/// Installs releases, data, checks and configuration in a folder.
+fn install(
+    folder: &Path,
+    releases: &[ReleaseKind],
+    place: PlaceProgram,
+    notes: usize,
+    config: &str,
+    token: &str,
+) -> std::io::Result<()> {
+    let program = std::env::current_exe()?;
     for dir in ["data", "checks"] {
-        fs::create_dir_all(folder.join(dir)).map_err(broken("make its folder"))?;
+        fs::create_dir_all(folder.join(dir))?;
     }
-    for kind in RELEASES {
+    for kind in releases {
         let dir = folder.join("releases").join(kind.version());
-        assistant::write_release(&dir, kind, &program, PlaceProgram::Copy)
-            .map_err(broken("install a release"))?;
+        assistant::write_release(&dir, *kind, &program, place)?;
     }
-    assistant::seed(&folder.join("data/assistant.db"), &folder.join("data/uploads"), 2000, 12, 1)
-        .map_err(|e| broken("make its data")(std::io::Error::other(e.to_string())))?;
-    let write =
-        |name: &str, text: &str| fs::write(folder.join(name), text).map_err(broken("write its files"));
-    write("switchback.yaml", &CONFIG.replace("http: 8765", &format!("http: {port}")))?;
+    assistant::seed(&folder.join("data/assistant.db"), &folder.join("data/uploads"), notes, 12, 1)
+        .map_err(|e| std::io::Error::other(e.to_string()))?;
+    let write = |name: &str, text: &str| fs::write(folder.join(name), text);
+    write("switchback.yaml", config)?;
     write("checks/notes.yaml", NOTES)?;
     write("checks/reading.yaml", READING)?;
-    switchback_engine::home::write_atomic(
-        &folder.join("assistant.env"),
-        format!("ASSISTANT_TOKEN={token}\n").as_bytes(),
-    )?;
-    Ok(())
+    let token = format!("ASSISTANT_TOKEN={token}\n");
+    switchback_engine::home::write_atomic(&folder.join("assistant.env"), token.as_bytes())
+        .map_err(std::io::Error::other)
 }
 
 type Ids = BTreeSet<i64>;

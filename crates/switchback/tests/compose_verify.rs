@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::docker::{Example, Stack, docker};
+use common::docker::{Example, Stack, docker, need};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -180,4 +180,44 @@ fn a_killed_and_an_interrupted_run_leave_nothing_that_gc_or_the_run_itself_does_
     assert_eq!(child.wait().expect("ends").code(), Some(130));
     bank.nothing_left();
     assert_eq!(bank.production(), before);
+}
+
+/// A database server in the stack: its migration is traced, and the upgrade tried with the newer server that this host has.
+#[test]
+fn the_upgrade_of_a_stack_with_postgres_is_traced_and_tried_on_another_version_of_it() {
+    need(&["sbt/postgres:17"]);
+    let stack = Stack::compose(Example::JupyterHub);
+    // For a machine that does other things as well.
+    stack.edit("switchback.yaml", "start: 90s", "start: 4m");
+    stack.edit("compose.yaml", "timeout: 3s", "timeout: 20s");
+    stack.up();
+    stack.seed(&["--users", "20", "--groups", "3"]);
+    stack.run(&["up", "--yes"]).expect(0);
+    let done = stack.run(&["verify", "hub=5.4.6", "--phase", "database", "--docs", "/nowhere"]);
+    let text = fs::read_to_string(stack.root.join("reports/upgrade-infrastructure/evidence.json"));
+    let matrix: Value = serde_json::from_str(&text.expect("reads")).expect("parses");
+    let rows = verdicts(&matrix, "rows");
+    for id in [
+        "database.migration",
+        "database.integrity",
+        "database.rollback",
+        "database.performance",
+        "database.compatibility",
+    ] {
+        assert_eq!(rows[id], "pass", "{id}: {}", done.all());
+    }
+    assert_eq!(done.code, Some(6), "{}", done.all());
+    let evidence = matrix["evidence"].as_array().expect("list");
+    let measured = |id: &str| {
+        let of = evidence.iter().find(|e| e["id"] == id).expect("there");
+        of["measured"].to_string()
+    };
+    let versions = measured("compat.database-versions");
+    assert!(versions.contains("\"db 15\"") && versions.contains("\"db 17\""), "{versions}");
+    assert!(versions.contains("converted by dump and restore"), "{versions}");
+    let locks = measured("migration.locks");
+    assert!(
+        locks.contains("statements within") && locks.contains("the lock that was held longest"),
+        "{locks}"
+    );
 }

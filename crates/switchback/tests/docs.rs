@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use switchback_core::config::{Config, RuntimeKind};
 use switchback_core::workflow::Workflow;
+use switchback_engine::verify::docs::{blocks, carry_out, examples};
 
 const REFERENCE: &str = "docs/upgrade-infrastructure/reference";
 
@@ -42,31 +43,6 @@ fn pages() -> Vec<(String, String)> {
     }
     found.sort();
     assert!(found.len() > 20, "only {} pages were found", found.len());
-    found
-}
-
-struct Block {
-    info: String,
-    line: usize,
-    text: String,
-}
-
-/// The fenced blocks of a page.
-fn blocks(text: &str) -> Vec<Block> {
-    let mut found: Vec<Block> = Vec::new();
-    let mut open = false;
-    for (index, line) in text.lines().enumerate() {
-        if let Some(info) = line.trim_start().strip_prefix("```") {
-            open = !open;
-            if open {
-                found.push(Block { info: info.trim().to_owned(), line: index + 1, text: String::new() });
-            }
-        } else if open && let Some(block) = found.last_mut() {
-            block.text.push_str(line);
-            block.text.push('\n');
-        }
-    }
-    assert!(!open, "a block is not closed");
     found
 }
 
@@ -300,79 +276,26 @@ fn workflows_in_the_documentation_are_accepted() {
     assert!(seen >= 3, "only {seen} workflows were found");
 }
 
-/// Output without what differs from run to run: numbers, times, sizes, ids, places.
-fn normal(text: &str, folder: &str) -> String {
-    let text = text.replace(folder, "/srv/assistant");
-    let mut words: Vec<&str> = Vec::new();
-    for word in text.split_whitespace() {
-        let number =
-            word.trim_matches(|c: char| !c.is_alphanumeric()).starts_with(|c: char| c.is_ascii_digit());
-        let unit = ["ms", "s", "min", "B", "KiB", "MiB", "GiB"];
-        match words.last() {
-            Some(&"N") if number || unit.contains(&word.trim_end_matches(|c: char| !c.is_alphanumeric())) => {
-            }
-            _ => words.push(if number { "N" } else { word }),
-        }
-    }
-    words.join(" ")
-}
-
-/// One command of an example, with the output shown and the exit code expected.
-struct Example {
-    line: usize,
-    command: String,
-    exit: i32,
-    shown: Vec<String>,
-}
-
-fn examples(block: &Block) -> Vec<Example> {
-    let mut found: Vec<Example> = Vec::new();
-    for (index, line) in block.text.lines().enumerate() {
-        if let Some(command) = line.strip_prefix("$ ") {
-            let line = block.line + index + 1;
-            found.push(Example { line, command: command.to_owned(), exit: 0, shown: Vec::new() });
-        } else if let Some(last) = found.last_mut() {
-            match line.strip_prefix("# exit ") {
-                Some(code) => last.exit = code.trim().parse().expect("an exit code"),
-                None if line.trim().is_empty() || line.trim() == "…" => {}
-                None => last.shown.push(line.to_owned()),
-            }
-        }
-    }
-    found
-}
-
+/// Carries out the examples of a page on a stack of its own, as `verify` does.
 fn execute(page: &str, text: &str) {
-    let list: Vec<Example> = blocks(text).iter().filter(|b| b.info == "console").flat_map(examples).collect();
+    let list = examples(text);
     let stack = Stack::new(&[ReleaseKind::V2, ReleaseKind::LossyMigration]);
     if list.iter().any(|e| e.command.contains("--detach")) {
         // A trial that is looked at must not be over before.
         stack.configure("watch: 2s", "watch: 1h");
     }
-    let folder = stack.root.to_string_lossy().into_owned();
     let bin = tempfile::tempdir().expect("tempdir");
     std::os::unix::fs::symlink(PROGRAM, bin.path().join("switchback")).expect("links");
-    let path = format!("{}:{}", bin.path().display(), std::env::var("PATH").unwrap_or_default());
-    for example in list {
-        let output = Command::new("sh")
-            .args(["-c", &format!("({}) 2>&1", example.command)])
-            .current_dir(&stack.root)
-            .env("PATH", &path)
-            .env("NO_COLOR", "1")
-            .output()
-            .expect("runs");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let at = format!("{page}:{}: $ {}", example.line, example.command);
-        assert_eq!(output.status.code(), Some(example.exit), "{at}\n{said}");
-        let lines: Vec<String> = said.lines().map(|l| normal(l, &folder)).collect();
-        let mut rest = lines.iter();
-        for shown in &example.shown {
-            let wanted = normal(shown, &folder);
-            assert!(
-                rest.any(|l| l.contains(&wanted)),
-                "{at}\nshown, and not printed (in this order): {shown}\n{said}"
-            );
-        }
+    if let Some((line, wrong)) = carry_out(&list, &stack.root, bin.path(), &|| false).expect("runs") {
+        panic!("{page}:{line}: {wrong}");
+    }
+}
+
+#[test]
+fn fences_are_closed() {
+    for (page, text) in pages() {
+        let fences = text.lines().filter(|l| l.trim_start().starts_with("```")).count();
+        assert_eq!(fences % 2, 0, "{page}: a block is not closed");
     }
 }
 

@@ -1,11 +1,12 @@
 use super::*;
+use crate::check::Verdict;
 use proptest::prelude::*;
 
-fn evidence(id: &str, verdict: Verdict) -> Evidence {
+fn evidence(id: &str, verdict: impl Into<Judgement>) -> Evidence {
     Evidence {
         id: id.to_owned(),
         title: String::new(),
-        verdict,
+        verdict: verdict.into(),
         measured: BTreeMap::new(),
         threshold: String::new(),
         runs: Vec::new(),
@@ -51,9 +52,16 @@ fn without_evidence_nothing_passes_and_every_row_says_what_is_missing() {
         assert!(row.missing.iter().all(|m| !m.why.is_empty()));
     }
     let page = matrix.rows.iter().find(|r| r.criterion.id == "documentation.accurate").expect("there");
-    assert!(
-        matches!(&page.verdict, Verdict::NotRun { why } if why == "docs.examples-executed: no evidence producer in this version")
-    );
+    let wanted = "docs.examples-executed: the phase documentation did not produce it";
+    assert!(matches!(&page.verdict, Judgement::NotRun { why } if why == wanted), "{:?}", page.verdict);
+}
+
+/// Nothing in the catalogue is a promise.
+#[test]
+fn every_kind_of_evidence_has_a_phase_that_produces_it() {
+    for (id, kind) in built_in().evidence {
+        assert!(kind.phase.is_some(), "{id}");
+    }
 }
 
 #[test]
@@ -78,7 +86,7 @@ fn a_half_proved_criterion_does_not_pass_and_a_failure_outweighs_what_is_missing
     let doubt = Verdict::Inconclusive { why: "noise".to_owned() };
     assert_eq!(row(vec![evidence("mutants.basic", doubt)]).verdict.word(), "inconclusive");
     let both = |v| vec![evidence("mutants.basic", Verdict::Pass), evidence("mutants.table", v)];
-    assert_eq!(row(both(Verdict::Pass)).verdict, Verdict::Pass);
+    assert_eq!(row(both(Verdict::Pass)).verdict, Judgement::Pass);
     let waived = Verdict::Waived { who: "me".to_owned(), why: "late".to_owned() };
     assert_eq!(row(both(waived)).verdict.word(), "not run");
     assert_eq!(row(both(Verdict::Fail { reasons: Vec::new() })).verdict.word(), "fail");
@@ -133,19 +141,20 @@ fn the_matrix_survives_a_round_trip() {
     assert_eq!(serde_json::from_str::<Matrix>(&text).expect("reads"), matrix);
 }
 
-fn any_verdict() -> impl Strategy<Value = Verdict> {
+fn any_verdict() -> impl Strategy<Value = Judgement> {
     prop_oneof![
-        3 => Just(Verdict::Pass),
-        1 => Just(failed()),
-        1 => Just(Verdict::Fail { reasons: Vec::new() }),
-        1 => Just(Verdict::Inconclusive { why: String::new() }),
-        1 => Just(Verdict::Waived { who: String::new(), why: String::new() }),
-        1 => Just(Verdict::NotRun { why: String::new() }),
+        3 => Just(Judgement::Pass),
+        1 => Just(failed().into()),
+        1 => Just(Judgement::Fail { reasons: Vec::new() }),
+        1 => Just(Judgement::Inconclusive { why: String::new() }),
+        1 => Just(Judgement::NotApplicable { why: String::new() }),
+        1 => Just(Judgement::NotRun { why: String::new() }),
     ]
 }
 
 proptest! {
-    /// Whatever evidence there is: a row passes exactly if every need is there and passed.
+    /// Whatever evidence there is: a row passes exactly if every need is there and passed, those that do not apply aside, and
+    /// one that applies was there.
     #[test]
     fn never_pass_without_evidence(verdicts in proptest::collection::vec((any::<prop::sample::Index>(), any_verdict()), 0..60)) {
         let catalogue = built_in();
@@ -153,16 +162,20 @@ proptest! {
         let list: Vec<Evidence> = verdicts.into_iter().map(|(i, v)| evidence(ids[i.index(ids.len())], v)).collect();
         let matrix = judge(&catalogue, list.clone(), subject());
         for row in &matrix.rows {
-            let proved = row.criterion.needs.iter().all(|n| {
-                let mut of = list.iter().filter(|e| &e.id == n).peekable();
-                of.peek().is_some() && of.all(|e| e.verdict == Verdict::Pass)
+            let of = |n: &String| list.iter().filter(|e| &e.id == n).map(|e| &e.verdict).collect::<Vec<_>>();
+            let spared = |v: &&Judgement| matches!(v, Judgement::NotApplicable { .. });
+            let there = row.criterion.needs.iter().all(|n| {
+                !of(n).is_empty() && of(n).iter().all(|v| **v == Judgement::Pass || spared(v))
             });
-            prop_assert_eq!(row.verdict == Verdict::Pass, proved, "{}", row.criterion.id);
-            let refuted = list.iter().any(|e| row.criterion.needs.contains(&e.id) && matches!(e.verdict, Verdict::Fail { .. }));
-            prop_assert_eq!(matches!(row.verdict, Verdict::Fail { .. }), refuted, "{}", row.criterion.id);
+            let some = row.criterion.needs.iter().any(|n| of(n).contains(&&Judgement::Pass));
+            prop_assert_eq!(row.verdict == Judgement::Pass, there && some, "{}", row.criterion.id);
+            prop_assert_eq!(spared(&&row.verdict), there && !some, "{}", row.criterion.id);
+            let refuted = list.iter().any(|e| row.criterion.needs.contains(&e.id) && matches!(e.verdict, Judgement::Fail { .. }));
+            prop_assert_eq!(matches!(row.verdict, Judgement::Fail { .. }), refuted, "{}", row.criterion.id);
         }
         let c = matrix.counts;
-        prop_assert_eq!(c.passed + c.failed + c.inconclusive + c.not_run, c.total);
+        prop_assert_eq!(c.passed + c.failed + c.inconclusive + c.not_run + c.not_applicable, c.total);
+        prop_assert_eq!(c.complete(), c.passed > 0 && c.failed + c.inconclusive + c.not_run == 0);
     }
 
     /// More evidence of other kinds never changes a row.

@@ -12,7 +12,7 @@ use switchback_core::duration::Span;
 pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let mut proof = Proof::new(
         "certificate.enforced",
-        "without a certificate, with one for another release, and with an expired one, a promotion is refused before anything is touched; no promotion of this stack went without one",
+        "without a certificate, with one for another release, and with an expired one, a promotion is refused before anything is touched; a rollback that takes longer than its budget gets no certificate; no promotion of this stack went without one",
     );
     match &lab.uncertified {
         Some(answer) => {
@@ -57,7 +57,24 @@ fn wrong_ones(lab: &Lab<'_>, proof: &mut Proof) -> Result<(), Stop> {
     };
     let answer = attempt(lab, &other)?;
     refused(proof, "a certificate for another release", answer, "not for");
-    expired(lab, other, proof)
+    expired(lab, other.clone(), proof)?;
+    over_budget(lab, other, proof)
+}
+
+/// Rehearses with a budget that no rollback keeps.
+fn over_budget(lab: &Lab<'_>, mut config: Config, proof: &mut Proof) -> Result<(), Stop> {
+    const CASE: &str = "a rollback over its budget";
+    config.rollback.budget = Span::millis(1);
+    config.rehearsal.code_only_rollback = false;
+    config.rehearsal.trace = false;
+    let target = lab.sandbox()?.target.clone();
+    let ran = lab.carry_out(&config, |s| s.plan_rehearsal(&config, &target, &Stage::quiet()))?;
+    proof.runs.push(ran.plan.run.clone());
+    proof.measure(CASE, ran.why());
+    proof.demand(ran.report.certificate.is_none() && !ran.done(), CASE, "it got a certificate");
+    let named = ran.why().contains("budget");
+    proof.demand(named, CASE, format!("it was refused for another reason: {}", ran.why()));
+    Ok(())
 }
 
 /// Rehearses with a certificate that is valid for a millisecond, and tries to promote.

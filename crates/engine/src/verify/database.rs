@@ -4,7 +4,7 @@ use super::lab::{Lab, Ran};
 use super::proof::{Proof, Stop};
 use super::staging::status;
 use switchback_core::check::{CheckKind, Verdict};
-use switchback_core::data::PartChange;
+use switchback_core::data::{PartChange, StoreDiff};
 use switchback_core::duration::human_ms;
 use switchback_core::plan::{Op, Step};
 use switchback_core::report::StepStatus;
@@ -12,13 +12,19 @@ use switchback_core::report::StepStatus;
 /// Proves the phase.
 pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let ran = lab.rehearsed()?.clone();
-    for proof in [migrated(&ran), integrity(&ran), rolled_back(&ran), code_only(&ran), time(lab, &ran)?] {
+    let locks = super::locks::prove(lab, &ran)?;
+    for proof in
+        [migrated(&ran), integrity(lab, &ran)?, rolled_back(&ran), code_only(&ran), time(lab, &ran)?, locks]
+    {
         lab.add(proof);
     }
+    let proof = super::versions::prove(lab)?;
+    lab.add(proof);
     Ok(())
 }
 
-fn migrations(ran: &Ran) -> Vec<&Step> {
+/// The steps that migrate.
+pub fn migrations(ran: &Ran) -> Vec<&Step> {
     ran.plan.steps.iter().filter(|s| matches!(s.op, Op::Migrate { .. })).collect()
 }
 
@@ -26,18 +32,20 @@ fn migrations(ran: &Ran) -> Vec<&Step> {
 fn changes(ran: &Ran) -> Vec<String> {
     let mut found = Vec::new();
     for (store, diff) in &ran.report.diffs {
-        found.extend(diff.schema_changes.iter().map(|c| format!("{store}: {c}")));
-        for part in &diff.parts {
-            if matches!(part.change, PartChange::Added | PartChange::Dropped) {
-                found.push(format!("{store}.{}: {:?}", part.name, part.change).to_lowercase());
-            }
-            if !part.columns_added.is_empty() {
-                found.push(format!(
-                    "{store}.{}: columns added: {}",
-                    part.name,
-                    part.columns_added.join(", ")
-                ));
-            }
+        found.extend(changes_of(diff).into_iter().map(|c| format!("{store}: {c}")));
+    }
+    found
+}
+
+/// What an upgrade did to the shape of one store.
+pub fn changes_of(diff: &StoreDiff) -> Vec<String> {
+    let mut found = diff.schema_changes.clone();
+    for part in &diff.parts {
+        if matches!(part.change, PartChange::Added | PartChange::Dropped) {
+            found.push(format!("{}: {:?}", part.name, part.change).to_lowercase());
+        }
+        if !part.columns_added.is_empty() {
+            found.push(format!("{}: columns added: {}", part.name, part.columns_added.join(", ")));
         }
     }
     found
@@ -72,7 +80,7 @@ fn migrated(ran: &Ran) -> Proof {
     proof
 }
 
-fn integrity(ran: &Ran) -> Proof {
+fn integrity(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
     let mut proof = Proof::new(
         "migration.integrity",
         "compared row by row and file by file: nothing lost or altered but declared changes and migration books; the new database is sound",
@@ -104,10 +112,21 @@ fn integrity(ran: &Ran) -> Proof {
             }
         }
     }
-    if checks.is_empty() {
+    // A comparison that was left out must not look like one that found nothing.
+    let existed = ran.state.output(&"fingerprint-snapshot".into()).map(|o| &o.fingerprints);
+    for name in existed.into_iter().flat_map(|f| f.keys()) {
+        let compared = checks.iter().any(|c| c.id == format!("integrity/{name}"));
+        if !checks.is_empty() {
+            proof.demand(compared, name.as_str(), "it was not compared");
+            proof.demand(ran.report.diffs.contains_key(name), name.as_str(), "no comparison of it is kept");
+        }
+    }
+    if lab.sandbox()?.places.is_empty() {
+        proof.not_applicable("the stack has no data");
+    } else if checks.is_empty() {
         proof.not_run("the data was not compared; the new version did not start, or there is no data");
     }
-    proof
+    Ok(proof)
 }
 
 fn rolled_back(ran: &Ran) -> Proof {

@@ -3,6 +3,7 @@
 use super::Request;
 use super::ground::{Ground, Lasting};
 use super::production::{Footprint, begins};
+use super::progress::Kept;
 use super::proof::{Proof, Stop};
 use super::sandbox::Sandbox;
 use crate::data::Work;
@@ -92,6 +93,8 @@ pub struct Lab<'a> {
     pub rehearsal: Option<Ran>,
     /// What was seen while it ran.
     pub sight: Sight,
+    /// What of the rehearsal was left when it said that nothing was.
+    pub left: Vec<String>,
     /// Fingerprints of the data that was cloned live, before and after the rehearsal.
     pub cloned_from: Option<[Fingerprints; 2]>,
     /// The answer to a promotion before any rehearsal: an error, as it must be.
@@ -102,6 +105,8 @@ pub struct Lab<'a> {
     pub(super) trouble: Option<Vec<String>>,
     pub(super) files: BTreeMap<RunId, Vec<Artefact>>,
     pub(super) spans: BTreeMap<RunId, (i64, i64)>,
+    /// What an interrupted run proved, which this one goes on with.
+    pub(super) kept: Kept,
 }
 
 impl<'a> Lab<'a> {
@@ -111,6 +116,7 @@ impl<'a> Lab<'a> {
         config: &'a Config,
         request: &'a Request<'a>,
         (ground, world): (&'a dyn Ground, &'a World),
+        kept: Kept,
     ) -> Self {
         Self {
             production,
@@ -118,24 +124,31 @@ impl<'a> Lab<'a> {
             ground,
             world,
             request,
-            ended: Vec::new(),
-            notes: Vec::new(),
+            ended: kept.ended.clone(),
+            notes: kept.notes.clone(),
             rehearsal: None,
             sight: Sight::default(),
+            left: kept.left.clone(),
             cloned_from: None,
             uncertified: None,
             sandbox: None,
             proofs: Vec::new(),
-            before: None,
+            before: kept.before.clone(),
             trouble: None,
             files: BTreeMap::new(),
             spans: BTreeMap::new(),
+            kept,
         }
     }
 
     /// Whether a phase was asked for.
-    pub fn wants(&self, phase: Phase) -> bool {
+    pub fn asked(&self, phase: Phase) -> bool {
         self.request.phases.contains(&phase)
+    }
+
+    /// Whether a phase is to be run: one that was asked for, and did not end before an interruption.
+    pub fn wants(&self, phase: Phase) -> bool {
+        self.asked(phase) && !self.kept.ended.contains(&phase)
     }
 
     /// Tells the person a line.
@@ -159,7 +172,9 @@ impl<'a> Lab<'a> {
 
     /// Copies the stack.
     pub fn make_sandbox(&mut self) -> Result<(), Stop> {
-        self.before = Some(Footprint::take(self.production, self.ground)?);
+        if self.before.is_none() {
+            self.before = Some(Footprint::take(self.production, self.ground)?);
+        }
         let cancelled = || self.request.cancel.requested();
         let report = |done, total| {
             (self.request.observe)(&Notice::Doing { text: "copying the data", done, total });
@@ -219,6 +234,13 @@ impl<'a> Lab<'a> {
             self.carry_out_seen(&config, |s| s.plan_rehearsal(&config, &target, &Stage::quiet()), &observe)?;
         self.cloned_from = Some([before, self.live_fingerprints(&up)?]);
         self.sight = sight.into_inner().unwrap_or_default();
+        let below = format!("staging/{}", ran.plan.run);
+        let left = self.world.runtime.left_below(&self.sandbox()?.home, &below, &[])?;
+        self.left.extend(left);
+        let folder = self.sandbox()?.home.state().join(&below);
+        if folder.exists() {
+            self.left.push(folder.display().to_string());
+        }
         self.rehearsal = Some(ran);
         Ok(())
     }

@@ -2,16 +2,17 @@
 
 use super::lab::Lab;
 use super::production::Footprint;
+use super::progress::{self, Kept};
 use super::proof::Proof;
 use crate::error::{EngineError, io};
 use crate::home::create_dir;
 use crate::journal::Journal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use switchback_core::check::{Artefact, Verdict};
-use switchback_core::criteria::{Evidence, Phase};
-use switchback_core::ids::{Digest, ServiceName};
+use switchback_core::check::Artefact;
+use switchback_core::criteria::{Evidence, Judgement, Phase};
+use switchback_core::ids::{Digest, RunId, ServiceName};
 
 impl Lab<'_> {
     /// Adds evidence.
@@ -21,25 +22,26 @@ impl Lab<'_> {
     }
 
     /// Says of all evidence of a phase that is not there yet why it is not there.
-    pub fn rest(&mut self, phase: Phase, verdict: &Verdict) {
+    pub fn rest(&mut self, phase: Phase, verdict: &Judgement) {
         let missing: Vec<String> = self
             .request
             .catalogue
             .evidence
             .iter()
             .filter(|(id, kind)| kind.phase == Some(phase) && !self.proofs.iter().any(|p| &&p.id == id))
+            .filter(|(id, _)| !self.kept.evidence.iter().any(|e| e.id == **id))
             .map(|(id, _)| id.clone())
             .collect();
         for id in missing {
             // Written after the sandbox is gone.
             let late = matches!(id.as_str(), "staging.disposed" | "staging.production-untouched");
-            if late && self.sandbox.is_some() && self.wants(phase) {
+            if late && self.sandbox.is_some() && self.asked(phase) {
                 continue;
             }
             let mut proof = Proof::new(id, "");
             match verdict {
-                Verdict::Inconclusive { why } => proof.doubt(why),
-                Verdict::NotRun { why } => proof.not_run(why),
+                Judgement::Inconclusive { why } => proof.doubt(why),
+                Judgement::NotRun { why } => proof.not_run(why),
                 other => proof.doubt(other.word()),
             };
             self.add(proof);
@@ -77,7 +79,8 @@ impl Lab<'_> {
         }
         let Some(journal) = Journal::open_read(&path)? else { return Ok(()) };
         let folder = self.request.output.join("runs");
-        remove_earlier(&folder)?;
+        let theirs: BTreeSet<&RunId> = self.kept.evidence.iter().flat_map(|e| &e.runs).collect();
+        remove_earlier(&folder, &theirs)?;
         for run in journal.runs(usize::MAX >> 1)? {
             // Trials ended after the run did: the last report says how.
             let report = (self.request.write_report)(&sandbox.home, &run)?;
@@ -106,7 +109,7 @@ impl Lab<'_> {
 
     /// Looks at production again, now that everything is over.
     pub fn footprint_after(&mut self) {
-        let Some(before) = self.before.clone().filter(|_| self.wants(Phase::Staging)) else { return };
+        let Some(before) = self.before.clone().filter(|_| self.asked(Phase::Staging)) else { return };
         let mut proof = Proof::new(
             "staging.production-untouched",
             format!(
@@ -138,33 +141,65 @@ impl Lab<'_> {
             "staging.disposed",
             format!("no {}, watchdog, data or folder of staging is left", self.ground.words().many),
         );
-        match (&self.rehearsal, &self.trouble) {
-            (Some(ran), Some(trouble)) => {
-                let said = ran.report.read_back.iter().find(|l| l.contains("staging environments is left"));
-                proof.runs.push(ran.plan.run.clone());
+        // The sandbox of an interrupted run was removed before anything else was done.
+        let earlier = !self.kept.ended.is_empty();
+        let trouble = self.trouble.clone().or_else(|| earlier.then(Vec::new));
+        let rehearsed = self.rehearsal.is_some() || self.kept.said.is_some();
+        match trouble.filter(|_| rehearsed) {
+            Some(trouble) => {
+                let said = self.said();
+                proof.runs.extend(said.iter().map(|(run, _)| run.clone()));
                 proof
-                    .measure("rehearsal", said.map_or("said nothing", String::as_str))
+                    .measure("rehearsal", said.as_ref().map_or("said nothing", |(_, line)| line))
                     .measure(
                         "sandbox",
                         if self.request.keep { "kept on request, nothing runs" } else { "removed" },
                     )
                     .demand(said.is_some(), "rehearsal", "it did not confirm that nothing is left")
+                    .demand(self.left.is_empty(), "rehearsal", format!("left are {}", self.left.join(", ")))
                     .demand(trouble.is_empty(), "sandbox", trouble.join("; "));
             }
-            _ => {
+            None => {
                 proof.doubt("nothing was rehearsed");
             }
         }
         self.add(proof);
     }
 
+    /// The rehearsal, and how it said that nothing of its environments is left.
+    fn said(&self) -> Option<(RunId, String)> {
+        let Some(ran) = &self.rehearsal else { return self.kept.said.clone() };
+        let said = ran.report.read_back.iter().find(|l| l.contains("staging environments is left"));
+        said.map(|line| (ran.plan.run.clone(), line.clone()))
+    }
+
+    /// Keeps what is proved so far, for a run that is killed later.
+    pub fn keep_progress(&mut self) -> Result<(), EngineError> {
+        self.keep_runs()?;
+        let kept = Kept {
+            kept_at_ms: crate::engine::now_ms(),
+            ended: self.ended.clone(),
+            evidence: self.evidence(),
+            notes: self.notes.clone(),
+            before: self.before.clone(),
+            said: self.said(),
+            left: self.left.clone(),
+            versions: self.versions(),
+            ..self.kept.clone()
+        };
+        progress::write(self.production, &kept)
+    }
+
     /// Says whether everything ran together.
     pub fn full_run(&mut self) {
-        if !self.wants(Phase::Integration) {
+        if !self.asked(Phase::Integration) {
             let why = "the phase integration was left out".to_owned();
-            return self.rest(Phase::Integration, &Verdict::NotRun { why });
+            return self.rest(Phase::Integration, &Judgement::NotRun { why });
         }
-        let mut proof = Proof::new("verify.full-run", "every phase that exists ran to its end in this run");
+        let mut proof = Proof::new(
+            "verify.full-run",
+            "every phase that exists ran to its end, in one run or in one that was interrupted and gone on with",
+        );
         let missing: Vec<&str> = Phase::ALL
             .iter()
             .filter(|p| **p != Phase::Integration && !self.ended.contains(p))
@@ -172,6 +207,7 @@ impl Lab<'_> {
             .collect();
         let ended: Vec<&str> = self.ended.iter().map(|p| p.as_str()).collect();
         proof.measure("phases", ended.join(", ")).measure("runs on the sandbox", self.files.len());
+        proof.measure("of these before an interruption", self.kept.ended.len());
         proof.runs.extend(self.files.keys().cloned());
         if missing.is_empty() {
             proof.demand(true, "", "");
@@ -183,7 +219,9 @@ impl Lab<'_> {
 
     /// Versions before and after.
     pub fn versions(&self) -> (BTreeMap<ServiceName, String>, BTreeMap<ServiceName, String>) {
-        self.rehearsal.as_ref().map_or_else(Default::default, |r| (r.plan.from.clone(), r.plan.to.clone()))
+        self.rehearsal
+            .as_ref()
+            .map_or_else(|| self.kept.versions.clone(), |r| (r.plan.from.clone(), r.plan.to.clone()))
     }
 
     /// All evidence, complete.
@@ -199,45 +237,44 @@ impl Lab<'_> {
         }
         let kinds = &self.request.catalogue.evidence;
         let versions: String = self.request.versions.iter().map(|(n, v)| format!(" {n}={v}")).collect();
-        self.proofs
-            .iter()
-            .map(|p| {
-                let kind = kinds.get(&p.id);
-                let phase = kind.and_then(|k| k.phase).unwrap_or(Phase::Validation);
-                // Evidence is as old as the runs it was read from.
-                let spans = || p.runs.iter().filter_map(|r| self.spans.get(r));
-                Evidence {
-                    id: p.id.clone(),
-                    title: kind.map_or_else(
-                        || "The stack's own check, on the candidate".to_owned(),
-                        |k| k.title.clone(),
-                    ),
-                    verdict: p.verdict(),
-                    measured: p.measured.clone(),
-                    threshold: p.threshold.clone(),
-                    runs: p.runs.clone(),
-                    started_at_ms: spans().map(|s| s.0).min().unwrap_or(p.started_at_ms),
-                    ended_at_ms: spans().map(|s| s.1).max().unwrap_or(p.ended_at_ms),
-                    tool: self.request.tool.to_owned(),
-                    releases: releases.clone(),
-                    config: Digest::of(&config),
-                    artefacts: p.runs.iter().filter_map(|r| self.files.get(r)).flatten().cloned().collect(),
-                    reproduce: if phase == Phase::Integration {
-                        format!("switchback verify{versions}")
-                    } else {
-                        format!("switchback verify{versions} --phase {}", phase.as_str())
-                    },
-                }
-            })
-            .collect()
+        let new = self.proofs.iter().map(|p| {
+            let kind = kinds.get(&p.id);
+            let phase = kind.and_then(|k| k.phase).unwrap_or(Phase::Validation);
+            // Evidence is as old as the runs it was read from.
+            let spans = || p.runs.iter().filter_map(|r| self.spans.get(r));
+            Evidence {
+                id: p.id.clone(),
+                title: kind.map_or_else(
+                    || "The stack's own check, on the candidate".to_owned(),
+                    |k| k.title.clone(),
+                ),
+                verdict: p.verdict(),
+                measured: p.measured.clone(),
+                threshold: p.threshold.clone(),
+                runs: p.runs.clone(),
+                started_at_ms: spans().map(|s| s.0).min().unwrap_or(p.started_at_ms),
+                ended_at_ms: spans().map(|s| s.1).max().unwrap_or(p.ended_at_ms),
+                tool: self.request.tool.to_owned(),
+                releases: releases.clone(),
+                config: Digest::of(&config),
+                artefacts: p.runs.iter().filter_map(|r| self.files.get(r)).flatten().cloned().collect(),
+                reproduce: if phase == Phase::Integration {
+                    format!("switchback verify{versions}")
+                } else {
+                    format!("switchback verify{versions} --phase {}", phase.as_str())
+                },
+            }
+        });
+        self.kept.evidence.iter().cloned().chain(new).collect()
     }
 }
 
 /// Removes the runs that an earlier acceptance run copied here: folders named by a run's id, nothing else.
-fn remove_earlier(folder: &Path) -> Result<(), EngineError> {
+fn remove_earlier(folder: &Path, but: &BTreeSet<&RunId>) -> Result<(), EngineError> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.len() == 26 && name.parse::<ulid::Ulid>().is_ok() {
+        let kept = but.iter().any(|r| r.as_str() == name);
+        if !kept && name.len() == 26 && name.parse::<ulid::Ulid>().is_ok() {
             fs::remove_dir_all(entry.path()).map_err(io("remove", &entry.path()))?;
         }
     }

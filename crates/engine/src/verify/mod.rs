@@ -13,15 +13,18 @@ mod exports;
 mod ground;
 mod lab;
 mod ledger;
+mod locks;
 mod mutants;
 pub mod mutate;
 mod production;
+mod progress;
 mod proof;
 mod recovery;
 mod rollback;
 mod sandbox;
 mod staging;
 mod validation;
+mod versions;
 
 use crate::engine::{Cancel, Observer, now_ms};
 use crate::error::EngineError;
@@ -29,14 +32,14 @@ use crate::home::Home;
 use crate::lock::Lock;
 use crate::world::World;
 use lab::Lab;
+use progress::Kept;
 use proof::{Proof, Stop};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use switchback_core::check::Verdict;
 use switchback_core::config::Config;
-use switchback_core::criteria::{Catalogue, Matrix, Phase, Subject, judge};
-use switchback_core::ids::{RunId, ServiceName};
+use switchback_core::criteria::{Catalogue, Judgement, Matrix, Phase, Subject, judge};
+use switchback_core::ids::{Digest, RunId, ServiceName};
 use switchback_core::release::describe_change;
 use switchback_core::report::Report;
 
@@ -49,10 +52,15 @@ pub struct Request<'a> {
     pub versions: BTreeMap<ServiceName, String>,
     /// The phases to run.
     pub phases: BTreeSet<Phase>,
+    /// Whether to go on after the last phase that ended, where a run was interrupted.
+    pub resume: bool,
     /// Whether the sandbox's folder stays.
     pub keep: bool,
     /// The folder of the matrix; the runs' files are copied below it.
     pub output: PathBuf,
+    /// Makes the stack of the example in a (new) folder, for the examples of the documentation; `true` for a trial that is still
+    /// running when somebody looks.
+    pub example: &'a dyn Fn(&Path, bool) -> Result<(), EngineError>,
     /// The folder of the documentation, if there is one.
     pub docs: Option<PathBuf>,
     /// What the documentation must mention.
@@ -71,15 +79,18 @@ pub struct Request<'a> {
     pub write_report: WriteReport<'a>,
 }
 
-/// Runs the phases and judges the criteria; `None` if it was interrupted (everything is cleaned up then too).
+/// Runs the phases and judges the criteria; `None` if it was interrupted (everything is cleaned up then too, but for what was
+/// proved so far).
 pub fn run(home: &Home, config: &Config, request: &Request<'_>) -> Result<Option<Matrix>, EngineError> {
-    let started_at_ms = now_ms();
     sandbox::folder(home)?;
     let _one = lock(home)?;
     sandbox::remove_leftovers(home, config.runtime)?;
     let ground = ground::open(config.runtime)?;
     let world = World::open(config)?;
-    let mut lab = Lab::new(home, config, request, (ground.as_ref(), &world));
+    let basis = progress::basis(home, config, request, ground.as_ref())?;
+    let kept = begin(home, request, basis)?;
+    let started_at_ms = kept.started_at_ms;
+    let mut lab = Lab::new(home, config, request, (ground.as_ref(), &world), kept);
     let result = phases(&mut lab);
     // Whatever happened: the runs' files are kept, and nothing of the sandbox stays.
     let kept = lab.keep_runs();
@@ -90,6 +101,7 @@ pub fn run(home: &Home, config: &Config, request: &Request<'_>) -> Result<Option
         Err(Stop::Error(e)) => return Err(e),
     }
     kept?;
+    progress::forget(home)?;
     lab.footprint_after();
     lab.full_run();
     let (from, to) = lab.versions();
@@ -105,6 +117,26 @@ pub fn run(home: &Home, config: &Config, request: &Request<'_>) -> Result<Option
         notes: lab.notes.clone(),
     };
     Ok(Some(judge(request.catalogue, lab.evidence(), subject)))
+}
+
+/// What is gone on with: nothing, unless that is asked for and an earlier run kept something that fits.
+fn begin(home: &Home, request: &Request<'_>, basis: Digest) -> Result<Kept, EngineError> {
+    if request.resume {
+        match progress::read(home, &basis) {
+            Ok(mut kept) => {
+                let ended: Vec<&str> = kept.ended.iter().map(|p| p.as_str()).collect();
+                let ended = ended.join(", ");
+                (request.say)(&format!("going on after {ended}"));
+                kept.notes.push(format!(
+                    "The run was interrupted and gone on with. Before that ended: {ended}; the others ran on a new sandbox."
+                ));
+                return Ok(kept);
+            }
+            Err(why) => (request.say)(&format!("nothing to go on with, so it begins anew: {why}")),
+        }
+    }
+    progress::forget(home)?;
+    Ok(Kept::new(basis))
 }
 
 /// One acceptance run at a time.
@@ -155,7 +187,7 @@ fn phases(lab: &mut Lab<'_>) -> Result<(), Stop> {
                 lab.add(proof);
                 let why = format!("there was no rehearsal: {e}");
                 for (phase, _) in sandboxed {
-                    lab.rest(phase, &Verdict::NotRun { why: why.clone() });
+                    lab.rest(phase, &Judgement::NotRun { why: why.clone() });
                 }
             }
         }
@@ -165,18 +197,25 @@ fn phases(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 /// Runs one phase; an error of it leaves the rest of its evidence inconclusive.
 fn one(lab: &mut Lab<'_>, phase: Phase, prove: PhaseFn) -> Result<(), Stop> {
+    if !lab.asked(phase) {
+        lab.rest(phase, &Judgement::NotRun { why: format!("the phase {} was left out", phase.as_str()) });
+        return Ok(());
+    }
     if !lab.wants(phase) {
-        lab.rest(phase, &Verdict::NotRun { why: format!("the phase {} was left out", phase.as_str()) });
+        lab.say(&format!("{}: ended before the interruption", phase.as_str()));
         return Ok(());
     }
     lab.say(&format!("{}: running", phase.as_str()));
     match prove(lab) {
-        Ok(()) => lab.ended.push(phase),
+        Ok(()) => {
+            lab.ended.push(phase);
+            lab.keep_progress()?;
+        }
         Err(Stop::Interrupted) => return Err(Stop::Interrupted),
         Err(Stop::Error(e)) => {
             let why = format!("the phase {} could not be finished: {e}", phase.as_str());
             lab.say(&format!("{}: {e}", phase.as_str()));
-            lab.rest(phase, &Verdict::Inconclusive { why });
+            lab.rest(phase, &Judgement::Inconclusive { why });
         }
     }
     lab.say(&lab.summary(phase));

@@ -4,6 +4,7 @@ use super::ground::{Ground, Seen};
 use crate::error::{EngineError, io};
 use crate::home::{CONFIG_FILE, Home, STATE_DIR};
 use crate::journal::Journal;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use switchback_core::ids::{Digest, GenerationId};
@@ -11,7 +12,7 @@ use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::Procedure;
 
 /// Production at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footprint {
     /// What runs and what it uses.
     pub seen: Seen,

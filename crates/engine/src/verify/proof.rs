@@ -3,7 +3,8 @@
 use crate::engine::now_ms;
 use crate::error::EngineError;
 use std::collections::BTreeMap;
-use switchback_core::check::{Failure, Verdict};
+use switchback_core::check::Failure;
+use switchback_core::criteria::Judgement;
 use switchback_core::ids::RunId;
 
 /// Why a phase ended early.
@@ -45,6 +46,7 @@ pub struct Proof {
     failures: Vec<Failure>,
     doubt: Option<String>,
     not_run: Option<String>,
+    fact: Option<String>,
     demands: u32,
 }
 
@@ -62,6 +64,7 @@ impl Proof {
             failures: Vec::new(),
             doubt: None,
             not_run: None,
+            fact: None,
             demands: 0,
         }
     }
@@ -117,19 +120,27 @@ impl Proof {
         self
     }
 
+    /// Records that the stack has nothing that it could be tried on: a fact that was observed, never a setting.
+    pub fn not_applicable(&mut self, fact: impl Into<String>) -> &mut Self {
+        self.fact.get_or_insert(fact.into());
+        self
+    }
+
     /// The verdict: a failure outweighs a doubt, a doubt outweighs what was not tried. Without a single
     /// demand nothing was proved.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Judgement {
         if !self.failures.is_empty() {
-            Verdict::Fail { reasons: self.failures.clone() }
+            Judgement::Fail { reasons: self.failures.clone() }
         } else if let Some(why) = &self.doubt {
-            Verdict::Inconclusive { why: why.clone() }
+            Judgement::Inconclusive { why: why.clone() }
         } else if let Some(why) = &self.not_run {
-            Verdict::NotRun { why: why.clone() }
-        } else if self.demands == 0 {
-            Verdict::NotRun { why: "nothing was demanded of it".to_owned() }
+            Judgement::NotRun { why: why.clone() }
+        } else if self.demands > 0 {
+            Judgement::Pass
+        } else if let Some(why) = &self.fact {
+            Judgement::NotApplicable { why: why.clone() }
         } else {
-            Verdict::Pass
+            Judgement::NotRun { why: "nothing was demanded of it".to_owned() }
         }
     }
 }
@@ -142,8 +153,10 @@ mod tests {
     fn nothing_passes_without_a_demand_that_held() {
         let mut proof = Proof::new("x", "");
         assert_eq!(proof.verdict().word(), "not run");
+        proof.not_applicable("there is nothing");
+        assert_eq!(proof.verdict().word(), "not applicable");
         proof.demand(true, "a", "b");
-        assert_eq!(proof.verdict(), Verdict::Pass);
+        assert_eq!(proof.verdict(), Judgement::Pass);
         proof.not_run("nobody tried");
         assert_eq!(proof.verdict().word(), "not run");
         proof.demand_known(None::<u8>, |_| true, "the time", "is short");

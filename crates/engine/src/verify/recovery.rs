@@ -52,15 +52,17 @@ pub fn automatic(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
         "fault",
         format!("SIGKILL to all {} of the promoted version, repeatedly", lab.ground.words().many),
     );
+    let mut budget = Duration::from_millis(limit);
     match lab.wait_trial(&promoted.plan.run, TRIAL_ENDS)? {
         Some(Event::TrialFailed { trigger, reasons }) => {
             proof.measure("trigger", trigger).measure("seen", reasons.join("; "));
         }
         other => {
             proof.demand(false, "trigger", format!("the trial did not fail: {other:?}"));
+            // Nobody is about to roll back.
+            budget = Duration::ZERO;
         }
     }
-    let budget = Duration::from_millis(limit);
     match lab.wait_for(budget, || rollback_after(lab, &promoted))? {
         None => {
             proof.demand(false, "rollback", "nothing rolled back");

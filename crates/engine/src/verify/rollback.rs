@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use switchback_core::analytics::analyse;
 use switchback_core::check::{CheckKind, CheckResult, Verdict};
 use switchback_core::config::Config;
-use switchback_core::criteria::Phase;
+use switchback_core::criteria::{Judgement, Phase};
 use switchback_core::data::Fingerprint;
 use switchback_core::duration::human_ms;
 use switchback_core::ids::{Digest, GenerationId, RunId, StoreName};
@@ -35,7 +35,7 @@ const OVERHEAD_MS: u64 = 500;
 pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     if !lab.rehearsed()?.done() {
         let why = "the rehearsal issued no certificate, so nothing was promoted".to_owned();
-        lab.rest(Phase::Rollback, &Verdict::NotRun { why: why.clone() });
+        lab.rest(Phase::Rollback, &Judgement::NotRun { why: why.clone() });
         return Err(EngineError::refused(why, "see the phases staging, validation and database").into());
     }
     let config = lab.sandbox()?.desired.clone();
@@ -153,13 +153,13 @@ fn promotion(lab: &mut Lab<'_>, config: &Config) -> Result<Ran, Stop> {
     } else {
         proof.demand(false, "promotion", ran.why());
     }
-    let good = proof.verdict() == Verdict::Pass;
+    let good = proof.verdict() == Judgement::Pass;
     lab.add(proof);
     if good {
         return Ok(ran);
     }
     let why = "the promotion on the sandbox did not succeed".to_owned();
-    lab.rest(Phase::Rollback, &Verdict::NotRun { why: why.clone() });
+    lab.rest(Phase::Rollback, &Judgement::NotRun { why: why.clone() });
     Err(EngineError::refused(why, "see promotion.trial").into())
 }
 
@@ -345,7 +345,7 @@ fn data(
     }
     proof.demand(ran.done(), "rollback", ran.why());
     if promoted.is_empty() {
-        proof.not_run("the stack has no data");
+        proof.not_applicable("the stack has no data");
     }
     proof
 }
@@ -424,9 +424,7 @@ fn validated(ran: &Ran) -> Proof {
     }
     let beyond = ran.report.checks.iter().filter(|c| c.kind != CheckKind::Health).count();
     proof.measure("checks beyond health", beyond);
-    if ran.report.checks.is_empty() {
-        proof.doubt("no check ran after the rollback");
-    }
+    proof.demand(!ran.report.checks.is_empty(), "checks", "none ran after the rollback");
     proof
 }
 

@@ -278,7 +278,8 @@ fn end(ground: &dyn Ground, home: &Home) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn remove(ground: &dyn Ground, root: &Path) -> Result<(), EngineError> {
+/// Ends everything that runs in a stack's copy and removes it.
+pub(super) fn remove(ground: &dyn Ground, root: &Path) -> Result<(), EngineError> {
     // Its configuration may not be written yet: an identity is all that is needed.
     if root.join(STATE_DIR).is_dir() {
         if !root.join(CONFIG_FILE).exists() {

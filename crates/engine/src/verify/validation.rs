@@ -12,7 +12,7 @@ use std::fs;
 use switchback_core::check::{CheckKind, CheckResult, Verdict};
 use switchback_core::duration::human_ms;
 use switchback_core::journal::Outcome as Ended;
-use switchback_core::prove::Outcome;
+use switchback_core::prove::{Injection, Outcome, TABLE};
 use switchback_core::workflow::{ReferenceKind, Workflow};
 
 /// Proves the phase.
@@ -103,12 +103,10 @@ fn cross_service(ran: &Ran, crossing: &BTreeSet<String>, services: usize) -> Pro
     for check in of_kind(ran, CheckKind::Workflow).filter(|c| crossing.contains(&c.id)) {
         demand_pass(&mut proof, check);
     }
-    if crossing.is_empty() {
-        proof.not_run(if services < 2 {
-            "the stack has one service; there is nothing to integrate with".to_owned()
-        } else {
-            "no workflow touches two services; write one that does".to_owned()
-        });
+    if services < 2 {
+        proof.not_applicable("the stack has one service; there is nothing to integrate with");
+    } else if crossing.is_empty() {
+        proof.not_run("no workflow touches two services; write one that does");
     }
     proof
 }
@@ -197,7 +195,9 @@ fn table(lab: &Lab<'_>) -> Result<Proof, Stop> {
         "every mutant of the table is caught by the expected check, and the controls pass",
     );
     let mut session = lab.session()?;
-    let config = lab.sandbox()?.desired.clone();
+    let mut config = lab.sandbox()?.desired.clone();
+    // Damage is done to a copy of it.
+    config.staging.pristine = true;
     let request = prove::Request {
         only: BTreeSet::new(),
         controls: 1,
@@ -230,6 +230,9 @@ fn table(lab: &Lab<'_>) -> Result<Proof, Stop> {
             Outcome::Alarmed { why } => {
                 proof.measure(at.clone(), "false alarm").demand(false, at, why);
             }
+            Outcome::NotApplicable { why, .. } if of_the_stack(&row.id) => {
+                proof.measure(at, format!("not applicable: {why}"));
+            }
             Outcome::Unviable { why } | Outcome::NotApplicable { why, .. } => {
                 proof.measure(at, why);
                 untried.push(row.id.as_str());
@@ -240,6 +243,13 @@ fn table(lab: &Lab<'_>) -> Result<Proof, Stop> {
         proof.not_run(format!("{} of the table were not tried: {}", untried.len(), untried.join(", ")));
     }
     Ok(proof)
+}
+
+/// Whether it is the stack that leaves nothing to try a mutant on: what goes through the proxy, or slows something down, could
+/// be tried if a check asked for it.
+fn of_the_stack(id: &str) -> bool {
+    let of = TABLE.iter().find(|m| m.id == id).map(|m| m.injection);
+    of.is_some_and(|i| !matches!(i, Injection::Proxy | Injection::Beside(_)))
 }
 
 fn reports(lab: &Lab<'_>) -> Result<Proof, Stop> {

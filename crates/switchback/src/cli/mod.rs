@@ -23,6 +23,7 @@ mod output;
 mod own;
 mod path;
 mod prove;
+mod reference;
 mod report;
 pub mod run;
 mod scaling;
@@ -204,7 +205,7 @@ pub enum Command {
     Gc(gc::GcArgs),
     /// Prove every acceptance criterion on a copy of this stack, and write the matrix
     #[command(
-        after_help = "Examples:\n  switchback verify\n  switchback verify --list\n  switchback verify --output reports/upgrade-infrastructure"
+        after_help = "Examples:\n  switchback verify\n  switchback verify --list\n  switchback verify --resume            # after one that was interrupted\n  switchback verify --output reports/upgrade-infrastructure"
     )]
     Verify(verify::VerifyArgs),
     /// Checks: make a workflow from a recording

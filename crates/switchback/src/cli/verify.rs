@@ -1,12 +1,13 @@
 //! The acceptance run: every criterion, proved on a copy of this stack.
 
+use super::reference::reference;
 use super::run::{TOOL, cancel_on_signals, write_report};
 use super::upgrade::{open, target};
-use super::{Cli, Exit, Global, Output, Trouble};
-use crate::matrix;
+use super::{Exit, Global, Output, Trouble};
 use crate::progress::Progress;
+use crate::{demo, matrix};
+use clap::Args;
 use clap::builder::PossibleValuesParser;
-use clap::{Args, CommandFactory as _};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use switchback_core::config::Config;
@@ -15,7 +16,6 @@ use switchback_core::journal::Event;
 use switchback_engine::engine::Notice;
 use switchback_engine::error::EngineError;
 use switchback_engine::home::Home;
-use switchback_engine::verify::docs::Reference;
 use switchback_engine::verify::{self, Request};
 
 /// Where the matrix goes, below the stack.
@@ -38,6 +38,9 @@ pub struct VerifyArgs {
     /// Print the catalogue of criteria and do nothing
     #[arg(long)]
     pub list: bool,
+    /// Go on after the last phase that ended, where a run was killed or interrupted
+    #[arg(long)]
+    pub resume: bool,
     /// Keep the sandbox, to look at it
     #[arg(long)]
     pub keep: bool,
@@ -74,10 +77,12 @@ pub fn verify(global: &Global, args: &VerifyArgs) -> Result<Exit, Trouble> {
     let request = Request {
         versions: target(&config, &args.versions)?.versions,
         phases,
+        resume: args.resume,
         keep: args.keep,
         output: output.clone(),
         docs: args.docs.clone().or_else(docs),
         reference: reference(),
+        example: &example,
         catalogue: &catalogue,
         tool: TOOL,
         cancel: &cancel,
@@ -89,6 +94,9 @@ pub fn verify(global: &Global, args: &VerifyArgs) -> Result<Exit, Trouble> {
     let found = verify::run(&home, &config, &request)?;
     let Some(matrix) = found else {
         progress.line("\n  Interrupted; the sandbox is gone and production was not touched.");
+        progress.line(
+            "  `switchback verify --resume`, with the same options, goes on after the phases that ended.",
+        );
         return Ok(Exit::Interrupted);
     };
     drop(progress);
@@ -107,10 +115,10 @@ fn exit_of(matrix: &Matrix) -> Exit {
     let counts = matrix.counts;
     if counts.failed > 0 {
         Exit::Refused
-    } else if counts.passed < counts.total {
-        Exit::Inconclusive
-    } else {
+    } else if counts.complete() {
         Exit::Done
+    } else {
+        Exit::Inconclusive
     }
 }
 
@@ -155,7 +163,7 @@ fn list(global: &Global) -> Result<Exit, Trouble> {
         for need in &criterion.needs {
             let by = match catalogue.evidence.get(need).map(|k| k.phase) {
                 Some(Some(phase)) => format!("phase {}", phase.as_str()),
-                Some(None) => "no producer yet".to_owned(),
+                Some(None) => "nothing produces it".to_owned(),
                 None => "a check of the stack".to_owned(),
             };
             out.line(&format!("  {:<27}   needs {need} ({by})", ""))?;
@@ -165,71 +173,20 @@ fn list(global: &Global) -> Result<Exit, Trouble> {
     Ok(Exit::Done)
 }
 
+/// The stack that the documentation's examples are typed on.
+fn example(folder: &Path, long: bool) -> Result<(), EngineError> {
+    let broken = |e: std::io::Error| EngineError::Io { doing: "make", path: folder.to_owned(), source: e };
+    demo::example(folder, long).map_err(broken)
+}
+
 fn docs() -> Option<PathBuf> {
     let here = PathBuf::from(DOCS);
     let source = option_env!("CARGO_MANIFEST_DIR").map(|d| Path::new(d).join("../..").join(DOCS));
     [Some(here), source].into_iter().flatten().find(|d| d.is_dir())
 }
 
-/// What the documentation must name, taken from the program itself.
-fn reference() -> Reference {
-    let program = Cli::command();
-    let long = |command: &clap::Command, global: bool| -> Vec<String> {
-        command
-            .get_arguments()
-            .filter(|a| a.is_global_set() == global && !a.is_hide_set())
-            .filter_map(|a| a.get_long())
-            .filter(|l| *l != "help" && *l != "version")
-            .map(|l| format!("--{l}"))
-            .collect()
-    };
-    let visible = program.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help");
-    Reference {
-        commands: visible.map(|c| (c.get_name().to_owned(), long(c, false))).collect(),
-        global: long(&program, true),
-        keys: keys(&Config::schema()),
-        exits: Exit::ALL.iter().map(|e| e.code()).collect(),
-    }
-}
-
-/// The keys of a JSON Schema: `Service.env`, of the root without a prefix.
-fn keys(schema: &serde_json::Value) -> Vec<String> {
-    fn walk(value: &serde_json::Value, prefix: &str, found: &mut BTreeSet<String>) {
-        let properties = value.get("properties").and_then(|p| p.as_object());
-        for (key, inner) in properties.into_iter().flatten() {
-            found.insert(format!("{prefix}{key}"));
-            walk(inner, &format!("{prefix}{key}."), found);
-        }
-    }
-    let mut found = BTreeSet::new();
-    walk(schema, "", &mut found);
-    for (name, definition) in schema.get("$defs").and_then(|d| d.as_object()).into_iter().flatten() {
-        walk(definition, &format!("{name}."), &mut found);
-    }
-    found.into_iter().collect()
-}
-
 impl From<matrix::WriteError> for Trouble {
     fn from(error: matrix::WriteError) -> Self {
         EngineError::Io { doing: "write", path: error.path, source: error.source }.into()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_reference_is_taken_from_the_program() {
-        let reference = reference();
-        let of = |name: &str| &reference.commands.iter().find(|(c, _)| c == name).expect("there").1;
-        assert!(of("promote").contains(&"--without-certificate".to_owned()));
-        assert!(of("verify").contains(&"--phase".to_owned()));
-        assert!(reference.global.contains(&"--json".to_owned()), "{:?}", reference.global);
-        assert!(reference.commands.iter().all(|(c, _)| !c.starts_with("__")));
-        for key in ["stack", "Service.migrate_deadline", "Rollback.budget", "Verify.catalogue"] {
-            assert!(reference.keys.contains(&key.to_owned()), "{key} in {:?}", reference.keys);
-        }
-        assert!(reference.exits.contains(&8) && reference.exits.contains(&130));
     }
 }

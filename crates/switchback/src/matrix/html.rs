@@ -3,8 +3,7 @@
 use super::style::CSS;
 use super::{count, date, face, summary, took, why};
 use maud::{DOCTYPE, Markup, PreEscaped, html as markup};
-use switchback_core::check::Verdict;
-use switchback_core::criteria::{Counts, Evidence, Matrix, Missing, Row};
+use switchback_core::criteria::{Counts, Evidence, Judgement, Matrix, Missing, Row};
 use switchback_core::duration::{human_bytes, human_ms};
 
 /// Renders it.
@@ -60,18 +59,19 @@ fn head(matrix: &Matrix) -> Markup {
                     li { span class={ "chip " (class) } { span aria-hidden="true" { (sign) } (word) } b { (n) } }
                 }
             }
-            p.rule { "A criterion passes only with evidence. What nothing proves yet says NOT-RUN and counts against the total." }
+            p.rule { "A criterion passes only with evidence. What was not tried says NOT-RUN and counts against the total. What this stack has nothing for is not applicable, and says which fact that is." }
             @for note in &matrix.subject.notes { p.note { (note) } }
         }
     }
 }
 
-fn parts(c: Counts) -> [(&'static str, &'static str, &'static str, usize); 4] {
+fn parts(c: Counts) -> [(&'static str, &'static str, &'static str, usize); 5] {
     [
         ("pass", "✓", "passed", c.passed),
         ("fail", "✗", "failed", c.failed),
         ("doubt", "?", "inconclusive", c.inconclusive),
         ("none", "–", "not run", c.not_run),
+        ("spared", "∅", "not applicable", c.not_applicable),
     ]
 }
 
@@ -109,14 +109,14 @@ fn section(matrix: &Matrix, area: &str, rows: &[&Row]) -> Markup {
     }
 }
 
-fn chip(verdict: &Verdict) -> Markup {
+fn chip(verdict: &Judgement) -> Markup {
     let (class, sign, word) = face(verdict);
     markup! { span class={ "chip " (class) } { span aria-hidden="true" { (sign) } (word) } }
 }
 
 fn criterion(matrix: &Matrix, row: &Row) -> Markup {
     markup! {
-        details.row id=(row.criterion.id) open[matches!(row.verdict, Verdict::Fail { .. })] {
+        details.row id=(row.criterion.id) open[matches!(row.verdict, Judgement::Fail { .. })] {
             summary {
                 (chip(&row.verdict))
                 span.what {
@@ -137,8 +137,12 @@ fn criterion(matrix: &Matrix, row: &Row) -> Markup {
 /// What speaks against a row that did not pass, in a line.
 fn short(row: &Row) -> Option<String> {
     match &row.verdict {
-        Verdict::Pass => None,
-        Verdict::NotRun { .. } if !row.missing.is_empty() => {
+        Judgement::Pass if row.not_applicable.is_empty() => None,
+        Judgement::Pass => {
+            let ids: Vec<&str> = row.not_applicable.iter().map(|m| m.id.as_str()).collect();
+            Some(format!("without what does not apply: {}", ids.join(", ")))
+        }
+        Judgement::NotRun { .. } if !row.missing.is_empty() => {
             let ids: Vec<&str> = row.missing.iter().map(|m| m.id.as_str()).collect();
             Some(format!("missing: {}", ids.join(", ")))
         }
@@ -162,7 +166,7 @@ fn absent(missing: &Missing) -> Markup {
 
 fn proof(evidence: &Evidence) -> Markup {
     let lines = why(&evidence.verdict);
-    let bad = matches!(evidence.verdict, Verdict::Fail { .. });
+    let bad = matches!(evidence.verdict, Judgement::Fail { .. });
     let took = u64::try_from(evidence.ended_at_ms - evidence.started_at_ms).unwrap_or(0);
     markup! {
         div.proof {

@@ -1,9 +1,9 @@
-//! The matrix as JUnit XML: a suite per area, a case per criterion. Inconclusive is an error, NOT-RUN is skipped.
+//! The matrix as JUnit XML: a suite per area, a case per criterion. Inconclusive is an error; NOT-RUN and what does not
+//! apply are skipped.
 
 use super::why;
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
-use switchback_core::check::Verdict;
-use switchback_core::criteria::Matrix;
+use switchback_core::criteria::{Judgement, Matrix};
 
 /// Renders it.
 pub fn junit(matrix: &Matrix) -> String {
@@ -14,12 +14,12 @@ pub fn junit(matrix: &Matrix) -> String {
         for row in rows {
             let text = clean(&why(&row.verdict).join("\n"));
             let mut status = match &row.verdict {
-                Verdict::Pass => TestCaseStatus::success(),
-                Verdict::Fail { .. } => TestCaseStatus::non_success(NonSuccessKind::Failure),
-                Verdict::Inconclusive { .. } => TestCaseStatus::non_success(NonSuccessKind::Error),
-                Verdict::NotRun { .. } | Verdict::Waived { .. } => TestCaseStatus::skipped(),
+                Judgement::Pass => TestCaseStatus::success(),
+                Judgement::Fail { .. } => TestCaseStatus::non_success(NonSuccessKind::Failure),
+                Judgement::Inconclusive { .. } => TestCaseStatus::non_success(NonSuccessKind::Error),
+                Judgement::NotRun { .. } | Judgement::NotApplicable { .. } => TestCaseStatus::skipped(),
             };
-            if !matches!(row.verdict, Verdict::Pass) {
+            if !matches!(row.verdict, Judgement::Pass) {
                 status.set_message(text.clone());
             }
             let name = format!("{}: {}", row.criterion.id, row.criterion.text);

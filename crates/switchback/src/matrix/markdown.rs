@@ -2,7 +2,7 @@
 
 use super::{count, date, face, summary, took, why};
 use std::fmt::Write as _;
-use switchback_core::criteria::{Matrix, Row};
+use switchback_core::criteria::{Judgement, Matrix, Row};
 
 /// Renders it.
 pub fn markdown(matrix: &Matrix) -> String {
@@ -24,7 +24,7 @@ pub fn markdown(matrix: &Matrix) -> String {
     }
     let _ = writeln!(
         out,
-        "A criterion passes only with evidence. What nothing proves yet says NOT-RUN and counts against the total.\n"
+        "A criterion passes only with evidence. What was not tried says NOT-RUN and counts against the total; what this stack has nothing for is not applicable.\n"
     );
     for (area, rows) in matrix.areas() {
         let counts = count(rows.iter().copied());
@@ -60,11 +60,12 @@ pub fn markdown(matrix: &Matrix) -> String {
 fn proofs(matrix: &Matrix, row: &Row) -> String {
     let mut parts: Vec<String> = matrix
         .evidence_of(row)
-        .filter(|e| !row.missing.iter().any(|m| m.id == e.id))
+        .filter(|e| !row.missing.iter().chain(&row.not_applicable).any(|m| m.id == e.id))
         .map(|e| format!("{} `{}`", face(&e.verdict).1, e.id))
         .collect();
     parts.extend(row.missing.iter().map(|m| format!("– `{}`: {}", m.id, cell(&m.why))));
-    if !matches!(row.verdict, switchback_core::check::Verdict::NotRun { .. }) {
+    parts.extend(row.not_applicable.iter().map(|m| format!("∅ `{}`: {}", m.id, cell(&m.why))));
+    if !matches!(row.verdict, Judgement::NotRun { .. } | Judgement::NotApplicable { .. }) {
         parts.extend(why(&row.verdict).iter().take(5).map(|w| cell(w)));
     }
     parts.join("<br>")

@@ -10,8 +10,7 @@ mod style;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
-use switchback_core::check::Verdict;
-use switchback_core::criteria::{Counts, Matrix};
+use switchback_core::criteria::{Counts, Judgement, Matrix};
 
 /// The truth.
 pub const JSON: &str = "evidence.json";
@@ -54,34 +53,40 @@ pub fn write(folder: &Path, matrix: &Matrix) -> Result<(), WriteError> {
 }
 
 /// Class, sign and word of a verdict; colour is never the only sign.
-fn face(verdict: &Verdict) -> (&'static str, &'static str, &'static str) {
+fn face(verdict: &Judgement) -> (&'static str, &'static str, &'static str) {
     match verdict {
-        Verdict::Pass => ("pass", "✓", "passed"),
-        Verdict::Fail { .. } => ("fail", "✗", "failed"),
-        Verdict::Inconclusive { .. } => ("doubt", "?", "inconclusive"),
-        Verdict::Waived { .. } => ("none", "–", "waived"),
-        Verdict::NotRun { .. } => ("none", "–", "NOT-RUN"),
+        Judgement::Pass => ("pass", "✓", "passed"),
+        Judgement::Fail { .. } => ("fail", "✗", "failed"),
+        Judgement::Inconclusive { .. } => ("doubt", "?", "inconclusive"),
+        Judgement::NotRun { .. } => ("none", "–", "NOT-RUN"),
+        Judgement::NotApplicable { .. } => ("spared", "∅", "n/a"),
     }
 }
 
 /// Why a verdict is not a pass, one line each.
-fn why(verdict: &Verdict) -> Vec<String> {
+fn why(verdict: &Judgement) -> Vec<String> {
     match verdict {
-        Verdict::Pass => Vec::new(),
-        Verdict::Fail { reasons } => reasons
+        Judgement::Pass => Vec::new(),
+        Judgement::Fail { reasons } => reasons
             .iter()
             .map(|r| if r.at.is_empty() { r.what.clone() } else { format!("{}: {}", r.at, r.what) })
             .collect(),
-        Verdict::Inconclusive { why } | Verdict::NotRun { why } => vec![why.clone()],
-        Verdict::Waived { who, why } => vec![format!("waived by {who}: {why}")],
+        Judgement::Inconclusive { why } | Judgement::NotRun { why } | Judgement::NotApplicable { why } => {
+            vec![why.clone()]
+        }
     }
 }
 
-/// `27 passed · 0 failed · 1 inconclusive · 20 not run · of 48`.
+/// `27 passed · 0 failed · 1 inconclusive · 17 not run · 3 not applicable · of 48`.
 fn summary(counts: Counts) -> String {
     format!(
-        "{} passed · {} failed · {} inconclusive · {} not run · of {}",
-        counts.passed, counts.failed, counts.inconclusive, counts.not_run, counts.total
+        "{} passed · {} failed · {} inconclusive · {} not run · {} not applicable · of {}",
+        counts.passed,
+        counts.failed,
+        counts.inconclusive,
+        counts.not_run,
+        counts.not_applicable,
+        counts.total
     )
 }
 
@@ -89,13 +94,7 @@ fn summary(counts: Counts) -> String {
 fn count<'r>(rows: impl IntoIterator<Item = &'r switchback_core::criteria::Row>) -> Counts {
     let mut counts = Counts::default();
     for row in rows {
-        counts.total += 1;
-        match row.verdict {
-            Verdict::Pass => counts.passed += 1,
-            Verdict::Fail { .. } => counts.failed += 1,
-            Verdict::Inconclusive { .. } => counts.inconclusive += 1,
-            Verdict::NotRun { .. } | Verdict::Waived { .. } => counts.not_run += 1,
-        }
+        counts.add(&row.verdict);
     }
     counts
 }
@@ -119,13 +118,16 @@ pub fn terminal(matrix: &Matrix) -> String {
         for row in rows {
             let (_, sign, word) = face(&row.verdict);
             let _ = writeln!(out, "  {sign} {word:<12} {}", row.criterion.text);
-            if matches!(row.verdict, Verdict::NotRun { .. }) {
+            if matches!(row.verdict, Judgement::NotRun { .. }) {
                 for missing in &row.missing {
                     let _ = writeln!(out, "                 {}: {}", missing.id, missing.why);
                 }
             } else {
                 for line in why(&row.verdict).iter().take(5) {
                     let _ = writeln!(out, "                 {line}");
+                }
+                for one in row.not_applicable.iter().filter(|_| row.verdict == Judgement::Pass) {
+                    let _ = writeln!(out, "                 without {}: {}", one.id, one.why);
                 }
             }
         }

@@ -28,7 +28,7 @@ h3{font-size:14px;margin:0}
 .bar{display:flex;gap:2px;height:12px;margin:14px 0 12px;border-radius:6px;overflow:hidden;background:var(--none-bg)}
 .bar i{display:block;min-width:3px}
 .bar .pass{background:var(--bar-pass)}.bar .fail{background:var(--bar-fail)}
-.bar .doubt{background:var(--bar-doubt)}.bar .none{background:var(--bar-none)}
+.bar .doubt{background:var(--bar-doubt)}.bar .none{background:var(--bar-none)}.bar .spared{background:none}
 .legend{display:flex;flex-wrap:wrap;gap:6px 18px;margin:0;padding:0;list-style:none}
 .legend li{display:flex;align-items:center;gap:7px}
 .legend b{font-variant-numeric:tabular-nums}
@@ -56,7 +56,8 @@ details.row[open]>summary:after{transform:rotate(90deg)}
 .id{color:var(--soft);font:12px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .chip{display:inline-flex;align-items:center;gap:6px;justify-self:start;padding:2px 10px 2px 8px;border-radius:999px;font-size:13px;font-weight:600;white-space:nowrap}
 .chip.pass{color:var(--pass);background:var(--pass-bg)}.chip.fail{color:var(--fail);background:var(--fail-bg)}
-.chip.doubt{color:var(--doubt);background:var(--doubt-bg)}.chip.none{color:var(--none);background:var(--none-bg)}
+.chip.doubt{color:var(--doubt);background:var(--doubt-bg)}.chip.none,.chip.spared{color:var(--none);background:var(--none-bg)}
+.chip.spared{background:none;box-shadow:inset 0 0 0 1px var(--none-bg)}
 .body{padding:2px 16px 16px}
 .body>p{margin:0 0 10px;color:var(--soft);font-size:14px}
 .proof{border:1px solid var(--line);border-radius:10px;padding:12px 14px;margin-top:10px}

@@ -1,14 +1,14 @@
 use super::*;
 use std::collections::BTreeMap;
-use switchback_core::check::{Artefact, Failure};
+use switchback_core::check::{Artefact, Failure, Verdict};
 use switchback_core::criteria::{Catalogue, Evidence, Subject, judge};
 use switchback_core::ids::{Digest, StackName};
 
-fn evidence(id: &str, verdict: Verdict) -> Evidence {
+fn evidence(id: &str, verdict: impl Into<Judgement>) -> Evidence {
     Evidence {
         id: id.to_owned(),
         title: "It was seen <b>".to_owned(),
-        verdict,
+        verdict: verdict.into(),
         measured: BTreeMap::from([("time | of".to_owned(), "3 ms & more".to_owned())]),
         threshold: "within 5 minutes".to_owned(),
         runs: vec!["01J0000000000000000000000A".into()],
@@ -37,6 +37,7 @@ fn matrix() -> Matrix {
         evidence("staging.deployed", Verdict::Pass),
         evidence("migration.integrity", Verdict::fail(failure)),
         evidence("staging.health", Verdict::Inconclusive { why: "too noisy".to_owned() }),
+        evidence("workflows.cross-service", Judgement::NotApplicable { why: "one service alone".to_owned() }),
     ];
     let subject = Subject {
         stack: StackName::new("pa").expect("valid"),
@@ -60,9 +61,15 @@ fn the_html_is_one_file_without_script_and_says_every_row() {
     for row in &matrix.rows {
         assert!(text.contains(&format!("id=\"{}\"", row.criterion.id)), "{}", row.criterion.id);
     }
-    for word in
-        ["1 of 48", "NOT-RUN", "no evidence producer in this version", "db.notes: 2 of 200", "too noisy"]
-    {
+    for word in [
+        "1 of 48",
+        "NOT-RUN",
+        "did not produce it",
+        "db.notes: 2 of 200",
+        "too noisy",
+        "n/a",
+        "one service alone",
+    ] {
         assert!(text.contains(word), "{word}");
     }
 }
@@ -75,7 +82,8 @@ fn the_junit_is_read_by_our_own_reader_and_counts_agree() {
     assert_eq!(cases.len(), matrix.counts.total);
     let of = |wanted: fn(&reader::Outcome) -> bool| cases.iter().filter(|c| wanted(&c.outcome)).count();
     assert_eq!(of(|o| *o == reader::Outcome::Passed), matrix.counts.passed);
-    assert_eq!(of(|o| *o == reader::Outcome::Skipped), matrix.counts.not_run);
+    assert_eq!(of(|o| *o == reader::Outcome::Skipped), matrix.counts.not_run + matrix.counts.not_applicable);
+    assert_eq!(matrix.counts.not_applicable, 1);
     let bad = matrix.counts.failed + matrix.counts.inconclusive;
     assert_eq!(of(|o| matches!(o, reader::Outcome::Failed(_))), bad);
 }

@@ -7,7 +7,7 @@
 use super::super::mutate::Mutation;
 use super::super::proof::Proof;
 use super::super::sandbox::{Sandbox, yaml};
-use super::{Copied, Count, Ground, Lasting, Order, Seen, Words};
+use super::{Copied, Count, Ground, Lasting, Order, Seen, Tags, Words};
 use crate::docker::{Docker, DockerError, STACK_LABEL};
 use crate::engine::now_ms;
 use crate::error::{EngineError, io};
@@ -24,11 +24,12 @@ use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use switchback_core::compose::Model;
+use switchback_core::compose::{ImageName, Model};
 use switchback_core::config::Config;
 use switchback_core::ids::{Digest, ServiceName, StoreName};
 use switchback_core::plan::{self, Plan};
 use switchback_core::release::{ImageRef, Instance, MountPlace, Release};
+use switchback_core::tags;
 
 mod copying;
 mod damage;
@@ -330,6 +331,17 @@ impl Ground for ComposeGround {
 
     fn vital(&self, home: &Home, instance: &Instance) -> PathBuf {
         instance::model_file_of(home, instance)
+    }
+
+    fn image_tags(&self, reference: &str) -> Result<Option<Tags>, EngineError> {
+        let Ok(ImageName { repository, tag: Some(current), .. }) = ImageName::parse(reference) else {
+            return Ok(None);
+        };
+        let prefix = format!("{repository}:");
+        let names = self.docker.image_names(&repository)?;
+        let tags = names.iter().filter_map(|n| n.strip_prefix(&prefix));
+        let newer = tags::newer(&current, tags).into_values().rev().collect();
+        Ok(Some(Tags { repository, current, newer }))
     }
 
     fn end(&self, home: &Home) -> Result<(), EngineError> {

@@ -17,6 +17,7 @@ use crate::data::Work;
 use crate::error::EngineError;
 use crate::home::Home;
 use crate::session::Session;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use switchback_core::config::{Config, RuntimeKind};
@@ -82,7 +83,7 @@ pub enum Lasting {
 }
 
 /// What can be seen of production from outside.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// What runs: a name that stays the same as long as it runs on.
     pub running: BTreeMap<String, String>,
@@ -162,6 +163,9 @@ pub trait Ground: Send + Sync {
     /// A file or folder of an instance of the sandbox without which it cannot start.
     fn vital(&self, home: &Home, instance: &Instance) -> PathBuf;
 
+    /// The tag of an image, and the newer ones that this host has; `None` where there are no images, or no tag.
+    fn image_tags(&self, reference: &str) -> Result<Option<Tags>, EngineError>;
+
     /// Ends everything that runs of a sandbox; its data stays.
     fn end(&self, home: &Home) -> Result<(), EngineError>;
 
@@ -170,6 +174,17 @@ pub trait Ground: Send + Sync {
 
     /// What is left of a sandbox outside its folder, in words; what only holds data counts where `data` says so.
     fn left(&self, home: &Home, data: Count) -> Result<Vec<String>, EngineError>;
+}
+
+/// Tags of an image.
+#[derive(Debug, Clone)]
+pub struct Tags {
+    /// Where it comes from.
+    pub repository: String,
+    /// The one that is used.
+    pub current: String,
+    /// The newest of each level that is newer.
+    pub newer: Vec<String>,
 }
 
 /// What counts as left.

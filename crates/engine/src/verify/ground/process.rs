@@ -6,7 +6,7 @@ use super::super::mutate::Mutation;
 use super::super::production::open_files;
 use super::super::proof::Proof;
 use super::super::sandbox::{DATA, Outline, Sandbox, link, short_trial, yaml};
-use super::{Copied, Count, Ground, Lasting, Order, Seen, Words};
+use super::{Copied, Count, Ground, Lasting, Order, Seen, Tags, Words};
 use crate::checks::workflow_files;
 use crate::error::EngineError;
 use crate::gather;
@@ -313,6 +313,10 @@ impl Ground for ProcessGround {
 
     fn vital(&self, home: &Home, instance: &Instance) -> PathBuf {
         home.instance_dir(instance).join("work")
+    }
+
+    fn image_tags(&self, _: &str) -> Result<Option<Tags>, EngineError> {
+        Ok(None)
     }
 
     fn end(&self, home: &Home) -> Result<(), EngineError> {

@@ -1,25 +1,19 @@
-//! The documentation held against the program: every command, option, key and exit code must be in it.
+//! The documentation held against the program: every command, option, key and exit code must be in it, its examples are carried
+//! out, and who follows it must get there.
+
+mod examples;
+mod followed;
+mod reference;
+
+pub use examples::{Block, Example, blocks, carry_out, examples};
+pub use reference::{COMMANDS, Command, EXITS, KEYS, Reference, WORKFLOWS};
 
 use super::lab::Lab;
 use super::proof::{Proof, Stop};
 use crate::error::{EngineError, io};
 use std::fs;
 use std::path::{Path, PathBuf};
-use switchback_core::check::Verdict;
-use switchback_core::criteria::Phase;
-
-/// What the program offers, and the documentation must name.
-#[derive(Debug, Clone, Default)]
-pub struct Reference {
-    /// Commands with their own options (`--detach`).
-    pub commands: Vec<(String, Vec<String>)>,
-    /// Options of every command.
-    pub global: Vec<String>,
-    /// Keys of `switchback.yaml`.
-    pub keys: Vec<String>,
-    /// Exit codes.
-    pub exits: Vec<u8>,
-}
+use switchback_core::criteria::{Judgement, Phase};
 
 /// A text that says anything has at least so many words.
 const WORDS: usize = 100;
@@ -42,7 +36,7 @@ struct Page {
 pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let Some(root) = lab.request.docs.clone().filter(|d| d.is_dir()) else {
         let why = "the documentation was not found; name its folder with --docs".to_owned();
-        lab.rest(Phase::Documentation, &Verdict::NotRun { why: why.clone() });
+        lab.rest(Phase::Documentation, &Judgement::NotRun { why: why.clone() });
         return Err(EngineError::refused(why, "docs/upgrade-infrastructure of the source").into());
     };
     let pages = read(&root)?;
@@ -50,9 +44,10 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
         let proof = topic(&root, &pages, id, places, &lab.request.reference);
         lab.add(proof);
     }
-    let proof = complete(&root, &pages, &lab.request.reference);
+    let page = |name: &str| text_of(&root, &pages, name);
+    let proof = lab.request.reference.complete(&page);
     lab.add(proof);
-    Ok(())
+    followed::prove(lab, &root, &pages)
 }
 
 fn read(root: &Path) -> Result<Vec<Page>, EngineError> {
@@ -64,6 +59,10 @@ fn read(root: &Path) -> Result<Vec<Page>, EngineError> {
         }
     }
     Ok(pages)
+}
+
+fn text_of(root: &Path, pages: &[Page], name: &str) -> String {
+    pages.iter().find(|p| p.path == root.join(name)).map_or_else(String::new, |p| p.text.clone())
 }
 
 fn topic(root: &Path, pages: &[Page], id: &str, places: &[&str], reference: &Reference) -> Proof {
@@ -89,7 +88,7 @@ fn topic(root: &Path, pages: &[Page], id: &str, places: &[&str], reference: &Ref
             proof.demand(target.exists(), &at, format!("the link to {link} leads nowhere"));
         }
         for command in commands(&page.text) {
-            let known = command == "help" || reference.commands.iter().any(|(c, _)| *c == command);
+            let known = command == "help" || reference.commands.iter().any(|c| c.name == command);
             proof.demand(known, &at, format!("there is no command `switchback {command}`"));
         }
     }
@@ -138,93 +137,14 @@ fn commands(text: &str) -> Vec<String> {
     found
 }
 
-fn complete(root: &Path, pages: &[Page], reference: &Reference) -> Proof {
-    let mut proof = Proof::new(
-        "docs.complete",
-        "reference/commands.md names every command and option, reference/configuration.md every key, reference/exit-codes.md every exit code",
-    );
-    let page = |name: &str| {
-        pages.iter().find(|p| p.path == root.join("reference").join(name)).map_or("", |p| p.text.as_str())
-    };
-    let (commands, keys, exits) = (page("commands.md"), page("configuration.md"), page("exit-codes.md"));
-    let mut missing: Vec<String> = Vec::new();
-    let mut asked = 0;
-    let mut look = |there: bool, what: String| {
-        asked += 1;
-        if !there {
-            missing.push(what);
-        }
-    };
-    for (name, options) in &reference.commands {
-        let called = format!("switchback {name}");
-        look(mentions(commands, &called) || mentions(commands, &format!("`{name}`")), called.clone());
-        for option in options {
-            look(mentions(commands, option), format!("{called} {option}"));
-        }
-    }
-    for option in &reference.global {
-        look(mentions(commands, option), option.clone());
-    }
-    for key in &reference.keys {
-        let leaf = key.rsplit('.').next().unwrap_or(key);
-        look(mentions(keys, leaf), format!("the key {key}"));
-    }
-    for code in &reference.exits {
-        look(mentions(exits, &code.to_string()), format!("the exit code {code}"));
-    }
-    proof
-        .measure("commands", reference.commands.len())
-        .measure("keys", reference.keys.len())
-        .measure("exit codes", reference.exits.len())
-        .measure("documented", format!("{} of {asked}", asked - missing.len()));
-    proof.demand(!reference.commands.is_empty(), "program", "it names no command");
-    for what in missing {
-        proof.demand(false, "reference", format!("{what} is not documented"));
-    }
-    proof
-}
-
-/// Whether a text names a word as a whole: not as part of a longer one.
-fn mentions(text: &str, word: &str) -> bool {
-    let inner = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    text.match_indices(word).any(|(at, _)| {
-        let before = text.get(..at).and_then(|t| t.chars().next_back());
-        let after = text.get(at + word.len()..).and_then(|t| t.chars().next());
-        !before.is_some_and(|c| inner(c) && !word.starts_with('-')) && !after.is_some_and(inner)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn words_are_found_whole_and_commands_only_in_code() {
-        assert!(mentions("use `--to` here", "--to") && !mentions("use `--tool` here", "--to"));
-        assert!(mentions("| 3 | refused |", "3") && !mentions("| 13 | refused |", "3"));
+    fn commands_are_found_only_in_code() {
         let text = "`switchback -C /srv promote` and `switchback verify --list`, the switchback idea\n```sh\n$ switchback frobnicate x\nswitchback --version\n```\n";
         assert_eq!(commands(text), ["promote", "verify", "frobnicate"]);
         assert_eq!(links("[a](b.md#x) [c](https://d) [e](#f)"), ["b.md"]);
-    }
-
-    #[test]
-    fn what_is_missing_is_named_and_an_empty_program_proves_nothing() {
-        let root = PathBuf::from("/d");
-        let page =
-            |name: &str, text: &str| Page { path: root.join("reference").join(name), text: text.to_owned() };
-        let reference = Reference {
-            commands: vec![("up".to_owned(), vec!["--now".to_owned()])],
-            global: vec!["--json".to_owned()],
-            keys: vec!["services.*.env".to_owned()],
-            exits: vec![0, 8],
-        };
-        let mut pages =
-            vec![page("commands.md", "`switchback up --now --json`"), page("configuration.md", "`env`")];
-        let proof = complete(&root, &pages, &reference);
-        assert_eq!(proof.measured["documented"], "4 of 6");
-        assert_eq!(proof.verdict().word(), "fail");
-        pages.push(page("exit-codes.md", "0 done, 8 busy"));
-        assert_eq!(complete(&root, &pages, &reference).verdict(), Verdict::Pass);
-        assert_eq!(complete(&root, &pages, &Reference::default()).verdict().word(), "fail");
     }
 }

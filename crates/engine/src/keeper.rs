@@ -7,6 +7,7 @@ use crate::backup::due;
 use crate::engine::{Cancel, RunEnd, now_ms};
 use crate::environments;
 use crate::error::{EngineError, io};
+use crate::fault::{Gap, gap};
 use crate::history;
 use crate::home::Home;
 use crate::lock::Lock;
@@ -247,7 +248,7 @@ fn history_file(home: &Home, name: &str) -> PathBuf {
 
 fn record(home: &Home, name: &str, sample: &Sample) -> Result<(), EngineError> {
     // The environment may have been removed meanwhile: its folder is not made again.
-    if environments::find(home, name)?.is_none() {
+    if environments::find(home, name)?.is_none() || gap(Gap::History) {
         return Ok(());
     }
     history::append(&history_file(home, name), sample, HISTORY_BYTES)

@@ -5,6 +5,7 @@
 
 use crate::engine::now_ms;
 use crate::error::EngineError;
+use crate::fault::{Gap, gap};
 use crate::home::Home;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
@@ -77,7 +78,7 @@ pub fn message(
 
 /// Tells every receiver, without waiting for any of them. Trouble goes to `.switchback/notify.log`.
 pub fn tell(home: &Home, config: &Config, message: Message) {
-    if config.notify.is_empty() {
+    if config.notify.is_empty() || gap(Gap::Notifications) {
         return;
     }
     let (home, config) = (home.clone(), config.clone());

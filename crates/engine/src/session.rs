@@ -4,6 +4,7 @@ use crate::certificate;
 use crate::checks;
 use crate::engine::{Cancel, Engine, Observer, RunEnd, now_ms};
 use crate::error::EngineError;
+use crate::fault::{Gap, gap};
 use crate::gather::{self, Target};
 use crate::home::{CONFIG_FILE, Home, create_dir};
 use crate::journal::Journal;
@@ -262,6 +263,9 @@ impl<'h> Session<'h> {
         }
         // Leftovers here cost disk space only; `gc` finds them too.
         let _ = std::fs::remove_dir_all(self.home.run_dir(&plan.run).join("tmp"));
+        if gap(Gap::Disposal) {
+            return;
+        }
         let _ = std::fs::remove_dir_all(self.home.state().join("staging").join(plan.run.as_str()));
     }
 }

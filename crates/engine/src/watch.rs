@@ -15,7 +15,7 @@ use crate::carry;
 use crate::checks::Suite;
 use crate::engine::{Cancel, Observer, RunEnd, now_ms};
 use crate::error::{EngineError, io};
-use crate::fault;
+use crate::fault::{self, Gap, gap};
 use crate::home::Home;
 use crate::journal::Journal;
 use crate::lock::Lock;
@@ -274,7 +274,7 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
             // The command line was killed between the beginning of the trial and its own end.
             ended = take_over(home, cancel, observe)?;
         }
-        if let Some(trigger) = judge.condemned() {
+        if let Some(trigger) = judge.condemned().filter(|_| !gap(Gap::Trigger)) {
             let why = [format!("{}: {}", trigger.as_str(), judge.why(trigger))];
             return roll_back(home, trial, &config, (&why[0], &why), cancel, observe);
         }
@@ -294,11 +294,11 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
                     .and_then(|()| look::keep_marks(home, run, &eye.marks));
                 let changes = judge.look(look.sample);
                 note_changes(home, &config, run, &changes)?;
-                if failures >= config.rollback.failures {
+                if failures >= config.rollback.failures && !gap(Gap::Trigger) {
                     let trigger = format!("{failures} probes in a row failed");
                     return roll_back(home, trial, &config, (&trigger, &look.seen), cancel, observe);
                 }
-                if judge.condemned().is_some() {
+                if judge.condemned().is_some() && !gap(Gap::Trigger) {
                     continue;
                 }
                 // Suspicion extends the trial: it ends on a good probe or with a rollback, never in between.

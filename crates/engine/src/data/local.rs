@@ -70,6 +70,31 @@ fn leave_out(
     Ok(())
 }
 
+/// What a clone must never be: less than its source, or a name of its source. Only for who looks whether that is noticed.
+#[cfg(feature = "faults")]
+fn not_a_clone(from: &Placement<'_>, to: &Placement<'_>, mode: CloneMode) -> Result<(), EngineError> {
+    use crate::fault::{Gap, gap};
+    for (name, place) in &to.instance.stores {
+        let (path, file) = (Path::new(&place.path), place.kind == StoreKind::Sqlite);
+        if gap(Gap::Snapshot) && !file && path.is_dir() {
+            std::fs::remove_dir_all(path)
+                .and_then(|()| std::fs::create_dir(path))
+                .map_err(io("empty", path))?;
+        }
+        if let Some(source) = from.instance.stores.get(name).map(|p| Path::new(&p.path))
+            && gap(Gap::Apart)
+            && mode == CloneMode::Cold
+            && file
+            && path.is_file()
+        {
+            std::fs::remove_file(path)
+                .and_then(|()| std::os::unix::fs::symlink(source, path))
+                .map_err(io("link", path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Clones every store that is there; `clear` makes its place empty.
 fn clone_all(
     from: &Placement<'_>,
@@ -167,7 +192,10 @@ impl Data for LocalData {
         work: &Work<'_>,
     ) -> Result<Output, EngineError> {
         // What an earlier attempt left may be incomplete or from another moment.
-        clone_all(from, to, mode, work, &|dst| scratch.remove_part(dst))
+        let done = clone_all(from, to, mode, work, &|dst| scratch.remove_part(dst))?;
+        #[cfg(feature = "faults")]
+        not_a_clone(from, to, mode)?;
+        Ok(done)
     }
 
     fn refresh(

@@ -4,6 +4,7 @@ use super::{Context, Failed};
 use crate::data::Work;
 use crate::engine::Notice;
 use crate::error::{EngineError, io};
+use crate::fault::{Gap, gap};
 use crate::home::create_dir;
 use crate::scratch::Scratch;
 use crate::store::Progress;
@@ -241,7 +242,7 @@ pub fn export_writes(context: &Context<'_>, instance: &Instance) -> Result<Outpu
     create_dir(&out)?;
     let mut output = Output::default();
     for name in instance.stores.keys() {
-        if !data.exists(&at, name)? {
+        if gap(Gap::Export) || !data.exists(&at, name)? {
             continue;
         }
         let target = out.join(name.as_str());

@@ -2,6 +2,7 @@
 
 use super::data::working;
 use super::{Context, Failed};
+use crate::fault::{Gap, gap};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use switchback_core::check::{CheckKind, CheckResult, CheckStep, Failure, Overall, Verdict, overall};
@@ -48,6 +49,10 @@ pub fn diff(context: &Context<'_>, before: &str, after: &str) -> Result<Output, 
     for (name, place) in &after.stores {
         let began = Instant::now();
         if !before.stores.contains_key(name) || !data.exists(&was, name)? {
+            continue;
+        }
+        if gap(Gap::Comparison) {
+            output.checks.push(result(name, after, Vec::new(), began, None));
             continue;
         }
         context.say(&format!("comparing {name}"));

@@ -187,6 +187,9 @@ fn perform_op(context: &Context<'_>) -> Result<Output, Failed> {
 
 /// Reverses a step, finished or not.
 pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
+    if fault::gap(fault::Gap::Undo) {
+        return Ok(Output::default());
+    }
     match &context.step.op {
         Op::Prepare { instance } => services::unprepare(context, instance),
         Op::Start { instance } => services::stop(context, instance),

@@ -2,7 +2,7 @@
 
 use super::{Context, Failed};
 use crate::error::{EngineError, io};
-use crate::fault::Way;
+use crate::fault::{Gap, Way, gap};
 use crate::home::create_dir;
 use crate::runtime::migration_log;
 use crate::scratch::Scratch;
@@ -293,6 +293,9 @@ pub(super) fn remove(
 ) -> Result<(), EngineError> {
     context.world.runtime.discard(context.home, instance)?;
     context.world.data.discard(context.home, instance, &scratch)?;
+    if gap(Gap::Disposal) && !instance.is_production() {
+        return Ok(());
+    }
     let parent = scratch.path().parent().map(Path::to_owned);
     scratch.remove()?;
     if let Some(parent) = parent.filter(|_| !instance.is_production()) {
@@ -340,7 +343,7 @@ pub fn dispose(context: &Context<'_>, keys: &[String]) -> Result<Output, Failed>
     for below in &folders {
         left.extend(context.world.runtime.left_below(context.home, below, &[])?);
         let folder = context.home.state().join(below);
-        if folder.exists() {
+        if folder.exists() && !gap(Gap::Disposal) {
             fs::remove_dir_all(&folder).map_err(io("remove", &folder))?;
         }
     }

@@ -8,6 +8,7 @@ use super::s3::S3;
 use super::source::{Parts, Record};
 use super::{Retained, Task};
 use crate::exec::elapsed_ms;
+use crate::fault::{Gap, gap};
 use crate::store::{self, Progress, StoreError};
 use rustic_backend::LocalBackend;
 use rustic_core::jiff::{Timestamp, Zoned, tz::TimeZone};
@@ -109,6 +110,7 @@ fn worked(vault: &Vault, task: &Task, meter: &Meter) -> store::Result<Value> {
             json(String::from_utf8_lossy(&bytes))
         }
         Task::Restore { snapshot, parts } => json(restore(vault, meter, snapshot, parts)?),
+        Task::Check { .. } if gap(Gap::BackupCheck) => json([""; 0]),
         Task::Check { data } => {
             let repository = open(vault, meter).map_err(fails)?;
             let mut options = CheckOptions::default();

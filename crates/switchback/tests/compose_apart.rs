@@ -351,6 +351,10 @@ fn a_drill_on_a_compose_production_loses_no_write_and_leaves_it_as_it_was() {
     pair.bank.wait_until("the trial is over", Duration::from_secs(60), || pair.status()["trial"].is_null());
     let refused = pair.bank.run(&["drill", "rollback", "--production", "--yes"]).expect(3).all();
     assert!(refused.contains("is in the network edge"), "{refused}");
+    // What shares the network goes before it.
+    pair.bank.run(&["down", "--yes"]).expect(0);
+    pair.bank.docker_compose(&["down"]).expect(0);
+    docker(&["network", "rm", &network]).expect(0);
 }
 
 fn stack_id(pair: &Pair) -> String {

@@ -57,7 +57,7 @@ fn compose_and_switchback_accept_the_example_as_it_is_copied() {
         Config::parse(&fs::read_to_string(root.join("switchback.yaml")).expect("reads"), "switchback.yaml");
     let config = config.expect("no mistakes");
     assert_eq!(
-        config.stores.keys().map(|n| n.as_str()).collect::<Vec<_>>(),
+        config.stores.keys().map(ToString::to_string).collect::<Vec<_>>(),
         ["db", "history", "n8n", "redis"]
     );
     let mut asked = BTreeSet::new();

@@ -19,6 +19,9 @@ volumes:
 /// The bank, waiting for another service.
 fn with(service: &str) -> Stack {
     let stack = Stack::compose(Example::Bank);
+    // It has data, and is then stopped.
+    stack.up();
+    stack.docker_compose(&["down"]).expect(0);
     stack.edit("compose.yaml", "\nvolumes:\n  books:", &format!("{service}  books:"));
     stack.edit(
         "compose.yaml",

@@ -37,7 +37,7 @@ def probe(service, database, store):
     elif service == "redis":
         store.ping()
     else:
-        INSIDE.open(ADDRESSES[service], timeout=5).close()
+        INSIDE.open(ADDRESSES[service], timeout=15).close()
 
 
 class History:
@@ -65,7 +65,7 @@ class History:
 
 def main():
     history, database = History(), Database()
-    store = redis.Redis(host=setting("REDIS_HOST", "redis"), socket_timeout=5)
+    store = redis.Redis(host=setting("REDIS_HOST", "redis"), socket_timeout=15)
     seen, last_round = {}, [time.monotonic()]
 
     def look():

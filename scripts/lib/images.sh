@@ -6,6 +6,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 recipes=$root/tests/upgrade-infrastructure/images
 hub_recipe=$root/examples/compose-jupyterhub/hub
+pa_recipe=$root/examples/pa/app
 
 usage() {
     cat <<'USAGE'
@@ -15,7 +16,8 @@ Makes sbt/base, sbt/python, sbt/postgres:{15,17}, sbt/bank:{1,2} and sbt/jupyter
 left alone as long as its recipe is the same; what was built is kept as an archive, so that a new engine
 loads it.
 
-  --full       also sbt/n8n:{1.71.3,2.8.4} and sbt/mariadb:{10.11,11.8}: about ten minutes when they are built
+  --full       also sbt/n8n:{1.71.3,2.8.4}, sbt/mariadb:{10.11,11.8}, sbt/redis:7 and sbt/pa:{1,2}: about ten minutes
+               when they are built
   --no-build   load archives, build nothing
 
 Environment:
@@ -84,8 +86,14 @@ standard=(sbt/base:bookworm sbt/python:3.11 sbt/postgres:15 sbt/postgres:17 sbt/
     sbt/jupyterhub:3.1.1 sbt/jupyterhub:5.4.6)
 digests[sbt/mariadb:10.11]=$(digest 10.11 "${digests[sbt/base:bookworm]}" -- "$recipes"/mariadb/*)
 digests[sbt/mariadb:11.8]=$(digest 11.8 "${digests[sbt/base:trixie]}" -- "$recipes"/mariadb/*)
+digests[sbt/redis:7]=$(digest 7 "${digests[sbt/base:bookworm]}" -- "$recipes"/redis/*)
+for version in 1 2; do
+    digests[sbt/pa:$version]=$(digest $version "${digests[sbt/python:3.11]}" -- "$pa_recipe/Dockerfile" \
+        "$pa_recipe"/pa/*.* "$pa_recipe"/pa/migrations/*)
+done
 long=(sbt/n8n:1.71.3 sbt/n8n:2.8.4)
 servers=(sbt/mariadb:10.11 sbt/mariadb:11.8)
+assistant=(sbt/redis:7 sbt/pa:1 sbt/pa:2)
 
 # present IMAGE: whether the engine has it, made from the same recipe.
 present() {
@@ -264,6 +272,17 @@ make_servers() {
     make_image sbt/mariadb:11.8 "$recipes/mariadb" --build-arg BASE=sbt/base:trixie
 }
 
+make_assistant() {
+    local version
+    base bookworm
+    make_image sbt/redis:7 "$recipes/redis" --build-arg BASE=sbt/base:bookworm
+    make_python
+    for version in 1 2; do
+        make_in_stages sbt/pa:$version "$pa_recipe" --build-arg BASE=sbt/python:3.11 \
+            --build-arg BUILD_BASE=sbt/build:1 --build-arg PA_VERSION=$version
+    done
+}
+
 # group NAME MAKE IMAGE...: has all images of a group, by the cheapest way.
 group() {
     local name=$1 make=$2 image
@@ -293,5 +312,6 @@ group standard make_standard "${standard[@]}"
 if [ $full = yes ]; then
     group long make_long "${long[@]}"
     group servers make_servers "${servers[@]}"
+    group assistant make_assistant "${assistant[@]}"
 fi
 echo "images are ready"

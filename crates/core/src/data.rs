@@ -61,6 +61,28 @@ pub struct Fingerprint {
     pub parts: BTreeMap<String, Part>,
 }
 
+impl Fingerprint {
+    /// Whether a copy has all of this, but for paths that copies do not get (and what lies below these). `None` if only
+    /// sums over everything are known.
+    pub fn equals_copy_without(&self, copy: &Self, left_out: &[String]) -> Option<bool> {
+        if self.digest == copy.digest || left_out.is_empty() {
+            return Some(self.digest == copy.digest);
+        }
+        if self.parts.is_empty() || copy.parts.is_empty() {
+            return None;
+        }
+        let out = |path: &str| {
+            let below = |of: &String| {
+                let of = of.trim_start_matches("./").trim_end_matches('/');
+                path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            left_out.iter().any(below)
+        };
+        let rest = self.parts.iter().filter(|(path, _)| !out(path));
+        Some(self.schema == copy.schema && rest.eq(copy.parts.iter()))
+    }
+}
+
 /// One table or file within a [`Fingerprint`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
@@ -252,5 +274,36 @@ impl ExportStats {
     /// All rows and files together.
     pub fn total(&self) -> u64 {
         self.parts.values().map(|p| p.inserted + p.updated + p.deleted).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(files: &[(&str, &str)]) -> Fingerprint {
+        let part = |content: &str| Part { items: 1, digest: Digest::of(content.as_bytes()) };
+        Fingerprint {
+            digest: Digest::of(format!("{files:?}").as_bytes()),
+            schema: Digest::of(b""),
+            items: files.len() as u64,
+            bytes: 1,
+            parts: files.iter().map(|(path, content)| ((*path).to_owned(), part(content))).collect(),
+        }
+    }
+
+    #[test]
+    fn a_copy_is_equal_without_what_copies_do_not_get_and_only_without_that() {
+        let left_out = ["crash.journal".to_owned(), "./tmp/".to_owned()];
+        let source = of(&[("config", "a"), ("crash.journal", ""), ("tmp/lock", "1"), ("tmpx", "2")]);
+        let same = |copy: &[(&str, &str)]| source.equals_copy_without(&of(copy), &left_out);
+        assert_eq!(same(&[("config", "a"), ("tmpx", "2")]), Some(true));
+        assert_eq!(same(&[("config", "b"), ("tmpx", "2")]), Some(false), "another content");
+        assert_eq!(same(&[("config", "a")]), Some(false), "more is missing");
+        assert_eq!(same(&[("config", "a"), ("more", ""), ("tmpx", "2")]), Some(false), "more is there");
+        assert_eq!(source.equals_copy_without(&of(&[("config", "a")]), &[]), Some(false));
+        let large = Fingerprint { parts: BTreeMap::new(), ..source.clone() };
+        assert_eq!(large.equals_copy_without(&of(&[("config", "a")]), &left_out), None);
+        assert_eq!(large.equals_copy_without(&source, &left_out), Some(true), "the sums are equal");
     }
 }

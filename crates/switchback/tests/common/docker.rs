@@ -1,7 +1,7 @@
 //! Compose stacks of the examples, each in a folder and a project of its own, with the images that scripts/lib/images.sh makes. What a
 //! stack leaves in the engine is removed when it is dropped: what carries its project's or its Switchback's label, and nothing else.
 
-use super::{PROGRAM, Ran};
+use super::{PROGRAM, Ran, copy_folder};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ pub enum Example {
     JupyterHub,
     /// examples/compose-n8n: PostgreSQL, migrates when it starts. Its images are made with `--full` only.
     N8n,
+    /// examples/pa: six services, n8n and a migration command among them. Its images are made with `--full` only.
+    Pa,
     /// tests/upgrade-infrastructure/stacks/bank: small and quick; SQLite and files that belong together.
     Bank,
     /// tests/upgrade-infrastructure/stacks/exchange: the bank and PostgreSQL in folders of the host, named by DATA_DIR.
@@ -44,6 +46,7 @@ impl Example {
         root.join(match self {
             Self::JupyterHub => "examples/compose-jupyterhub",
             Self::N8n => "examples/compose-n8n",
+            Self::Pa => "examples/pa",
             Self::Bank => "tests/upgrade-infrastructure/stacks/bank",
             Self::Exchange => "tests/upgrade-infrastructure/stacks/exchange",
             Self::Crowded => "tests/upgrade-infrastructure/stacks/crowded",
@@ -57,6 +60,9 @@ impl Example {
         match self {
             Self::JupyterHub => &["sbt/jupyterhub:3.1.1", "sbt/jupyterhub:5.4.6", "sbt/postgres:15"],
             Self::N8n => &["sbt/n8n:1.71.3", "sbt/n8n:2.8.4", "sbt/postgres:15"],
+            Self::Pa => {
+                &["sbt/pa:1", "sbt/pa:2", "sbt/n8n:1.71.3", "sbt/n8n:2.8.4", "sbt/postgres:15", "sbt/redis:7"]
+            }
             Self::Bank => &["sbt/bank:1", "sbt/bank:2"],
             Self::Exchange => &["sbt/bank:1", "sbt/bank:2", "sbt/postgres:15"],
             Self::Crowded => &["sbt/bank:1", "sbt/bank:2", "sbt/python:3.11"],
@@ -70,6 +76,7 @@ impl Example {
         match self {
             Self::JupyterHub => "hub",
             Self::N8n => "n8n",
+            Self::Pa => "bot",
             Self::Shop => "shop",
             _ => "bank",
         }
@@ -80,6 +87,7 @@ impl Example {
         match self {
             Self::JupyterHub => "HUB_PORT",
             Self::N8n => "N8N_PORT",
+            Self::Pa => "PA_PORT",
             Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "BANK_PORT",
             Self::Shop => "SHOP_PORT",
         }
@@ -90,6 +98,7 @@ impl Example {
         match self {
             Self::JupyterHub => "JHUB_VERSION",
             Self::N8n => "N8N_VERSION",
+            Self::Pa => "PA_VERSION",
             Self::Bank | Self::Exchange | Self::Crowded | Self::Ledger => "BANK_VERSION",
             Self::Shop => "SHOP_VERSION",
         }
@@ -100,6 +109,7 @@ impl Example {
         match self {
             Self::JupyterHub => "hub",
             Self::N8n => "n8n",
+            Self::Pa => "pa",
             Self::Exchange => "exchange",
             Self::Ledger => "ledger",
             _ => panic!("it has no PostgreSQL"),
@@ -146,7 +156,11 @@ pub fn need(images: &[&str]) {
     }
     assert!(docker(&["compose", "version"]).code == Some(0), "`docker compose` does not work; {hint}");
     for image in images {
-        let full = if ["n8n", "mariadb"].iter().any(|i| image.contains(i)) { " --full" } else { "" };
+        let full = if ["n8n", "mariadb", "/pa:", "redis"].iter().any(|i| image.contains(i)) {
+            " --full"
+        } else {
+            ""
+        };
         assert!(
             docker(&["image", "inspect", "--format", "{{.Id}}", image]).code == Some(0),
             "the image {image} is not there; scripts/test{full} makes it, or scripts/lib/images.sh{full}"
@@ -178,20 +192,6 @@ pub fn free_port() -> u16 {
             return candidate;
         }
         candidate = 30_000 + (candidate - 30_000 + 1) % 2_500;
-    }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("creates");
-    for entry in fs::read_dir(from).expect("lists") {
-        let entry = entry.expect("lists");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else if entry.file_name() != ".env" {
-            // Not the settings of somebody who tried the example in place.
-            fs::copy(entry.path(), target).expect("copies");
-        }
     }
 }
 

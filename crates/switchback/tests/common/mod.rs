@@ -5,6 +5,7 @@ pub mod applications;
 pub mod bank;
 pub mod docker;
 pub mod engine;
+pub mod pa;
 pub mod ssh;
 pub mod upgrade;
 
@@ -20,6 +21,20 @@ use std::time::{Duration, Instant};
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_switchback");
 /// The token of the service.
 pub const TOKEN: &str = "token-of-the-tests-5f2c";
+
+/// Copies a folder, without the settings of somebody who tried an example in place.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("creates");
+    for entry in fs::read_dir(from).expect("lists") {
+        let entry = entry.expect("lists");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else if entry.file_name() != ".env" && entry.file_name() != "pa.env" {
+            fs::copy(entry.path(), target).expect("copies");
+        }
+    }
+}
 
 /// What a command did.
 pub struct Ran {

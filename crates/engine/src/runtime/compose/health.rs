@@ -185,6 +185,9 @@ struct Waiting<'a> {
 }
 
 /// Waits until services are healthy and each has stayed so for its stability time; all at the same time.
+///
+/// Times are told from `began`. The limit of each counts from now: Compose has started the last of them only when those
+/// that it depends on were healthy, which may have taken longer than its own limit.
 pub fn wait(
     runtime: &ComposeRuntime,
     at: &Placement<'_>,
@@ -205,6 +208,7 @@ pub fn wait(
             restarts_at_first: None,
         })
         .collect();
+    let started = Instant::now();
     let mut done = BTreeMap::new();
     let mut pause = Duration::from_millis(20);
     while !left.is_empty() {
@@ -214,7 +218,7 @@ pub fn wait(
         let mut waiting = Vec::new();
         for mut one in left {
             let found = all.iter().find(|(s, c)| s == one.name.as_str() && !is_one_off(c)).map(|(_, c)| c);
-            match one.look(runtime, at, found, began)? {
+            match one.look(runtime, at, found, (began, started))? {
                 Some(times) => {
                     done.insert(one.name.clone(), times);
                 }
@@ -246,7 +250,7 @@ impl Waiting<'_> {
         runtime: &ComposeRuntime,
         at: &Placement<'_>,
         found: Option<&Container>,
-        began: Instant,
+        (began, started): (Instant, Instant),
     ) -> Result<Option<ServiceTimes>, StepError> {
         let name = self.name;
         let failure = |message: String, hint: &str| StepError {
@@ -296,7 +300,8 @@ impl Waiting<'_> {
                 ));
             }
         }
-        if now >= began + self.service.health.start.0 {
+        // One that is healthy is let become stable: it came in time, or is at least there now.
+        if self.healthy_since.is_none() && now >= started + self.service.health.start.0 {
             let message =
                 format!("{name} did not become healthy within {}: {seen}", self.service.health.start);
             return Err(failure(message, "raise `health.start` if it only needs longer"));

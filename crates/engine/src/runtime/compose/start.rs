@@ -1,6 +1,6 @@
 //! Starting an instance's containers, and what they need before.
 
-use super::{ComposeRuntime, UP, containers, health, isolation};
+use super::{ComposeRuntime, UP, containers, health, isolation, logs};
 use crate::docker::compose::UpOptions;
 use crate::error::EngineError;
 use crate::ops::Failed;
@@ -40,7 +40,11 @@ impl ComposeRuntime {
             (stage.say)("starting the containers");
             let options = UpOptions { limit: UP, ..options.clone() };
             (stage.midway)();
-            self.cli.up(&Self::model_file(at)?, &options, stage.cancelled).map_err(EngineError::from)?;
+            if let Err(e) = self.cli.up(&Self::model_file(at)?, &options, stage.cancelled) {
+                let mut error = EngineError::from(e).to_step_error();
+                error.details.extend(self.ended(at));
+                return Err(Failed { error, output: Box::new(output) });
+            }
         }
         let times = health::wait(self, at, &services, began, stage)
             .map_err(|error| Failed { error, output: Box::new(output.clone()) })?;
@@ -53,6 +57,20 @@ impl ComposeRuntime {
             output.services.insert(name, times);
         }
         Ok(output)
+    }
+
+    /// What those services said last that ended although they should run: Compose names them at best.
+    fn ended(&self, at: &Placement<'_>) -> Vec<String> {
+        let Ok(jobs) = containers::jobs(at) else { return Vec::new() };
+        let ended = |name: &&ServiceName| {
+            let found = containers::container_of(&self.docker, at.instance, name).ok().flatten();
+            found.is_some_and(|c| !c.state.running && c.state.exit_code != 0) && !jobs.contains(*name)
+        };
+        let said = |name: &ServiceName| {
+            let lines = logs::last(self, at, name, 6).into_iter();
+            lines.map(|line| format!("{name}: {line}")).collect::<Vec<_>>()
+        };
+        at.release.services.keys().filter(ended).flat_map(said).collect()
     }
 
     /// Makes what a staging environment's containers need before they start.

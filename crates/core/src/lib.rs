@@ -39,4 +39,5 @@ pub mod tags;
 pub mod times;
 pub mod trace;
 pub mod trigger;
+pub mod wal;
 pub mod workflow;

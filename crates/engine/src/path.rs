@@ -60,6 +60,7 @@ pub fn facts(
             production,
             need_bytes: if shared { 0 } else { bytes.saturating_mul(copies) },
             budget_ms: config.rollback.budget.as_millis(),
+            archived: false,
         },
         hops,
     })

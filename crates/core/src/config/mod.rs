@@ -14,6 +14,7 @@ mod rehearsal;
 mod service;
 pub mod template;
 mod triggers;
+mod wal;
 
 pub use backup::Backup;
 pub use comparing::{ApiCheck, PerformanceCheck};
@@ -24,6 +25,7 @@ pub use promotion::{Promotion, Window};
 pub use rehearsal::Rehearsal;
 pub use service::{Health, Restart, Service, Stop, StopSignal};
 pub use triggers::{Action, Database, Disk, Errors, Latency, LogErrors, Memory, Restarts, Triggers};
+pub use wal::Wal;
 
 use crate::anonymise::Mask;
 use crate::data::StoreKind;

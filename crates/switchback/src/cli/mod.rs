@@ -17,6 +17,7 @@ mod history;
 mod init;
 mod man;
 mod metrics;
+mod moments;
 mod notify;
 mod outdated;
 mod output;

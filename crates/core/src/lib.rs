@@ -35,6 +35,7 @@ pub mod report;
 pub mod scaling;
 pub mod settings;
 pub mod stacks;
+pub mod stops;
 pub mod tags;
 pub mod times;
 pub mod trace;

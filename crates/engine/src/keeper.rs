@@ -85,7 +85,10 @@ fn wanted(home: &Home) -> Result<bool, EngineError> {
             || wal::wanted(&c).is_some()
             || c.backup.is_some_and(|b| b.every.is_some() || b.drill.is_some())
     };
+    // Servers must be told when archiving was switched off.
+    let archived = wal::chains(home).is_ok_and(|c| !c.stores.is_empty());
     Ok(!environments::list(home)?.is_empty()
+        || archived
         || home.pointer()?.is_some() && home.config().is_ok_and(scheduled))
 }
 

@@ -9,6 +9,7 @@ mod comparing;
 mod egress;
 mod hooks;
 mod located;
+mod paths;
 mod promotion;
 mod rehearsal;
 mod service;
@@ -78,6 +79,9 @@ pub struct Config {
     /// What `gc` keeps.
     #[serde(default)]
     pub retention: Retention,
+    /// Stops that upgrades may not leave out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<crate::stops::Stop>,
     /// Backups of the whole stack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<Backup>,

@@ -84,7 +84,11 @@ mod tests {
     fn all_postgres_stores_are_archived_unless_some_are_named() {
         for good in ["{}", "{ stores: [db] }", "{ every: 5s, keep: 30d, limit_gib: 1 }"] {
             let config = parse(good).expect(good);
-            assert_eq!(config.archived().iter().map(|s| s.as_str()).collect::<Vec<_>>(), ["db"], "{good}");
+            assert_eq!(
+                config.archived().iter().map(crate::ids::StoreName::as_str).collect::<Vec<_>>(),
+                ["db"],
+                "{good}"
+            );
         }
     }
 

@@ -17,6 +17,7 @@ use std::fs;
 use std::path::Path;
 use switchback_core::backup::{Manifest, Part, RELEASE, STACK, Snapshot};
 use switchback_core::config::Config;
+use switchback_core::ids::StoreName;
 use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::{self, CloneMode, Procedure};
 use switchback_core::release::{FORMAT, Generation, Instance, PRODUCTION, Pointer, Release, Shared};
@@ -203,7 +204,7 @@ fn data(
             expected.remove(store);
         }
         let others: Vec<&str> =
-            instance.stores.keys().filter(|s| !way.pieces.contains_key(*s)).map(|s| s.as_str()).collect();
+            instance.stores.keys().filter(|s| !way.pieces.contains_key(*s)).map(StoreName::as_str).collect();
         if !others.is_empty() {
             let at = switchback_core::times::utc(way.base_ms);
             replayed.push(format!("as of the backup ({at}): {}", others.join(", ")));

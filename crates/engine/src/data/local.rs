@@ -370,7 +370,7 @@ impl Data for LocalData {
         for (name, logical) in self.parts(at)? {
             parts.push(Part::new(place(at, &name)?.0.path.clone(), logical));
         }
-        let task = Task::Archive { parts, stamp: stamp.clone() };
+        let task = Task::Archive { parts, stamp: Box::new(stamp.clone()) };
         crate::backup::parsed(child::perform(vault, &task, work.progress)?)
     }
 

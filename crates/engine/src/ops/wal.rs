@@ -11,6 +11,7 @@ use crate::exec::elapsed_ms;
 use std::time::Instant;
 use switchback_core::backup::{Archived, Kind, Note, Snapshot, Stamp};
 use switchback_core::duration::{human_bytes, human_ms};
+use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
 use switchback_core::times::utc;
 
@@ -108,7 +109,7 @@ pub fn replay(
         output.notes.push(told(store.as_str(), segments, last, at_ms, elapsed_ms(since)));
     }
     let others: Vec<&str> =
-        instance.stores.keys().filter(|s| !way.pieces.contains_key(*s)).map(|s| s.as_str()).collect();
+        instance.stores.keys().filter(|s| !way.pieces.contains_key(*s)).map(StoreName::as_str).collect();
     if !others.is_empty() {
         output.notes.push(format!("as of the backup ({}): {}", utc(way.base_ms), others.join(", ")));
     }
@@ -145,7 +146,7 @@ pub(super) fn part<'a>(context: &'a Context<'_>) -> Option<&'a Archived> {
 
 /// How a backup that went on from a part is called.
 pub(super) fn described(done: &Archived) -> Option<String> {
-    let stores: Vec<&str> = done.snapshot.bases.keys().map(|s| s.as_str()).collect();
+    let stores: Vec<&str> = done.snapshot.bases.keys().map(StoreName::as_str).collect();
     (!stores.is_empty()).then(|| {
         format!("snapshot {}: the log of {} goes on from it", short(&done.snapshot), stores.join(", "))
     })

@@ -44,7 +44,7 @@ pub fn moment(text: &str) -> Result<Moment, String> {
 /// The stores whose log is archived, in words.
 pub fn names(config: &Config) -> String {
     let all = config.archived();
-    all.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", ")
+    all.iter().map(switchback_core::ids::StoreName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Archives what was written since the last time.

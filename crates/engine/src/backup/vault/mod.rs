@@ -33,7 +33,7 @@ pub enum Task {
         /// What is in it.
         parts: Vec<Part>,
         /// What is said of it.
-        stamp: Stamp,
+        stamp: Box<Stamp>,
     },
     /// Lists the snapshots with segments of logs. The answer is a list of `Kept`.
     Logs,

@@ -6,7 +6,8 @@ use super::work::{described, found, open, refused, told};
 use crate::store::{self, StoreError};
 use rustic_core::repofile::{SnapshotFile, SnapshotId};
 use rustic_core::{
-    LocalDestination, LsOptions, OpenStatus, Repository, RestoreOptions, RusticError, RusticResult,
+    IndexedFullStatus, LocalDestination, LsOptions, OpenStatus, Repository, RestoreOptions, RusticError,
+    RusticResult,
 };
 use std::fs::{self, File};
 use std::io;
@@ -42,7 +43,7 @@ pub(super) fn kept(repository: &Repository<OpenStatus>) -> RusticResult<Vec<Kept
         _ => None,
     };
     let mut all: Vec<Kept> = repository.get_all_snapshots()?.iter().filter_map(of).collect();
-    all.sort_by(|a, b| (a.stretch.until_ms, a.stretch.first).cmp(&(b.stretch.until_ms, b.stretch.first)));
+    all.sort_by_key(|k| (k.stretch.until_ms, k.stretch.first));
     Ok(all)
 }
 
@@ -68,15 +69,12 @@ pub(super) fn useless(
 
 /// Makes one snapshot of two, and removes both.
 pub(super) fn merged(
-    vault: &Vault,
-    meter: &Meter,
+    repository: &Repository<IndexedFullStatus>,
     with: &str,
     saved: SnapshotFile,
     mut snapshot: SnapshotFile,
-) -> store::Result<Snapshot> {
-    let fails = |e: Box<RusticError>| told(vault, &e);
-    let repository = open(vault, meter).and_then(Repository::to_indexed).map_err(fails)?;
-    let first = found(&repository, with).map_err(fails)?;
+) -> RusticResult<Snapshot> {
+    let first = found(repository, with)?;
     let (a, b) = (described(&first), described(&saved));
     let both = [first, saved];
     // Of two files of one name, that of the second.
@@ -87,9 +85,9 @@ pub(super) fn merged(
     summary.total_files_processed = a.files + b.files;
     summary.data_added_packed = a.added + b.added;
     snapshot.summary = Some(summary);
-    let made = repository.merge_snapshots(&both, &newer, snapshot).map_err(fails)?;
+    let made = repository.merge_snapshots(&both, &newer, snapshot)?;
     let gone: Vec<SnapshotId> = both.iter().map(|s| s.id).collect();
-    open(vault, meter).and_then(|r| r.delete_snapshots(&gone)).map_err(fails)?;
+    repository.delete_snapshots(&gone)?;
     Ok(Snapshot {
         bytes: a.bytes + b.bytes,
         files: a.files + b.files,

@@ -188,9 +188,10 @@ fn archive(vault: &Vault, meter: &Meter, parts: &[Part], stamp: &Stamp) -> store
         .archive(&BackupOptions::default(), &source, snapshot, &[PathBuf::from("/")])
         .map_err(fails)?;
     let mut seen = std::mem::take(&mut *record.lock());
+    // With what was written just now.
+    let repository = open(vault, meter).and_then(Repository::to_indexed).map_err(fails)?;
     if seen.broken.is_empty() {
         // The library passes over what it cannot read: what is in the snapshot is looked at, not believed.
-        let repository = open(vault, meter).and_then(Repository::to_indexed).map_err(fails)?;
         let root = repository.node_from_snapshot_and_path(&saved, "").map_err(fails)?;
         for entry in repository.ls(&root, &LsOptions::default()).map_err(fails)? {
             let (path, node) = entry.map_err(fails)?;
@@ -208,12 +209,13 @@ fn archive(vault: &Vault, meter: &Meter, parts: &[Part], stamp: &Stamp) -> store
     if let Some(first) = seen.broken.first() {
         let why =
             format!("{} file(s) are not in the snapshot, which was removed: {first}", seen.broken.len());
-        let _ = open(vault, meter).and_then(|r| r.delete_snapshots(&[saved.id]));
+        let _ = repository.delete_snapshots(&[saved.id]);
         return Err(refused(vault, why));
     }
     let mut described = described(&saved);
     if let Some(with) = &stamp.with {
-        described = wal::merged(vault, meter, with, saved, stamped(stamp, stamp.kind).map_err(fails)?)?;
+        described = wal::merged(&repository, with, saved, stamped(stamp, stamp.kind).map_err(fails)?)
+            .map_err(fails)?;
     }
     let mut left_out = seen.left_out;
     if left_out.len() > MOST_LINES {

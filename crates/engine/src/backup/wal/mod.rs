@@ -424,9 +424,14 @@ pub fn keep(home: &Home, config: &Config, say: &dyn Fn(&str)) -> Result<bool, En
         }
     }
     let mut known = chains(home)?;
+    let mut changed = false;
+    if let Err(e) = &done {
+        for chain in known.stores.values_mut().filter(|c| c.problem.is_none()) {
+            (chain.problem, changed) = (Some(e.to_string()), true);
+        }
+    }
     let late_ms =
         i64::try_from(wal.every.as_millis()).unwrap_or(i64::MAX).saturating_mul(LATE_TIMES).max(LATE_MS);
-    let mut changed = false;
     for (store, chain) in &mut known.stores {
         let behind = now_ms().saturating_sub(chain.until_ms());
         let late = chain.problem.is_some() && behind > late_ms;

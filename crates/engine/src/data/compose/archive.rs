@@ -73,7 +73,7 @@ impl ComposeData {
                 .iter()
                 .map(|(folder, file, part)| Placed { at: (folder, file.as_str()), part: part.clone() }),
         );
-        let task = Task::Archive { parts: Vec::new(), stamp: stamp.clone() };
+        let task = Task::Archive { parts: Vec::new(), stamp: Box::new(stamp.clone()) };
         crate::backup::parsed(self.on_repository(at.home, vault, &task, &placed, work.progress)?)
     }
 

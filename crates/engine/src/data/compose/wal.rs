@@ -144,7 +144,7 @@ impl Logs for ComposeData {
                 part: Part::new("", format!("{folder}/{name}")),
             })
             .collect();
-        let task = Task::Archive { parts: Vec::new(), stamp: stamp.clone() };
+        let task = Task::Archive { parts: Vec::new(), stamp: Box::new(stamp.clone()) };
         crate::backup::parsed(self.on_repository(at.home, vault, &task, &placed, work.progress)?)
     }
 
@@ -259,8 +259,9 @@ impl Logs for ComposeData {
         (work.stage.say)(&format!("replaying the log of {store}"));
         let mut settings = harmless_settings(major);
         let name = |n: &str| n.to_owned();
+        // It runs in the data folder.
         settings.extend([
-            (name("restore_command"), format!("cp \"{folder}/{SEGMENTS}/%f\" \"%p\"")),
+            (name("restore_command"), format!("cp {SEGMENTS}/%f \"%p\"")),
             (name("recovery_target_time"), moment(at_ms)),
             (name("recovery_target_inclusive"), name("on")),
             (name("recovery_target_action"), name("promote")),

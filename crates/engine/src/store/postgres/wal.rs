@@ -44,9 +44,9 @@ fn lsn(text: &str) -> Result<Lsn> {
 
 /// The state of the log.
 pub fn state(psql: &dyn Psql) -> Result<State> {
-    let sql = session::reading(&format!(
-        "COPY (SELECT 'v', current_setting('server_version_num'), current_setting('wal_level'), pg_is_in_recovery()) TO STDOUT;"
-    ));
+    let sql = session::reading(
+        "COPY (SELECT 'v', current_setting('server_version_num'), current_setting('wal_level'), pg_is_in_recovery()) TO STDOUT;",
+    );
     let lines = session::cluster_lines(psql, &sql, &|| false)?;
     let Some(line) = lines.first() else { return Err(PgError::protocol("", "no version")) };
     let unsupported = |why: String| PgError::Unsupported { what: "archiving the log".to_owned(), why };
@@ -111,14 +111,17 @@ pub fn drop_slot(psql: &dyn Psql) -> Result<()> {
 
 /// Commits something after the present moment, and begins a new segment: everything up to that commit is in complete ones.
 pub fn mark(psql: &dyn Psql, size: u64) -> Result<Mark> {
-    let body = "SELECT 'm' || floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;\n\
-                SELECT 'x' || txid_current();\n\
-                SELECT 'e' || pg_switch_wal();";
+    // Whatever is usual for roles and databases here.
+    let body = "SET default_transaction_read_only = off;\n\
+                SET synchronous_commit = local;\n\
+                SELECT 'moment ' || floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;\n\
+                SELECT 'commit ' || txid_current();\n\
+                SELECT 'switched ' || pg_switch_wal();";
     let (mut at_ms, mut end) = (None, None);
     for line in write(psql, body)? {
-        match line.split_at_checked(1) {
-            Some(("m", value)) => at_ms = value.parse().ok(),
-            Some(("e", value)) => end = Some(lsn(value)?),
+        match line.split_once(' ') {
+            Some(("moment", value)) => at_ms = value.parse().ok(),
+            Some(("switched", value)) => end = Some(lsn(value)?),
             _ => {}
         }
     }

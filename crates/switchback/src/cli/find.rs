@@ -36,7 +36,8 @@ struct Tried {
 /// Looks for a way.
 pub fn find(global: &Global, home: &Home, config: &Config, args: &PathArgs) -> Result<Exit, Trouble> {
     let wanted = target(config, &args.versions)?.versions;
-    let (Some((service, to)), 1) = (wanted.first_key_value(), wanted.len()) else {
+    let one = wanted.first_key_value().filter(|(_, to)| wanted.len() == 1 && !to.contains(','));
+    let Some((service, to)) = one else {
         return Err(Trouble::usage(
             "--find looks for a way to one version",
             "switchback path --find n8n=2.8.4",

@@ -6,8 +6,9 @@ mod common;
 use common::docker::{Example, Stack, docker};
 use common::upgrade::{assert_no_secret_is_told, id, staging_left};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -249,85 +250,129 @@ fn a_missing_stretch_is_named(stack: &Stack, repository: &Path, at: &str) {
     stack.run(&["restore", "--at", at, "--dry-run"]).expect(0);
 }
 
+/// Those of some rows that are there.
+fn alone_in(there: &str, rows: &[Row]) -> Vec<u64> {
+    let there: Vec<u64> = there.lines().map(|l| l.parse().expect("a number")).collect();
+    rows.iter().map(|(n, ..)| *n).filter(|n| there.contains(n)).collect()
+}
+
+/// A stack of nothing but a server, of which there are two versions.
+struct Alone {
+    stack: Stack,
+    image: String,
+}
+
+impl Alone {
+    fn new(repository: &Path) -> Self {
+        let stack = Stack::compose(Example::Ledger);
+        let image = format!("{}-db", stack.project);
+        for tag in ["1", "2"] {
+            let mut build = Command::new("docker")
+                .args(["build", "-q", "-t", &format!("{image}:{tag}"), "-"])
+                .env("DOCKER_BUILDKIT", "0")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("docker is installed");
+            let recipe = format!("FROM sbt/postgres:15\nLABEL of.the.test={tag}\n");
+            build.stdin.take().expect("an input").write_all(recipe.as_bytes()).expect("writes");
+            assert!(build.wait().expect("ends").success());
+        }
+        let text = fs::read_to_string(stack.root.join("compose.yaml")).expect("reads");
+        let (before, from) = text.split_once("\n  bank:").expect("a service");
+        let volumes = from
+            .split_once("\nvolumes:")
+            .expect("volumes")
+            .1
+            .replace("  books:\n", "")
+            .replace("  receipts:", "");
+        let text = format!("{before}\n\nvolumes:{volumes}")
+            .replace("${DB_IMAGE:-postgres:15}", "${DB_NAME}:${DB_TAG}");
+        fs::write(stack.root.join("compose.yaml"), text).expect("writes");
+        stack.set("DB_NAME", &image);
+        stack.set("DB_TAG", "1");
+        fs::remove_dir_all(stack.root.join("checks")).expect("removes");
+        let config = format!(
+            "stack: alone\nruntime: compose\ncompose: {{ files: [compose.yaml] }}\nservices: {{ db: {{}} }}\nstores:\n  db: {{ kind: postgres, service: db }}\nrollback: {{ watch: 1h, every: 1s }}\nbackup: {{ repository: \"{}\", wal: {{ every: 24h }} }}\n",
+            repository.display()
+        );
+        fs::write(stack.root.join("switchback.yaml"), config).expect("writes");
+        stack.up();
+        stack.run(&["up", "--yes"]).expect(0);
+        stack.run(&["backup", "init"]).expect(0);
+        Self { stack, image }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        // Its containers go before its images; the stack itself removes what is left.
+        let label = format!("label=com.docker.compose.project={}", self.stack.project);
+        let all = docker(&["ps", "-aq", "--filter", &label]).stdout;
+        for id in all.lines() {
+            docker(&["rm", "-f", id]);
+        }
+        for tag in ["1", "2"] {
+            docker(&["image", "rm", &format!("{}:{tag}", self.image)]);
+        }
+    }
+}
+
 /// Generation 1, promoted to 2, rolled back to 1: each moment comes back from the history that was production then.
 #[test]
 fn moments_before_and_after_a_promotion_and_a_rollback_come_back() {
     let beside = tempfile::tempdir().expect("tempdir");
     let repository = beside.path().join("repository");
-    let stack = ledger(&repository);
-    let writer = Writer::start(&stack);
+    let alone = Alone::new(&repository);
+    let stack = &alone.stack;
+    let writer = Writer::start(stack);
     wait_for_rows(&writer, 5);
     stack.run(&["backup"]).expect(0);
-    let mut moments = Vec::new();
-    let mut remember = |writer: &Writer| {
+    let remember = |writer: &Writer| {
         wait_for_rows(writer, 4);
-        moments.push(now_ms());
+        let moment = now_ms();
         wait_for_rows(writer, 4);
+        moment
     };
-    remember(&writer);
-    stack.run(&["backup", "wal"]).expect(0);
+    let goes_on = || {
+        let shipped = stack.run(&["backup", "wal", "--json"]).expect(0).json();
+        assert!(shipped["db"]["note"].is_null() && shipped["db"]["needs_backup"] == false, "{shipped}");
+    };
+    goes_on();
     // What is written from here to the promotion is archived by the next generation.
-    remember(&writer);
-    stack.run(&[&["promote", "bank=2", "--yes", "--detach"], &WAIVED[..]].concat()).expect(0);
-    remember(&writer);
-    let shipped = stack.run(&["backup", "wal", "--json"]).expect(0).json();
-    assert!(shipped["db"]["note"].is_null() && shipped["db"]["needs_backup"] == false, "{shipped}");
-    remember(&writer);
-    stack.run(&["backup", "wal"]).expect(0);
+    let tail = remember(&writer);
+    stack.set("DB_TAG", "2");
+    stack.run(&[&["promote", "--yes", "--detach"], &WAIVED[..]].concat()).expect(0);
+    let promoted = remember(&writer);
+    goes_on();
+    let leaving = now_ms();
     stack.run(&["rollback", "--yes"]).expect(0);
-    let back = now_ms();
-    let shipped = stack.run(&["backup", "wal", "--json"]).expect(0).json();
-    assert!(shipped["db"]["note"].is_null(), "{shipped}");
-    remember(&writer);
-    stack.run(&["backup", "wal"]).expect(0);
+    let returned = now_ms();
+    goes_on();
+    let back = remember(&writer);
+    goes_on();
     let rows = writer.stop();
-    for (number, moment) in moments.iter().enumerate() {
-        stack.run(&["staging", "up", "try", "--at", &utc(*moment)]).expect(0);
-        let name = format!("{}-try", stack.project);
-        let all = docker(&[
-            "ps",
-            "--filter",
-            "label=com.docker.compose.service=db",
-            "--format",
-            "{{.ID}} {{.Names}}",
-        ]);
-        let own = format!("dev.switchback.stack={}", id(&stack));
-        let staging = docker(&[
-            "ps",
-            "-q",
-            "--filter",
-            &format!("label={own}"),
-            "--filter",
-            "label=com.docker.compose.service=db",
-        ]);
-        let container = staging
-            .stdout
-            .lines()
-            .find(|c| Some(*c) != stack.container("db").as_deref().and_then(|c| c.get(..12)))
-            .unwrap_or_else(|| panic!("no database of {name}: {}", all.all()))
-            .to_owned();
-        let text = common::docker::psql_in(&container, "ledger", "select n from marks");
-        let found: Vec<u64> = text.lines().map(|l| l.parse().expect("a number")).collect();
-        let (mut expected, mut foreign) = (Vec::new(), Vec::new());
-        for (n, sent, acked) in &rows {
-            // What was written to the generation that was left is not in the one that was returned to.
-            let left = number == 4 && *sent < back && *acked > moments[1];
-            if *acked <= *moment && !left {
-                expected.push(*n);
-            }
-            if *sent > *moment {
-                foreign.push(*n);
-            }
-        }
-        let lost: Vec<&u64> = expected.iter().filter(|n| !found.contains(n)).collect();
-        assert!(lost.is_empty(), "moment {number}: lost {lost:?}");
-        let later: Vec<&u64> = foreign.iter().filter(|n| found.contains(n)).collect();
-        assert!(later.is_empty(), "moment {number}: from later {later:?}");
-        stack.run(&["staging", "down", "try", "--yes"]).expect(0);
+    let covered = windows(stack);
+    for moment in [tail, promoted, back] {
+        assert!(
+            covered.iter().any(|(from, until)| (*from..*until).contains(&moment)),
+            "{moment} in {covered:?}"
+        );
     }
-    // And into production, as its next generation, and back.
-    let at = moments[2];
-    stack.run(&["restore", "--at", &utc(at), "--yes", "--detach"]).expect(0);
-    assert_as_of(&stack, &rows, at);
-    stack.run(&["rollback", "--yes"]).expect(0);
+    // What was written while the other generation was production is not in the one that was returned to.
+    let stayed: Vec<Row> =
+        rows.iter().filter(|(_, sent, _)| *sent < tail || *sent > returned).copied().collect();
+    let during: Vec<Row> =
+        rows.iter().filter(|(_, sent, acked)| *sent > promoted && *acked < leaving).copied().collect();
+    assert!(!during.is_empty());
+    for (moment, rows) in [(tail, &rows), (promoted, &rows), (back, &stayed)] {
+        stack.run(&["restore", "--at", &utc(moment), "--yes", "--detach"]).expect(0);
+        assert_as_of(stack, rows, moment);
+        if moment == back {
+            let there = stack.psql("select n from marks");
+            let left = alone_in(&there, &during);
+            assert!(left.is_empty(), "of the generation that was left: {left:?}");
+        }
+        stack.run(&["rollback", "--yes"]).expect(0);
+    }
 }

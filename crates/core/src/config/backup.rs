@@ -1,5 +1,7 @@
 //! `backup`: where backups of the stack go, when, and how long they stay.
 
+pub use super::wal::Wal;
+
 use super::check::Checker;
 use super::{Config, ConfigError, RuntimeKind};
 use crate::backup::Keep;
@@ -32,7 +34,7 @@ pub struct Backup {
     pub keep: Keep,
     /// Archives the write-ahead log of Postgres stores, so that moments between backups can be returned to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wal: Option<super::Wal>,
+    pub wal: Option<Wal>,
     /// Whether the images of the release go into each backup. Needs room for them beside the stack while it is made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub images: bool,

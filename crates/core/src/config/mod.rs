@@ -17,7 +17,7 @@ pub mod template;
 mod triggers;
 mod wal;
 
-pub use backup::Backup;
+pub use backup::{Backup, Wal};
 pub use comparing::{ApiCheck, PerformanceCheck};
 pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matches};
 pub use hooks::{Hook, Hooks};
@@ -26,7 +26,6 @@ pub use promotion::{Promotion, Window};
 pub use rehearsal::Rehearsal;
 pub use service::{Health, Restart, Service, Stop, StopSignal};
 pub use triggers::{Action, Database, Disk, Errors, Latency, LogErrors, Memory, Restarts, Triggers};
-pub use wal::Wal;
 
 use crate::anonymise::Mask;
 use crate::data::StoreKind;

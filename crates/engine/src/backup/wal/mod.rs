@@ -236,7 +236,9 @@ impl Round<'_> {
         } else {
             here
         };
-        let (mut segments, idle) = (0, here.now.0.saturating_sub(chain.idle_at) < HEADER);
+        // Another generation is somewhere else in its log.
+        let idle = here.now.0.checked_sub(chain.idle_at).is_some_and(|more| more < HEADER);
+        let mut segments = 0;
         if !idle || now_ms().saturating_sub(chain.until_ms()) >= IDLE_MS {
             segments = self.ship(chain, &here)?;
         }
@@ -276,7 +278,7 @@ impl Round<'_> {
             }
             // Returned to: what was committed while another one was production is not in it.
             reach.until_ms = now_ms();
-            chain.generation = own;
+            (chain.generation, chain.idle_at) = (own, 0);
             return Ok(None);
         }
         let Some(reach) = chain.generations.get(&before) else { return new("its beginning is not known") };
@@ -287,7 +289,7 @@ impl Round<'_> {
         }
         let born_ms = made.created_at_ms;
         chain.generations.insert(own, Reach { parent: Some(before), born_ms, next, until_ms });
-        chain.generation = own;
+        (chain.generation, chain.idle_at) = (own, 0);
         Ok(None)
     }
 

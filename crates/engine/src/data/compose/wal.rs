@@ -10,10 +10,10 @@ use super::{ComposeData, Work, place};
 use crate::backup::vault::{SEGMENTS, Task, Vault};
 use crate::data::{Here, Logs};
 use crate::docker::hands::{Placed, Scratch};
-use crate::docker::{BoundMount, ExecSpec, RunSpec, STACK_LABEL};
+use crate::docker::{BoundMount, Container, ExecSpec, RunSpec, STACK_LABEL};
 use crate::error::EngineError;
 use crate::runtime::Placement;
-use crate::runtime::compose::{container_of, holds};
+use crate::runtime::compose::container_of;
 use crate::store::postgres::standby::controldata;
 use crate::store::postgres::wal::{self, Mark};
 use crate::store::postgres::{PgError, Psql as _, harmless_settings, major_version};
@@ -43,6 +43,14 @@ fn found<'i>(
         Some(reached) => Ok((found, mount, reached)),
         None => Err(EngineError::Internal { detail: format!("{store} has no server") }),
     }
+}
+
+/// Whether a container has exactly this mount.
+fn mounts_it(container: &Container, place: &MountPlace) -> bool {
+    container.mounts.iter().any(|m| match place {
+        MountPlace::Volume(name) => m.name == *name,
+        MountPlace::Dir(path) => m.kind == "bind" && m.source == *path,
+    })
 }
 
 fn below(path: &str, file: &str) -> String {
@@ -110,7 +118,7 @@ impl Logs for ComposeData {
         let (_, mount, reached) = found(at, store)?;
         // While production is switched its containers may be another generation's already.
         match container_of(&self.docker, at.instance, &reached.service)? {
-            Some(c) if c.state.running && !c.state.paused && holds(&c, mount) => {}
+            Some(c) if c.state.running && !c.state.paused && mounts_it(&c, mount) => {}
             _ => return Ok(None),
         }
         self.live(at, store, |server| wal::state(server)).map(Some)

@@ -22,9 +22,7 @@ mod staging;
 mod start;
 mod trial;
 
-pub use containers::{
-    PROJECT, container_of, describe_container, holds, is_one_off, of_project, shown, users_of,
-};
+pub use containers::{PROJECT, container_of, describe_container, is_one_off, of_project, shown, users_of};
 pub use instance::{
     DIR_LABEL, command_of, config_mounts_of, differences as staging_differences, environment_of,
 };

@@ -19,6 +19,9 @@ pub const RELEASE: &str = "/release";
 /// Where the stores lie in a snapshot, each in a folder with its name.
 pub const STORES: &str = "/stores";
 
+/// On snapshots that hold only a part of a backup, until the rest of it is there.
+pub const TAG_PART: &str = "switchback-part";
+
 /// Where images lie in a snapshot, if it has any.
 pub const IMAGES: &str = "/images";
 
@@ -123,6 +126,68 @@ pub struct Snapshot {
     pub files: u64,
     /// Bytes that it added to the repository, compressed.
     pub added: u64,
+    /// Where it stands in the logs of stores that are archived, if it can be replayed from.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bases: crate::wal::Bases,
+}
+
+/// What a snapshot says of itself, beside what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Note {
+    /// Of a backup: where it stands in the logs of stores.
+    Bases(crate::wal::Bases),
+    /// Of segments of a log: which.
+    Stretch(crate::wal::Stretch),
+}
+
+/// What kind of snapshot is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A backup.
+    #[default]
+    Whole,
+    /// The data of one, to which the rest is added.
+    Part,
+    /// Segments of a log.
+    Wal,
+}
+
+impl Kind {
+    /// The tag on it.
+    pub fn tag(self) -> &'static str {
+        match self {
+            Self::Whole => TAG,
+            Self::Part => TAG_PART,
+            Self::Wal => crate::wal::TAG,
+        }
+    }
+}
+
+/// What is said of a snapshot that is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// The stack.
+    pub stack: String,
+    /// The moment of the data; UTC, milliseconds since 1970.
+    pub at_ms: i64,
+    /// What it is.
+    #[serde(default)]
+    pub kind: Kind,
+    /// What it says of itself.
+    #[serde(default)]
+    pub note: Option<Note>,
+    /// A snapshot that becomes a part of it: the whole id.
+    #[serde(default)]
+    pub with: Option<String>,
+}
+
+impl Stamp {
+    /// That of a whole backup.
+    pub fn new(stack: impl Into<String>, at_ms: i64) -> Self {
+        Self { stack: stack.into(), at_ms, kind: Kind::Whole, note: None, with: None }
+    }
 }
 
 /// What a run wrote into a repository, or brought back from one.
@@ -132,6 +197,9 @@ pub struct Archived {
     pub snapshot: Snapshot,
     /// How long writing or reading took, in milliseconds.
     pub took_ms: u64,
+    /// The moment that archived logs were replayed to after it; UTC, milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moment_ms: Option<i64>,
     /// What was left out, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,

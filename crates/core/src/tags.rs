@@ -128,6 +128,28 @@ pub fn is_version(tag: &str) -> bool {
     Tag::parse(tag).is_some()
 }
 
+/// The numbers of a tag, whatever follows them.
+pub fn numbers(tag: &str) -> Option<Vec<u64>> {
+    Some(Tag::parse(tag)?.numbers)
+}
+
+/// Which of two tags is the later version by its numbers, whatever else their forms are; `None` if one is no version.
+pub fn order(a: &str, b: &str) -> Option<Ordering> {
+    let (mut a, mut b) = (numbers(a)?, numbers(b)?);
+    let most = a.len().max(b.len());
+    a.resize(most, 0);
+    b.resize(most, 0);
+    Some(a.cmp(&b))
+}
+
+/// Whether a tag has the form of another one, and is as finished.
+pub fn alike(a: &str, b: &str) -> bool {
+    match (Tag::parse(a), Tag::parse(b)) {
+        (Some(a), Some(b)) => a.alike(&b) && (a.is_finished() || !b.is_finished()),
+        _ => false,
+    }
+}
+
 /// Services whose images are followed, and how far.
 pub type Follow = BTreeMap<ServiceName, Level>;
 

@@ -51,7 +51,9 @@ pub fn look(session: &Session<'_>, config: &Config, stage: &Stage<'_>) -> Result
             }
             return Ok(Found::Nothing(why));
         }
-        target.versions = versions;
+        let (_, production) = gather::production(session.home, config, &world)?;
+        // A stop that is demanded comes first; the next look goes on from there.
+        target.versions = crate::path::next_step(config, &production.versions, &versions);
     }
     let certified = session.plan_promotion(config, &target, None, stage);
     let plan = match certified {

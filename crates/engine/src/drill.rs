@@ -110,6 +110,7 @@ pub fn facts(home: &Home, config: &Config, world: &World) -> Result<RollbackDril
             ports,
             need_bytes,
             budget_ms: config.rollback.budget.as_millis(),
+            archived: false,
         },
         previous,
         ports: before,

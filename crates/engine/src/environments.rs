@@ -177,6 +177,7 @@ pub fn new_facts(
     };
     let mut facts = facts(home, config, world, run, production, environment, migrate, true)?;
     facts.snapshot = backup.map(|b| b.snapshot.clone());
+    facts.at_ms = backup.and_then(|b| b.at_ms);
     facts.images = backup.is_some_and(|b| b.images);
     Ok(facts)
 }
@@ -234,6 +235,7 @@ fn facts(
         production,
         migrate,
         snapshot: None,
+        at_ms: None,
         images: false,
         need_bytes,
         rules: config.staging.anonymise.clone(),

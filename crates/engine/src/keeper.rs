@@ -1,9 +1,9 @@
 //! The keeper: looks after staging environments while there are any, and makes backups by the clock.
 //!
 //! Owns the health history of environments, their end when their time is over, and what is scheduled. It must never
-//! touch production, and never wait for the stack's lock: what is due now is due at the next look, too.
+//! write to production's data, and never wait for the stack's lock: what is due now is due at the next look, too.
 
-use crate::backup::due;
+use crate::backup::{due, wal};
 use crate::engine::{Cancel, RunEnd, now_ms};
 use crate::environments;
 use crate::error::{EngineError, io};
@@ -20,6 +20,8 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use switchback_core::config::Config;
 use switchback_core::environment::{Environment, Sample, ServiceSample};
@@ -79,9 +81,15 @@ pub fn spawn(home: &Home) -> Result<(), EngineError> {
 /// Whether there is anything to keep: an environment, or backups and drills by the clock.
 fn wanted(home: &Home) -> Result<bool, EngineError> {
     // A file that is being edited is read at the next look.
-    let scheduled =
-        |c: Config| c.rollback.drills() || c.backup.is_some_and(|b| b.every.is_some() || b.drill.is_some());
+    let scheduled = |c: Config| {
+        c.rollback.drills()
+            || wal::wanted(&c).is_some()
+            || c.backup.is_some_and(|b| b.every.is_some() || b.drill.is_some())
+    };
+    // Servers must be told when archiving was switched off.
+    let archived = wal::chains(home).is_ok_and(|c| !c.stores.is_empty());
     Ok(!environments::list(home)?.is_empty()
+        || archived
         || home.pointer()?.is_some() && home.config().is_ok_and(scheduled))
 }
 
@@ -93,8 +101,51 @@ pub fn keep(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), Engi
         Err(EngineError::Busy { .. }) => return Ok(()),
         Err(e) => return Err(e),
     };
+    let ends = AtomicBool::new(false);
+    let (tell, told) = channel();
+    std::thread::scope(|scope| {
+        // Beside everything else: a backup or a drill takes its time, and logs are archived nevertheless.
+        scope.spawn(|| archive(home, &|| cancel.requested() || ends.load(Ordering::Relaxed), &tell));
+        let kept = look_after(home, cancel, say, &told);
+        ends.store(true, Ordering::Relaxed);
+        kept
+    })
+}
+
+/// Archives logs by the clock, until it ends.
+fn archive(home: &Home, ends: &dyn Fn() -> bool, tell: &Sender<String>) {
+    let say = |text: &str| {
+        let _ = tell.send(text.to_owned());
+    };
+    let mut next = Instant::now();
+    while !ends() {
+        if Instant::now() < next {
+            std::thread::sleep(Duration::from_millis(200));
+            continue;
+        }
+        // A file that is being edited is read at the next look.
+        let Ok(config) = crate::world::config(home) else {
+            next = Instant::now() + EVERY;
+            continue;
+        };
+        next = Instant::now() + wal::wanted(&config).map_or(BACKUPS, |w| w.every.0);
+        if let Err(e) = wal::keep(home, &config, &say) {
+            say(&format!("archiving: {e}"));
+        }
+    }
+}
+
+fn look_after(
+    home: &Home,
+    cancel: &Cancel,
+    say: &dyn Fn(&str),
+    told: &Receiver<String>,
+) -> Result<(), EngineError> {
     let mut backups = Instant::now();
     loop {
+        for line in told.try_iter() {
+            say(&line);
+        }
         if cancel.requested() || !wanted(home)? {
             return Ok(());
         }

@@ -86,6 +86,33 @@ pub fn look(
     Ok(found)
 }
 
+/// The tags of a service's image in its registry.
+pub fn tags_of(
+    home: &Home,
+    config: &Config,
+    world: &World,
+    name: &ServiceName,
+    stage: &Stage<'_>,
+) -> Result<Vec<String>, EngineError> {
+    let (_, production) = gather::production(home, config, world)?;
+    let release = home.release(&production.release)?;
+    let Some(image) = release.services.get(name).and_then(|s| s.image.as_ref()) else {
+        return Err(EngineError::refused(
+            format!("no versions of {name} are known"),
+            "name some: --among 1.5.0,1.9.0",
+        ));
+    };
+    let parsed = ImageName::parse(&image.reference)
+        .map_err(|e| EngineError::Internal { detail: format!("{}: {e}", image.reference) })?;
+    (stage.say)(&format!("asking for the tags of {}", parsed.repository));
+    registry::tags(&parsed, stage.cancelled).map_err(|why| {
+        EngineError::refused(
+            format!("the registry of {name} gave no answer: {why}"),
+            "name versions to try: --among 1.5.0,1.9.0",
+        )
+    })
+}
+
 /// What a timer goes on with.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {

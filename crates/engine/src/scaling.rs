@@ -58,6 +58,7 @@ pub fn facts(
             production,
             need_bytes: if shared { bytes.saturating_mul(smaller) / 100 } else { need },
             budget_ms: config.rollback.budget.as_millis(),
+            archived: false,
         },
         target: release,
         versions,

@@ -101,7 +101,9 @@ impl<'h> Session<'h> {
         stage: &Stage<'_>,
     ) -> Result<Plan, EngineError> {
         let world = World::open(config)?;
-        Ok(plan::rehearse(&gather::rehearse_facts(self.home, config, &world, target, stage)?))
+        let plan = plan::rehearse(&gather::rehearse_facts(self.home, config, &world, target, stage)?);
+        crate::path::refuse_skips(config, &plan.from, &plan.to)?;
+        Ok(plan)
     }
 
     /// Plans a promotion, and confirms that a certificate permits it.
@@ -115,6 +117,7 @@ impl<'h> Session<'h> {
         let world = World::open(config)?;
         let plan = plan::promote(&gather::promote_facts(self.home, config, &world, target, waiver, stage)?)
             .with_hooks(&config.hooks);
+        crate::path::refuse_skips(config, &plan.from, &plan.to)?;
         certificate::permits(self.home, &plan)?;
         Ok(plan)
     }

@@ -137,3 +137,28 @@ fn newer_images_are_found_tried_and_promoted_as_far_as_they_are_followed() {
     let away = stack.run(&["outdated", "--json"]).expect(6).json();
     assert!(only(&away)["problem"].is_string(), "{away}");
 }
+
+#[test]
+fn a_demanded_stop_is_tried_before_what_is_followed_and_tags_are_the_stops_that_may_be_found() {
+    let mut registry = Registry::start();
+    registry.push("sbt/bank:1", "1.0.0");
+    let stack = Stack::compose(Example::Bank);
+    stack.set("BANK_IMAGE", &registry.image());
+    stack.set_version("1.0.0");
+    stack.up();
+    stack.run(&["up", "--yes"]).expect(0);
+    for (base, tag) in [("sbt/bank:1", "1.0.1"), ("sbt/bank:2", "1.1.0"), ("sbt/bank:2", "2.0.0")] {
+        registry.push(base, tag);
+    }
+    let found = stack.run(&["path", "--find", "bank=2.0.0", "--json"]).expect(0);
+    assert!(found.stderr.contains("known between: 1.0.1, 1.1.0"), "{}", found.all());
+    assert_eq!(found.json()["holds"], json!(["2.0.0"]), "the direct way holds");
+
+    let path = stack.root.join("switchback.yaml");
+    let text = fs::read_to_string(&path).expect("reads");
+    let rules = "paths: [{ service: bank, before: \"2.0.0\", through: \"1.1.0\" }]\npromotion: { auto: ask, follow: { bank: major } }";
+    fs::write(&path, format!("{text}\n{rules}\n")).expect("writes");
+    assert!(stack.run(&["rehearse", "bank=2.0.0"]).expect(3).all().contains("1.1.0 comes before 2.0.0"));
+    stack.run(&["auto"]).expect(0);
+    assert_eq!(stack.report()["to"]["bank"], "1.1.0", "{}", stack.report());
+}

@@ -1,5 +1,7 @@
 //! `backup`: where backups of the stack go, when, and how long they stay.
 
+pub use super::wal::Wal;
+
 use super::check::Checker;
 use super::{Config, ConfigError, RuntimeKind};
 use crate::backup::Keep;
@@ -30,6 +32,9 @@ pub struct Backup {
     /// Which backups stay.
     #[serde(default)]
     pub keep: Keep,
+    /// Archives the write-ahead log of Postgres stores, so that moments between backups can be returned to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal: Option<Wal>,
     /// Whether the images of the release go into each backup. Needs room for them beside the stack while it is made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub images: bool,
@@ -84,6 +89,7 @@ pub(super) fn check(config: &Config, checker: &Checker<'_>) -> Result<(), Config
             return refuse(key, "is shorter than a minute", "write for example 24h");
         }
     }
+    super::wal::check(config, checker)?;
     let keep = backup.keep;
     if [keep.last, keep.daily, keep.weekly, keep.monthly].iter().all(|n| *n == 0) {
         return refuse("keep", "keeps nothing", "keep at least the last one");

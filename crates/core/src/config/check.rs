@@ -32,6 +32,7 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
     super::egress::check(config, &checker)?;
     super::comparing::check(config, &checker)?;
     super::backup::check(config, &checker)?;
+    super::paths::check(config, &checker)?;
     super::hooks::check(config, &checker)?;
     for (index, invariant) in config.checks.invariants.iter().enumerate() {
         if !config.stores.contains_key(&invariant.store) {

@@ -9,13 +9,15 @@ mod comparing;
 mod egress;
 mod hooks;
 mod located;
+mod paths;
 mod promotion;
 mod rehearsal;
 mod service;
 pub mod template;
 mod triggers;
+mod wal;
 
-pub use backup::Backup;
+pub use backup::{Backup, Wal};
 pub use comparing::{ApiCheck, PerformanceCheck};
 pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matches};
 pub use hooks::{Hook, Hooks};
@@ -76,6 +78,9 @@ pub struct Config {
     /// What `gc` keeps.
     #[serde(default)]
     pub retention: Retention,
+    /// Stops that upgrades may not leave out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<crate::stops::Stop>,
     /// Backups of the whole stack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<Backup>,

@@ -29,6 +29,8 @@ pub struct ArchiveFacts {
     pub need_bytes: u64,
     /// Rollback budget; only recorded.
     pub budget_ms: u64,
+    /// Whether the log of a store is archived.
+    pub archived: bool,
 }
 
 /// What the plan of a drill or a restore is made from.
@@ -38,6 +40,8 @@ pub struct FetchFacts {
     pub common: ArchiveFacts,
     /// The snapshot's whole id.
     pub snapshot: String,
+    /// The moment that the archived logs are replayed to after it, if any.
+    pub at_ms: Option<i64>,
     /// Whether images of its release are gone from the engine, and the snapshot has them.
     pub images: bool,
     /// Production as it was then; its release is known here.
@@ -120,6 +124,20 @@ pub(super) fn prepare(steps: &mut Steps, target: &Instance, need_bytes: u64) {
         .reversible();
 }
 
+/// Replays logs on what a snapshot brought.
+pub(super) fn replay(
+    steps: &mut Steps,
+    snapshot: &str,
+    at_ms: Option<i64>,
+    key: &str,
+    (group, again): (Group, bool),
+) {
+    let Some(at_ms) = at_ms else { return };
+    let op = Op::Replay { instance: key.to_owned(), snapshot: snapshot.to_owned(), at_ms, again };
+    let title = format!("Replay the archived log up to {}", crate::times::utc(at_ms));
+    steps.add("replay", title, group, op);
+}
+
 fn dispose(steps: &mut Steps, key: String) {
     steps
         .add("dispose", "Remove the copy", Group::After, Op::Dispose { instances: vec![key] })
@@ -133,12 +151,23 @@ pub fn backup(facts: &ArchiveFacts) -> Plan {
     let mut steps = Steps::new();
     prepare(&mut steps, &copy, facts.need_bytes);
     let mode = if facts.production_runs { CloneMode::Live } else { CloneMode::Cold };
+    if facts.archived && facts.production_runs {
+        // A backup without it is better than none.
+        let ship = Op::Ship { instance: source.clone() };
+        steps
+            .add("wal", "Archive the log, which the backup goes on in", Group::Prepare, ship)
+            .on_failure(OnFailure::Continue);
+    }
     let title = match mode {
         CloneMode::Live => "Clone production's data while it runs",
         CloneMode::Cold => "Clone production's data",
     };
     let clone = Op::Clone { from: source.clone(), to: key.clone(), mode };
     steps.add("snapshot", title, Group::Prepare, clone);
+    if facts.archived {
+        let data = Op::ArchiveData { instance: key.clone(), source: source.clone() };
+        steps.add("archive-data", "Write the data into the repository, untouched", Group::Prepare, data);
+    }
     let read = Op::Fingerprint { instance: key.clone(), mode: CloneMode::Cold, equal_to: None };
     steps.add("fingerprint", "Take the fingerprints of the clone", Group::Prepare, read);
     let archive = Op::Archive { instance: key.clone(), source };
@@ -160,8 +189,9 @@ pub fn drill(facts: &FetchFacts) -> Plan {
         images(&mut steps, &facts.snapshot);
     }
     prepare(&mut steps, &sandbox, common.need_bytes);
-    let fetch = Op::Fetch { instance: key.clone(), snapshot: facts.snapshot.clone() };
+    let fetch = Op::Fetch { instance: key.clone(), snapshot: facts.snapshot.clone(), replay: false };
     steps.add("fetch", "Bring the snapshot back, and compare it with its fingerprints", Group::Switch, fetch);
+    replay(&mut steps, &facts.snapshot, facts.at_ms, &key, (Group::Switch, true));
     let start = Op::Start { instance: key.clone() };
     steps
         .add("start", "Start the services and wait until they are healthy", Group::Switch, start)
@@ -199,13 +229,15 @@ pub fn restore(facts: &FetchFacts) -> Plan {
         images(&mut steps, &facts.snapshot);
     }
     prepare(&mut steps, &new, common.need_bytes);
-    let fetch = Op::Fetch { instance: key.clone(), snapshot: facts.snapshot.clone() };
+    let fetch =
+        Op::Fetch { instance: key.clone(), snapshot: facts.snapshot.clone(), replay: facts.at_ms.is_some() };
     steps.add(
         "fetch",
         "Bring the snapshot back, and compare it with its fingerprints",
         Group::Prepare,
         fetch,
     );
+    replay(&mut steps, &facts.snapshot, facts.at_ms, &key, (Group::Prepare, false));
     let stop = Op::Stop { instance: old_key.clone() };
     steps.add("stop-old", format!("Stop generation {old}"), Group::Switch, stop).reversible();
     let base = Op::Base { instance: key.clone(), source: key.clone() };

@@ -286,6 +286,30 @@ pub enum Op {
         /// Production, which it is a clone of.
         source: String,
     },
+    /// Archives what was written to the logs of stores so far, and has their servers keep what they write from now on.
+    Ship {
+        /// Production.
+        instance: String,
+    },
+    /// Writes the data of a clone, on which nothing ever ran, into the repository, before it is read: a server that only reads it
+    /// already goes another way than the log that is archived.
+    ArchiveData {
+        /// The clone.
+        instance: String,
+        /// Production, which it is a clone of.
+        source: String,
+    },
+    /// Replays the archived logs of stores into an instance, on which nothing runs, up to a moment.
+    Replay {
+        /// The instance.
+        instance: String,
+        /// The snapshot that its data is from: the whole id.
+        snapshot: String,
+        /// The moment; UTC, milliseconds since 1970.
+        at_ms: i64,
+        /// Whether the data must be brought once more, because it was read since.
+        again: bool,
+    },
     /// Removes backups that no rule keeps.
     Retain,
     /// Brings back those images of a snapshot's release that are gone from the engine.
@@ -299,6 +323,9 @@ pub enum Op {
         instance: String,
         /// The snapshot's whole id.
         snapshot: String,
+        /// Leave alone what is replayed next: a server that reads it would go another way.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        replay: bool,
     },
     /// Issues the certificate if everything passed.
     Certify {

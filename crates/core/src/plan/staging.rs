@@ -26,6 +26,8 @@ pub struct StagingFacts {
     pub migrate: Vec<ServiceName>,
     /// The backup that the data comes from, instead of production: the snapshot's whole id.
     pub snapshot: Option<String>,
+    /// The moment that the archived logs are replayed to after it, if any.
+    pub at_ms: Option<i64>,
     /// Whether images of its release are gone from the engine, and the snapshot has them.
     pub images: bool,
     /// Bytes that the clones need.
@@ -97,9 +99,11 @@ impl StagingFacts {
         let snapshot = copy(self.production.key(), first.clone(), self.mode());
         match &self.snapshot {
             Some(id) => {
-                let fetch = Op::Fetch { instance: first.clone(), snapshot: id.clone() };
+                let fetch =
+                    Op::Fetch { instance: first.clone(), snapshot: id.clone(), replay: self.at_ms.is_some() };
                 let title = "Bring the backup back, and compare it with its fingerprints";
                 steps.add("snapshot", title, Group::Prepare, fetch).on_failure(then);
+                super::backup::replay(steps, id, self.at_ms, &first, (Group::Prepare, false));
             }
             None => {
                 steps.add("snapshot", title, Group::Prepare, snapshot).on_failure(then);

@@ -346,6 +346,7 @@ fn environment_facts(pristine: bool) -> StagingFacts {
         },
         migrate: vec![service("app")],
         snapshot: None,
+        at_ms: None,
         images: false,
         need_bytes: 0,
         rules: [("db.users.email".to_owned(), crate::anonymise::Mask::Email)].into(),
@@ -413,4 +414,50 @@ fn an_environment_whose_start_fails_is_undone_and_never_recorded() {
     assert!(!effects.contains(&"do register".to_owned()), "{effects:?}");
     let undone: Vec<&str> = effects.iter().filter_map(|e| e.strip_prefix("undo ")).collect();
     assert_eq!(undone, ["start", "prepare-try-0", "prepare-try-1"]);
+}
+
+#[test]
+fn a_server_never_reads_the_data_of_a_backup_before_it_is_written_where_logs_are_replayed() {
+    let facts = |archived| ArchiveFacts {
+        run: "R".into(),
+        stack: StackName::new("s").expect("valid"),
+        now_ms: 0,
+        state_dir: "/s/.switchback".into(),
+        production: instance(1, "1"),
+        production_runs: true,
+        ports: Default::default(),
+        need_bytes: 0,
+        budget_ms: 300_000,
+        archived,
+    };
+    let ids = |plan: &Plan| plan.steps.iter().map(|s| s.id.to_string()).collect::<Vec<_>>();
+    let with = ids(&backup(&facts(true)));
+    let at = |id: &str| with.iter().position(|s| s == id).unwrap_or_else(|| panic!("no {id}: {with:?}"));
+    assert!(at("wal") < at("snapshot") && at("snapshot") < at("archive-data"), "{with:?}");
+    assert!(at("archive-data") < at("fingerprint") && at("fingerprint") < at("archive"), "{with:?}");
+    let without = ids(&backup(&facts(false)));
+    assert!(!without.iter().any(|s| s == "wal" || s == "archive-data"), "{without:?}");
+    let fetch = |at_ms| FetchFacts {
+        common: facts(true),
+        snapshot: "f".repeat(64),
+        at_ms,
+        images: false,
+        was: instance(1, "1"),
+        ports: Default::default(),
+        next: GenerationId(2),
+        previous: None,
+        watch_ms: 1000,
+    };
+    let restored = restore(&fetch(Some(1)));
+    let ops: Vec<&Op> = restored.steps.iter().map(|s| &s.op).collect();
+    let fetched =
+        ops.iter().position(|o| matches!(o, Op::Fetch { replay: true, .. })).expect("fetched, not read");
+    assert!(matches!(ops[fetched + 1], Op::Replay { at_ms: 1, again: false, .. }), "{ops:?}");
+    // A drill compares the backup itself first; what a server has read is brought again.
+    let drilled = drill(&fetch(Some(1)));
+    let ops: Vec<&Op> = drilled.steps.iter().map(|s| &s.op).collect();
+    let fetched =
+        ops.iter().position(|o| matches!(o, Op::Fetch { replay: false, .. })).expect("fetched and read");
+    assert!(matches!(ops[fetched + 1], Op::Replay { again: true, .. }), "{ops:?}");
+    assert!(!restore(&fetch(None)).steps.iter().any(|s| matches!(s.op, Op::Replay { .. })));
 }

@@ -1,6 +1,6 @@
 //! Backups and drills by the clock.
 
-use super::facts::{archive_facts, fetch_facts};
+use super::facts::{archive_facts, drill_facts};
 use super::newest;
 use crate::engine::{Cancel, Observer, RunEnd, now_ms};
 use crate::error::EngineError;
@@ -21,6 +21,12 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// What is due now: backups before drills, and those of backups before those of rollbacks.
 pub fn due(home: &Home, config: &Config) -> Result<Option<Procedure>, EngineError> {
     let backup = config.backup.as_ref();
+    if let Some(since) = super::wal::needs_backup(home, config)?
+        && last_tried(home, Procedure::Backup)?
+            .is_none_or(|at| at < since || at.saturating_add(AGAIN_MS) <= now_ms())
+    {
+        return Ok(Some(Procedure::Backup));
+    }
     for (procedure, every) in [
         (Procedure::Backup, backup.and_then(|b| b.every)),
         (Procedure::Drill, backup.and_then(|b| b.drill)),
@@ -92,7 +98,7 @@ pub fn planned(home: &Home, config: &Config, procedure: Procedure) -> Result<Pla
         Procedure::ProductionDrill => {
             plan::production_drill(&crate::drill::production_facts(home, config, &world)?)
         }
-        Procedure::Drill => plan::drill(&fetch_facts(home, config, &world, "latest")?.0),
+        Procedure::Drill => plan::drill(&drill_facts(home, config, &world, "latest")?),
         _ => plan::backup(&archive_facts(home, config, &world)?),
     })
 }

@@ -31,6 +31,7 @@ pub fn archive_facts(home: &Home, config: &Config, world: &World) -> Result<Arch
         production,
         need_bytes: if shared { 0 } else { bytes },
         budget_ms: config.rollback.budget.as_millis(),
+        archived: super::wal::wanted(config).is_some(),
     })
 }
 
@@ -41,10 +42,13 @@ pub fn fetch_facts(
     config: &Config,
     world: &World,
     wanted: &str,
+    at_ms: Option<i64>,
 ) -> Result<(FetchFacts, Snapshot, Manifest), EngineError> {
     let vault = Vault::of_stack(home, configured(config)?)?;
     let none = Progress::none();
     let all: Vec<Snapshot> = ask(home, world, &vault, &Task::List, &none)?;
+    let base = at_ms.map(|at| super::wal::find(home, config, world, &vault, at)).transpose()?;
+    let wanted = base.as_ref().map_or(wanted, |way| way.base.as_str());
     let snapshot = choose(all, config.stack.as_str(), wanted)?;
     let text: String = ask(home, world, &vault, &read_manifest(&snapshot.id), &none)?;
     let manifest = manifest(&text, &snapshot.id)?.moved_to(&home.root().to_string_lossy());
@@ -60,6 +64,7 @@ pub fn fetch_facts(
     let facts = FetchFacts {
         common,
         snapshot: snapshot.id.clone(),
+        at_ms,
         images: super::images::missing(world, &manifest)?,
         ports: free_ports_like(&was.ports)?,
         was,
@@ -68,6 +73,25 @@ pub fn fetch_facts(
         watch_ms: config.rollback.watch.as_millis(),
     };
     Ok((facts, snapshot, manifest))
+}
+
+/// Facts of a drill: where logs are archived and go on from the snapshot, they are replayed to the last moment that they reach.
+pub fn drill_facts(
+    home: &Home,
+    config: &Config,
+    world: &World,
+    wanted: &str,
+) -> Result<FetchFacts, EngineError> {
+    let mut facts = fetch_facts(home, config, world, wanted, None)?.0;
+    if super::wal::wanted(config).is_some() {
+        let vault = Vault::of_stack(home, configured(config)?)?;
+        if let Some(at_ms) = super::wal::newest(home, config, world, &vault)?
+            && super::wal::find(home, config, world, &vault, at_ms)?.base == facts.snapshot
+        {
+            facts.at_ms = Some(at_ms);
+        }
+    }
+    Ok(facts)
 }
 
 /// Has the record of a snapshot's release, and of what it was made from.

@@ -10,6 +10,7 @@ pub mod images;
 mod rclone;
 pub mod restore;
 pub mod vault;
+pub mod wal;
 
 use crate::error::EngineError;
 use crate::home::Home;

@@ -1,7 +1,7 @@
 //! Bringing a stack back on a machine that has nothing of it: from the repository and its key alone.
 
 use super::vault::{Location, Task, Vault, keep_key, key_file};
-use super::{child, choose, manifest, occupied, parsed, read_manifest};
+use super::{child, choose, manifest, occupied, parsed, read_manifest, wal};
 use crate::data::Work;
 use crate::engine::now_ms;
 use crate::error::{EngineError, io};
@@ -17,9 +17,11 @@ use std::fs;
 use std::path::Path;
 use switchback_core::backup::{Manifest, Part, RELEASE, STACK, Snapshot};
 use switchback_core::config::Config;
+use switchback_core::ids::StoreName;
 use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::{self, CloneMode, Procedure};
 use switchback_core::release::{FORMAT, Generation, Instance, PRODUCTION, Pointer, Release, Shared};
+use switchback_core::wal::Way;
 
 /// What is asked for.
 pub struct Request<'a> {
@@ -27,6 +29,8 @@ pub struct Request<'a> {
     pub vault: &'a Vault,
     /// `latest`, or the beginning of an id.
     pub snapshot: &'a str,
+    /// The moment that archived logs are replayed to, if any: then the backup before it is taken.
+    pub at_ms: Option<i64>,
     /// The stack, where the repository has backups of several.
     pub stack: Option<&'a str>,
     /// The folder that the stack gets; empty, or not there.
@@ -49,6 +53,8 @@ pub struct Restored {
     pub manifest: Manifest,
     /// Bytes of data.
     pub bytes: u64,
+    /// What was replayed, in words.
+    pub replayed: Vec<String>,
 }
 
 /// Brings it back; nothing is started.
@@ -67,7 +73,13 @@ pub fn bare(request: &Request<'_>) -> Result<Restored, EngineError> {
     }
     (stage.say)("looking for the backup");
     let all: Vec<Snapshot> = parsed(child::perform(vault, &Task::List, progress)?)?;
-    let snapshot = choose(all.clone(), &one_stack(&all, request.stack)?, request.snapshot)?;
+    let stack = one_stack(&all, request.stack)?;
+    let way = match request.at_ms {
+        Some(at_ms) => Some(way_on_a_bare_machine(vault, &all, &stack, at_ms, progress)?),
+        None => None,
+    };
+    let wanted = way.as_ref().map_or(request.snapshot, |w| w.base.as_str());
+    let snapshot = choose(all.clone(), &stack, wanted)?;
     let text: String = parsed(child::perform(vault, &read_manifest(&snapshot.id), progress)?)?;
     create_dir(into)?;
     let root = into.canonicalize().map_err(io("open", into))?;
@@ -101,14 +113,15 @@ pub fn bare(request: &Request<'_>) -> Result<Restored, EngineError> {
         super::confirm_key(&home)?;
     }
     let world = World::open(&config)?;
-    let bytes = match data(&home, &config, &world, request, &snapshot, &manifest) {
-        Ok(bytes) => bytes,
+    let (bytes, replayed) = match data(&home, &config, &world, request, (&snapshot, &manifest), way.as_ref())
+    {
+        Ok(done) => done,
         Err(e) => {
             give_up(&home, &world, &manifest);
             return Err(e);
         }
     };
-    Ok(Restored { home, config, snapshot, manifest, bytes })
+    Ok(Restored { home, config, snapshot, manifest, bytes, replayed })
 }
 
 /// Removes what a failed attempt made, as far as it can: the folder was empty before, and volumes carry the mark of scratch. What is
@@ -159,9 +172,9 @@ fn data(
     config: &Config,
     world: &World,
     request: &Request<'_>,
-    snapshot: &Snapshot,
-    manifest: &Manifest,
-) -> Result<u64, EngineError> {
+    (snapshot, manifest): (&Snapshot, &Manifest),
+    way: Option<&Way>,
+) -> Result<(u64, Vec<String>), EngineError> {
     let stage = &request.stage;
     let mut instance = Instance {
         environment: PRODUCTION.to_owned(),
@@ -177,16 +190,35 @@ fn data(
     let temp = home.state().join("runs/restore-tmp");
     create_dir(&temp)?;
     let work = Work { stage: *stage, progress: request.progress, temp: &temp };
-    let bytes = world.data.fetch(&at, request.vault, (&snapshot.id, &manifest.parts), None, &work)?;
+    let mut bytes = world.data.fetch(&at, request.vault, (&snapshot.id, &manifest.parts), None, &work)?;
+    let mut replayed = Vec::new();
+    let mut expected = manifest.fingerprints.clone();
+    if let (Some(way), Some(at_ms), Some(logs)) = (way, request.at_ms, world.data.logs()) {
+        for (store, pieces) in &way.pieces {
+            let began = std::time::Instant::now();
+            let (more, last) = logs.replay(&at, store, request.vault, pieces, at_ms, &work)?;
+            bytes += more;
+            let segments = pieces.iter().map(|p| p.names.len()).sum();
+            let took = crate::exec::elapsed_ms(began);
+            replayed.push(crate::ops::replayed(store.as_str(), segments, last, at_ms, took));
+            expected.remove(store);
+        }
+        let others: Vec<&str> =
+            instance.stores.keys().filter(|s| !way.pieces.contains_key(*s)).map(StoreName::as_str).collect();
+        if !others.is_empty() {
+            let at = switchback_core::times::utc(way.base_ms);
+            replayed.push(format!("as of the backup ({at}): {}", others.join(", ")));
+        }
+    }
     (stage.say)("comparing it with what was read when the backup was made");
     let mut found = std::collections::BTreeMap::new();
-    for name in manifest.fingerprints.keys() {
+    for name in expected.keys() {
         if world.data.exists(&at, name)? {
             found.insert(name.clone(), world.data.fingerprint(&at, name, CloneMode::Cold, &work)?);
         }
     }
     let _ = fs::remove_dir_all(&temp);
-    let differing = differing(&manifest.fingerprints, &found);
+    let differing = differing(&expected, &found);
     if !differing.is_empty() {
         return Err(EngineError::refused(
             format!("what came back is not what was backed up: {}", differing.join(", ")),
@@ -226,7 +258,23 @@ fn data(
     })?;
     home.set_pointer(Some(&Pointer { format: FORMAT, current, previous: None }))?;
     world.runtime.activated(&at)?;
-    Ok(bytes)
+    Ok((bytes, replayed))
+}
+
+/// What leads to a moment: nothing but the repository knows whose logs are archived.
+fn way_on_a_bare_machine(
+    vault: &Vault,
+    all: &[Snapshot],
+    stack: &str,
+    at_ms: i64,
+    progress: &Progress<'_>,
+) -> Result<Way, EngineError> {
+    let logs = wal::kept(parsed(child::perform(vault, &Task::Logs, progress)?)?, stack);
+    let backups: Vec<Snapshot> = all.iter().filter(|s| s.stack == stack).cloned().collect();
+    // Those of the newest backup before it: a store may be archived since, or no more.
+    let before = backups.iter().filter(|s| s.at_ms <= at_ms && !s.bases.is_empty()).max_by_key(|s| s.at_ms);
+    let stores = before.map(|s| s.bases.keys().cloned().collect()).unwrap_or_default();
+    wal::way_to(&stores, &backups, &logs, at_ms)
 }
 
 /// What runs: as it was, if its images are here; else what the Compose files name is pulled or built again.

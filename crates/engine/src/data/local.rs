@@ -18,7 +18,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
-use switchback_core::backup::{self, Archived, Part};
+use switchback_core::backup::{self, Archived, Part, Stamp};
 use switchback_core::carry::{Outcome, Rules};
 use switchback_core::data::{CopyStats, ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::duration::{human_bytes, human_ms};
@@ -391,14 +391,14 @@ impl Data for LocalData {
         at: &Placement<'_>,
         vault: &Vault,
         beside: Vec<Part>,
-        (stack, at_ms): (&str, i64),
+        stamp: &Stamp,
         work: &Work<'_>,
     ) -> Result<Archived, EngineError> {
         let mut parts = beside;
         for (name, logical) in self.parts(at)? {
             parts.push(Part::new(place(at, &name)?.0.path.clone(), logical));
         }
-        let task = Task::Archive { parts, stack: stack.to_owned(), at_ms };
+        let task = Task::Archive { parts, stamp: Box::new(stamp.clone()) };
         crate::backup::parsed(child::perform(vault, &task, work.progress)?)
     }
 

@@ -6,6 +6,7 @@
 mod altering;
 mod compose;
 mod local;
+mod logs;
 mod observing;
 mod watching;
 
@@ -13,6 +14,7 @@ pub use altering::Altering;
 pub(crate) use compose::live_volumes;
 pub use compose::{ComposeData, MountFacts, PostgresFacts};
 pub use local::LocalData;
+pub use logs::{Here, Logs};
 pub use observing::Observing;
 
 use crate::backup::vault::{Task, Vault};
@@ -25,7 +27,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
-use switchback_core::backup::{Archived, Part};
+use switchback_core::backup::{Archived, Part, Stamp};
 use switchback_core::carry::{Outcome, Rules};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
@@ -289,14 +291,14 @@ pub trait Data: Send + Sync {
     /// which has the name of the first.
     fn parts(&self, at: &Placement<'_>) -> Result<BTreeMap<StoreName, String>, EngineError>;
 
-    /// Writes the data of an instance on which nothing runs into a repository, and what lies on this host beside it; for a
-    /// stack of this name, as of this moment (UTC, milliseconds since 1970).
+    /// Writes the data of an instance on which nothing runs into a repository (unless the stamp says with which snapshot that was
+    /// done already), and what lies on this host beside it.
     fn archive(
         &self,
         at: &Placement<'_>,
         vault: &Vault,
         beside: Vec<Part>,
-        stamp: (&str, i64),
+        stamp: &Stamp,
         work: &Work<'_>,
     ) -> Result<Archived, EngineError>;
 
@@ -320,6 +322,11 @@ pub trait Data: Send + Sync {
         task: &Task,
         progress: &Progress<'_>,
     ) -> Result<Value, EngineError>;
+
+    /// The logs of stores that can be archived, if there are such stores.
+    fn logs(&self) -> Option<&dyn Logs> {
+        None
+    }
 
     /// From now on an instance's data is production's: nothing may remove it as scratch.
     fn keep(&self, home: &Home, instance: &Instance) -> Result<(), EngineError>;

@@ -1,14 +1,16 @@
 //! Writing a clone into the repository of backups, and bringing one back.
 
 use super::data::{differing, must_be_cold, scratch_of, working};
-use super::{Context, Failed};
+use super::{Context, Failed, wal};
 use crate::backup::vault::{Location, Retained, Task, Vault, key_file};
 use crate::backup::{UNCONFIRMED, ask, below, configured, images, key_confirmed, manifest, read_manifest};
 use crate::engine::now_ms;
 use crate::home::write_json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use switchback_core::backup::{Archived, IMAGES, MANIFEST, Manifest, Part, RELEASE, SCHEMA, STACK, Snapshot};
+use switchback_core::backup::{
+    Archived, IMAGES, MANIFEST, Manifest, Note, Part, RELEASE, SCHEMA, STACK, Snapshot, Stamp,
+};
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StepId;
 use switchback_core::journal::{ErrorKind, Event, Output, StepError};
@@ -67,10 +69,15 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
     if !made.images.is_empty() {
         beside.push(Part::new(folder.to_string_lossy(), IMAGES));
     }
-    let began = context.plan.stack.to_string();
+    let mut stamp = Stamp::new(context.plan.stack.to_string(), at_ms);
+    if let Some(part) = wal::part(context) {
+        stamp.with = Some(part.snapshot.id.clone());
+        stamp.note = Some(Note::Bases(part.snapshot.bases.clone()));
+    }
     let done: Archived = working(context, "writing the backup", |w| {
-        context.world.data.archive(&at, &vault, beside, (&began, at_ms), w)
+        context.world.data.archive(&at, &vault, beside, &stamp, w)
     })?;
+    crate::backup::wal::based(context.home, &done.snapshot.bases, at_ms)?;
     let _ = std::fs::remove_dir_all(&folder);
     let mut output = Output::default();
     output.notes.push(format!(
@@ -81,6 +88,7 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
         human_bytes(done.snapshot.bytes),
         human_bytes(done.snapshot.added)
     ));
+    output.notes.extend(wal::described(&done));
     output.notes.extend(done.left_out.iter().map(|l| format!("left out: {l}")));
     if !key_confirmed(context.home) {
         output.notes.push(format!("WARNING: {UNCONFIRMED}"));
@@ -89,12 +97,12 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
     Ok(output)
 }
 
-fn short(snapshot: &Snapshot) -> &str {
+pub(super) fn short(snapshot: &Snapshot) -> &str {
     snapshot.id.get(..8).unwrap_or(&snapshot.id)
 }
 
 /// The moment at which the clone was cut.
-fn cut_at(context: &Context<'_>) -> i64 {
+pub(super) fn cut_at(context: &Context<'_>) -> i64 {
     let cut = context.records.iter().find_map(|r| match &r.event {
         Event::Finished { step, .. } if step.as_str() == "snapshot" => Some(r.at_ms),
         _ => None,
@@ -138,7 +146,12 @@ pub fn retain(context: &Context<'_>) -> Result<Output, Failed> {
     let backup = configured(context.config)?;
     let vault = Vault::of_stack(context.home, backup)?;
     let stack = context.config.stack.to_string();
-    let task = Task::Forget { stack, keep: backup.keep, dry_run: false };
+    let task = Task::Forget {
+        stack,
+        keep: backup.keep,
+        wal_keep_ms: crate::backup::wal::keep_ms(backup),
+        dry_run: false,
+    };
     context.midway();
     let done: Retained = working(context, "removing old backups", |w| {
         ask(context.home, context.world, &vault, &task, w.progress)
@@ -160,7 +173,7 @@ pub fn images(context: &Context<'_>, snapshot: &str) -> Result<Output, Failed> {
 }
 
 /// Brings the data of a snapshot into an instance, and compares it with what was read when the snapshot was made.
-pub fn fetch(context: &Context<'_>, key: &str, snapshot: &str) -> Result<Output, Failed> {
+pub fn fetch(context: &Context<'_>, key: &str, snapshot: &str, replay: bool) -> Result<Output, Failed> {
     let instance = context.instance(key)?;
     must_be_cold(context, instance)?;
     let vault = Vault::of_stack(context.home, configured(context.config)?)?;
@@ -179,6 +192,13 @@ pub fn fetch(context: &Context<'_>, key: &str, snapshot: &str) -> Result<Output,
     let mut output = Output::default();
     let mut expected = said.fingerprints.clone();
     expected.retain(|name, _| instance.stores.contains_key(name));
+    if replay {
+        let replayed = context.config.archived();
+        for name in expected.keys().filter(|n| replayed.contains(*n)) {
+            output.notes.push(format!("{name}: not compared, because its log is replayed on it"));
+        }
+        expected.retain(|name, _| !replayed.contains(name));
+    }
     let mut found = BTreeMap::new();
     for name in expected.keys() {
         let data = &context.world.data;
@@ -204,8 +224,10 @@ pub fn fetch(context: &Context<'_>, key: &str, snapshot: &str) -> Result<Output,
             bytes,
             files: 0,
             added: 0,
+            bases: BTreeMap::new(),
         },
         took_ms,
+        moment_ms: None,
         left_out: Vec::new(),
     });
     let differing = differing(&expected, &found);

@@ -22,12 +22,14 @@ mod services;
 mod staging;
 mod trace;
 mod versions;
+mod wal;
 
 pub(crate) use data::differing;
 pub(crate) use judge::BOOKKEEPING;
 pub use judge::{is_bookkeeping, losses};
 pub use pointer::over_budget;
 pub use versions::edit_versions;
+pub(crate) use wal::told as replayed;
 
 use crate::engine::{Cancel, Notice, Observer};
 use crate::error::EngineError;
@@ -180,7 +182,12 @@ fn perform_op(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Archive { instance, source } => backup::archive(context, instance, source),
         Op::Retain => backup::retain(context),
         Op::Images { snapshot } => backup::images(context, snapshot),
-        Op::Fetch { instance, snapshot } => backup::fetch(context, instance, snapshot),
+        Op::Fetch { instance, snapshot, replay } => backup::fetch(context, instance, snapshot, *replay),
+        Op::Ship { .. } => wal::ship(context),
+        Op::ArchiveData { instance, source } => wal::archive_data(context, instance, source),
+        Op::Replay { instance, snapshot, at_ms, again } => {
+            wal::replay(context, instance, snapshot, *at_ms, *again)
+        }
         Op::Certify { from, to, valid_ms } => pointer::certify(context, from, to, *valid_ms),
     }
 }
@@ -229,6 +236,9 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         | Op::Export { .. }
         | Op::Carry { .. }
         | Op::Archive { .. }
+        | Op::Ship { .. }
+        | Op::ArchiveData { .. }
+        | Op::Replay { .. }
         | Op::Retain
         | Op::Images { .. }
         | Op::Fetch { .. }

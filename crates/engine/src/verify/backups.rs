@@ -34,6 +34,7 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
         drill: None,
         keep: Keep::default(),
         images: false,
+        wal: None,
     };
     let mut config = lab.sandbox()?.desired.clone();
     config.backup = Some(backup.clone());
@@ -98,7 +99,7 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn drilled(lab: &mut Lab<'_>, config: &Config, home: &Home, back: &mut Proof) -> Result<(), Stop> {
     let ran =
-        lab.carry_out(config, |_| Ok(plan::drill(&fetch_facts(home, config, lab.world, "latest")?.0)))?;
+        lab.carry_out(config, |_| Ok(plan::drill(&fetch_facts(home, config, lab.world, "latest", None)?.0)))?;
     back.runs.push(ran.plan.run.clone());
     back.demand(ran.done(), "drill", ran.why());
     let fetched = ran.state.output(&"fetch".into()).cloned().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Backups: make, list, check, thin out; the key; bring one back; try one.
 
 use super::consent::{confirm, declined};
+use super::moments::Moment;
 use super::run::cancel_on_signals;
 use super::trial::follow;
 use super::upgrade::{carry_out, carry_out_end, open, session, show_plan};
@@ -43,9 +44,20 @@ pub enum BackupCommand {
     /// Make the repository and its key
     #[command(after_help = "Example:\n  switchback backup init")]
     Init,
-    /// List the backups
-    #[command(after_help = "Examples:\n  switchback backup list\n  switchback backup list --json")]
-    List,
+    /// Archive now what was written to the logs of Postgres (`backup.wal`)
+    #[command(
+        after_help = "Examples:\n  switchback backup wal\n  switchback backup wal --json\n\nThe keeper does it every `backup.wal.every`."
+    )]
+    Wal,
+    /// List the backups, and the times that can be returned to
+    #[command(
+        after_help = "Examples:\n  switchback backup list\n  switchback backup list --json\n  switchback backup list --moments"
+    )]
+    List {
+        /// Only the times that can be returned to (`restore --at`)
+        #[arg(long)]
+        moments: bool,
+    },
     /// Look for damage in the repository
     #[command(
         after_help = "Examples:\n  switchback backup check\n  switchback backup check --read-data     # reads all of it"
@@ -94,6 +106,9 @@ pub struct RestoreArgs {
     /// With --from: which stack, if the repository has backups of several
     #[arg(long, value_name = "NAME", requires = "from")]
     pub stack: Option<String>,
+    /// As of this moment, for what `backup.wal` archives: the backup before it is brought back, and the log replayed up to it
+    #[arg(long, value_name = "TIME", value_parser = super::moments::moment, conflicts_with = "snapshot")]
+    pub at: Option<Moment>,
     /// Return once the trial has begun; the watchdog goes on by itself
     #[arg(long)]
     pub detach: bool,
@@ -140,7 +155,8 @@ pub fn backup(global: &Global, args: &BackupArgs) -> Result<Exit, Trouble> {
     let backup = backup::configured(&config)?.clone();
     match command {
         BackupCommand::Init => init(global, &home, &config, &backup),
-        BackupCommand::List => list(global, &home, &config, &backup),
+        BackupCommand::Wal => super::moments::archive(global, &home, &config),
+        BackupCommand::List { moments } => list(global, &home, &config, &backup, *moments),
         BackupCommand::Check { read_data } => check(global, &home, &config, &backup, *read_data),
         BackupCommand::Prune { dry_run } => prune(global, &home, &config, &backup, *dry_run),
         BackupCommand::Key { confirm } => key(global, &home, &config, &backup, *confirm),
@@ -236,17 +252,31 @@ fn init(global: &Global, home: &Home, config: &Config, backup: &Backup) -> Resul
     Ok(Exit::Done)
 }
 
-fn list(global: &Global, home: &Home, config: &Config, backup: &Backup) -> Result<Exit, Trouble> {
+fn list(
+    global: &Global,
+    home: &Home,
+    config: &Config,
+    backup: &Backup,
+    moments: bool,
+) -> Result<Exit, Trouble> {
     let vault = Vault::of_stack(home, backup)?;
     let world = World::open(config)?;
     let all: Vec<Snapshot> =
         shown(global, "reading the repository", |work| backup::ask(home, &world, &vault, &Task::List, work))?;
     let own: Vec<Snapshot> = all.into_iter().filter(|s| s.stack == config.stack.as_str()).collect();
+    let windows = super::moments::windows(home, config, &world, &vault, &own)?;
     let out = Output::new(global.json);
-    if out.is_json() {
+    let shown = render::windows(&windows, &super::moments::names(config));
+    if out.is_json() && moments {
+        let all: Vec<_> = windows.iter().map(|(f, u)| json!({ "from_ms": f, "until_ms": u })).collect();
+        out.json(&all)?;
+    } else if out.is_json() {
         out.json(&own)?;
+    } else if moments {
+        out.text(if shown.is_empty() { "No moment between backups can be returned to.\n" } else { &shown })?;
     } else {
         out.text(&render::list(&own, &vault.location.shown()))?;
+        out.text(&shown)?;
     }
     Ok(Exit::Done)
 }
@@ -288,7 +318,12 @@ fn prune(
     let _session = session(global, home, "backup prune")?;
     let vault = Vault::of_stack(home, backup)?;
     let world = World::open(config)?;
-    let task = Task::Forget { stack: config.stack.to_string(), keep: backup.keep, dry_run };
+    let task = Task::Forget {
+        stack: config.stack.to_string(),
+        keep: backup.keep,
+        wal_keep_ms: backup::wal::keep_ms(backup),
+        dry_run,
+    };
     let done: Retained =
         shown(global, "removing what is not kept", |work| backup::ask(home, &world, &vault, &task, work))?;
     let out = Output::new(global.json);
@@ -364,7 +399,7 @@ pub fn drill(global: &Global, command: &DrillCommand) -> Result<Exit, Trouble> {
             return super::drill::production(global, &home, &config, &mut session, args);
         }
         DrillCommand::Restore { snapshot, dry_run } => {
-            (plan::drill(&facts::fetch_facts(&home, &config, &world, snapshot)?.0), dry_run)
+            (plan::drill(&facts::drill_facts(&home, &config, &world, snapshot)?), dry_run)
         }
         DrillCommand::Rollback(args) => {
             let facts = switchback_engine::drill::facts(&home, &config, &world)?;
@@ -388,13 +423,17 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Result<Exit, Trouble> {
     session.require_no_trial()?;
     session.end_leftovers(&config)?;
     let world = World::open(&config)?;
-    let (facts, snapshot, manifest) = facts::fetch_facts(&home, &config, &world, &args.snapshot)?;
+    let (facts, snapshot, manifest) =
+        facts::fetch_facts(&home, &config, &world, &args.snapshot, args.at.map(Moment::ms))?;
     let plan = plan::restore(&facts);
     if args.dry_run {
         return show_plan(global, &plan);
     }
+    let moment = args.at.map_or_else(String::new, |at| {
+        format!(", with what was committed until {} to {}", at, super::moments::names(&config))
+    });
     let question = format!(
-        "Bring back the backup of {} ({})? What was written since then is not in it; it stays in generation {}, to which `switchback rollback` returns.",
+        "Bring back the backup of {} ({}){moment}? What was written since then is not in it; it stays in generation {}, to which `switchback rollback` returns.",
         render::utc(snapshot.at_ms),
         facts::describe(&manifest.instance),
         facts.common.production.generation,
@@ -429,6 +468,7 @@ fn bare(global: &Global, args: &RestoreArgs, from: &str, key: &Path, into: &Path
     let restored = bring::bare(&bring::Request {
         vault: &vault,
         snapshot: &args.snapshot,
+        at_ms: args.at.map(Moment::ms),
         stack: args.stack.as_deref(),
         into,
         stage: Stage { say: &say, cancelled: &asked, midway: &|| {} },
@@ -445,6 +485,8 @@ fn bare(global: &Global, args: &RestoreArgs, from: &str, key: &Path, into: &Path
             "generation": restored.manifest.instance.generation,
             "versions": restored.manifest.instance.versions,
             "bytes": restored.bytes,
+            "at_ms": args.at.map(Moment::ms),
+            "replayed": restored.replayed,
             "took_ms": took_ms,
         }))?;
     } else {

@@ -23,7 +23,7 @@ pub struct MetricsArgs {
 type Metric = (&'static str, &'static str, &'static str);
 
 /// All metrics, in the order in which they are printed.
-pub const NAMES: [Metric; 30] = [
+pub const NAMES: [Metric; 31] = [
     ("switchback_info", "gauge", "1; the runtime and the program's version are labels"),
     ("switchback_generation", "gauge", "Production's generation; 0 before the first"),
     ("switchback_blind", "gauge", "1 if it is not known what runs"),
@@ -56,6 +56,7 @@ pub const NAMES: [Metric; 30] = [
     ("switchback_uncarried_writes", "gauge", "Exported writes that were not carried into production"),
     ("switchback_backup_age_seconds", "gauge", "Age of the newest backup; absent without one"),
     ("switchback_backup_drill_age_seconds", "gauge", "Time since a backup was last brought back and tried"),
+    ("switchback_wal_age_seconds", "gauge", "Time since the last commit whose log is archived"),
     ("switchback_backup_key_confirmed", "gauge", "1 if a copy of the key has opened the repository"),
     ("switchback_rehearsals_total", "counter", "Upgrades that were rehearsed, by result"),
     ("switchback_promotions_total", "counter", "Promotions that reached production"),
@@ -194,6 +195,9 @@ impl<'a> Page<'a> {
         if let Some(backup) = &status.backup {
             self.seconds("switchback_backup_age_seconds", &[], backup.age_ms);
             self.seconds("switchback_backup_drill_age_seconds", &[], backup.drilled_ago_ms);
+            for (store, ms) in &backup.archived_ago_ms {
+                self.seconds("switchback_wal_age_seconds", &[("store", store.as_str())], Some(*ms));
+            }
             self.flag("switchback_backup_key_confirmed", backup.key_confirmed);
         }
     }

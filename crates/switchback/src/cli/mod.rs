@@ -12,11 +12,13 @@ mod consent;
 mod doctor;
 mod drill;
 mod error;
+mod find;
 mod gc;
 mod history;
 mod init;
 mod man;
 mod metrics;
+mod moments;
 mod notify;
 mod outdated;
 mod output;
@@ -126,7 +128,7 @@ pub enum Command {
     Compat(compat::CompatArgs),
     /// Try an upgrade in several steps on clones, and show where it breaks
     #[command(
-        after_help = "Examples:\n  switchback path n8n=1.123.0,2.8.4\n  switchback path hub=4.1.6,5.4.6 db=17"
+        after_help = "Examples:\n  switchback path n8n=1.123.0,2.8.4\n  switchback path hub=4.1.6,5.4.6 db=17\n  switchback path n8n=2.8.4                  # with the stops that `paths` demands\n  switchback path --find n8n=2.8.4           # looks for stops that make it work"
     )]
     Path(path::PathArgs),
     /// Time a migration on clones of several sizes, and say how long it takes as the data grows

@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use switchback_core::config::{Config, RuntimeKind};
 use switchback_core::duration::human_ms;
-use switchback_core::ids::{GenerationId, ServiceName};
+use switchback_core::ids::{GenerationId, ServiceName, StoreName};
 use switchback_core::journal::{Event, Record};
 use switchback_core::plan::Procedure;
 use switchback_core::release::{Instance, describe};
@@ -73,6 +73,9 @@ pub(super) struct BackupStatus {
     /// Since the last time that one was brought back to see whether it works.
     pub drilled_ago_ms: Option<i64>,
     pub key_confirmed: bool,
+    /// Since the last commit that is archived, by store.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub archived_ago_ms: BTreeMap<StoreName, i64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -218,11 +221,17 @@ fn backup(home: &Home, config: &Config) -> Result<Option<BackupStatus>, EngineEr
     if config.backup.is_none() {
         return Ok(None);
     }
+    let chains = switchback_engine::backup::wal::chains(home)?;
     let ago = |of| Ok::<_, EngineError>(newest(home, of)?.map(|(at, _)| now_ms() - at));
     Ok(Some(BackupStatus {
         age_ms: ago(Procedure::Backup)?,
         drilled_ago_ms: ago(Procedure::Drill)?,
         key_confirmed: key_confirmed(home),
+        archived_ago_ms: config
+            .archived()
+            .into_iter()
+            .filter_map(|s| chains.stores.get(&s).map(|c| (s, now_ms() - c.until_ms())))
+            .collect(),
     }))
 }
 
@@ -366,6 +375,10 @@ fn print(out: &Output, status: &Status) -> Result<(), Trouble> {
             ago(backup.drilled_ago_ms).map_or("never tried".to_owned(), |a| format!("tried {a} ago"));
         let key = if backup.key_confirmed { "" } else { ", no copy of the key is known" };
         out.line(&format!("  backup         {newest}, {drilled}{key}"))?;
+        for (store, ms) in &backup.archived_ago_ms {
+            let ago = ago(Some(*ms)).unwrap_or_default();
+            out.line(&format!("  log            {store}: archived up to {ago} ago"))?;
+        }
     }
     if let Some(trial) = &status.trial {
         let watchdog =

@@ -28,6 +28,19 @@ pub fn list(all: &[Snapshot], place: &str) -> String {
     text
 }
 
+/// The times that can be returned to, from and until; nothing if there are none.
+pub fn windows(all: &[(i64, i64)], names: &str) -> String {
+    let mut text = String::new();
+    for (number, (from, until)) in all.iter().enumerate() {
+        let what = if number == 0 { format!("any moment of {names}:") } else { String::new() };
+        text.push_str(&format!("{what:<35} {} to {}\n", utc(*from), utc(*until)));
+    }
+    if !all.is_empty() {
+        text.push_str("  switchback restore --at TIME\n");
+    }
+    text
+}
+
 /// `1 backup`, `2 backups`.
 pub fn count(n: usize) -> String {
     if n == 1 { "1 backup".to_owned() } else { format!("{n} backups") }
@@ -36,12 +49,14 @@ pub fn count(n: usize) -> String {
 /// A stack that is there again.
 pub fn restored(restored: &Restored, took_ms: u64) -> String {
     let root = restored.home.root().display();
+    let replayed: String = restored.replayed.iter().map(|l| format!("{l}\n")).collect();
     format!(
-        "{} is back in {root}: {}, as of {}.\n{} of data in {}, equal to what was read when the backup was made.\n\nNothing runs yet.  Start it:  switchback -C {root} up\n",
+        "{} is back in {root}: {}, as of {}.\n{} of data in {}, equal to what was read when the backup was made{}.\n{replayed}\nNothing runs yet.  Start it:  switchback -C {root} up\n",
         restored.config.stack,
         facts::describe(&restored.manifest.instance),
         utc(restored.snapshot.at_ms),
         human_bytes(restored.bytes),
         human_ms(took_ms),
+        if restored.replayed.is_empty() { "" } else { ", but for what was replayed" },
     )
 }

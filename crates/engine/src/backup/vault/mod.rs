@@ -11,13 +11,16 @@ mod rest;
 mod root;
 mod s3;
 mod source;
+mod wal;
 mod work;
 
 pub use location::{Key, Location, Vault, keep_key, key_file};
+pub use wal::SEGMENTS;
 pub use work::perform;
 
 use serde::{Deserialize, Serialize};
-use switchback_core::backup::{Keep, Part};
+use switchback_core::backup::{Keep, Part, Stamp};
+use switchback_core::wal::Piece;
 
 /// What is to be done with a repository.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,10 +32,17 @@ pub enum Task {
     Archive {
         /// What is in it.
         parts: Vec<Part>,
-        /// The stack.
-        stack: String,
-        /// The moment of the data.
-        at_ms: i64,
+        /// What is said of it.
+        stamp: Box<Stamp>,
+    },
+    /// Lists the snapshots with segments of logs. The answer is a list of `Kept`.
+    Logs,
+    /// Brings segments into a data folder of Postgres, to be replayed from there. The answer is the number of bytes.
+    Segments {
+        /// Which.
+        pieces: Vec<Piece>,
+        /// The data folder; its name in a snapshot does not matter.
+        parts: Vec<Part>,
     },
     /// Lists the snapshots of this program, newest last.
     List,
@@ -63,6 +73,8 @@ pub enum Task {
         stack: String,
         /// The rules.
         keep: Keep,
+        /// Segments of logs that lead only to moments longer ago are removed, too; without it, those that no kept snapshot needs.
+        wal_keep_ms: Option<i64>,
         /// Only says what would be removed.
         dry_run: bool,
     },

@@ -6,6 +6,7 @@ use super::rest::Rest;
 use super::root;
 use super::s3::S3;
 use super::source::{Parts, Record};
+use super::wal;
 use super::{Retained, Task};
 use crate::exec::elapsed_ms;
 use crate::fault::{Gap, gap};
@@ -24,7 +25,7 @@ use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use switchback_core::backup::{Archived, Keep, Part, Snapshot, TAG};
+use switchback_core::backup::{Archived, Keep, Kind, Part, Snapshot, Stamp, TAG};
 
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(250);
@@ -59,11 +60,11 @@ pub fn perform(vault: &Vault, task: &Task, progress: &Progress<'_>) -> store::Re
     })
 }
 
-fn refused(vault: &Vault, why: impl Into<String>) -> StoreError {
+pub(super) fn refused(vault: &Vault, why: impl Into<String>) -> StoreError {
     StoreError::Repository { at: vault.location.shown(), why: why.into() }
 }
 
-fn told(vault: &Vault, error: &RusticError) -> StoreError {
+pub(super) fn told(vault: &Vault, error: &RusticError) -> StoreError {
     if error.is_incorrect_password() {
         return refused(vault, "the key does not open it");
     }
@@ -88,7 +89,9 @@ fn worked(vault: &Vault, task: &Task, meter: &Meter) -> store::Result<Value> {
             });
             json(made.map_err(fails)?.config().id.to_hex().as_str())
         }
-        Task::Archive { parts, stack, at_ms } => json(archive(vault, meter, parts, stack, *at_ms)?),
+        Task::Archive { parts, stamp } => json(archive(vault, meter, parts, stamp)?),
+        Task::Logs => json(wal::kept(&open(vault, meter).map_err(fails)?).map_err(fails)?),
+        Task::Segments { pieces, parts } => json(wal::segments(vault, meter, pieces, parts)?),
         Task::List => {
             let repository = open(vault, meter).map_err(fails)?;
             let mut found: Vec<Snapshot> = ours(&repository).map_err(fails)?.iter().map(described).collect();
@@ -121,7 +124,9 @@ fn worked(vault: &Vault, task: &Task, meter: &Meter) -> store::Result<Value> {
                 Err(e) => vec![e.display_log()],
             })
         }
-        Task::Forget { stack, keep, dry_run } => json(forget(vault, meter, stack, *keep, *dry_run)?),
+        Task::Forget { stack, keep, wal_keep_ms, dry_run } => {
+            json(forget(vault, meter, stack, (*keep, *wal_keep_ms), *dry_run)?)
+        }
     }
 }
 
@@ -146,7 +151,7 @@ fn closed(vault: &Vault, meter: &Meter) -> RusticResult<Repository<()>> {
     Repository::new_with_progress(&options, &RepositoryBackends::new(backend, None), meter.clone())
 }
 
-fn open(vault: &Vault, meter: &Meter) -> RusticResult<Repository<OpenStatus>> {
+pub(super) fn open(vault: &Vault, meter: &Meter) -> RusticResult<Repository<OpenStatus>> {
     closed(vault, meter)?.open(&Credentials::password(vault.key.reveal()))
 }
 
@@ -155,11 +160,11 @@ fn ours(repository: &Repository<OpenStatus>) -> RusticResult<Vec<SnapshotFile>> 
     Ok(repository.get_all_snapshots()?.into_iter().filter(|s| s.tags.contains(TAG)).collect())
 }
 
-fn found(repository: &Repository<IndexedFullStatus>, id: &str) -> RusticResult<SnapshotFile> {
+pub(super) fn found(repository: &Repository<IndexedFullStatus>, id: &str) -> RusticResult<SnapshotFile> {
     repository.get_snapshot_from_str(id, |_| true)
 }
 
-fn described(snapshot: &SnapshotFile) -> Snapshot {
+pub(super) fn described(snapshot: &SnapshotFile) -> Snapshot {
     let summary = snapshot.summary.as_ref();
     Snapshot {
         id: snapshot.id.to_hex().as_str().to_owned(),
@@ -168,28 +173,27 @@ fn described(snapshot: &SnapshotFile) -> Snapshot {
         bytes: summary.map_or(0, |s| s.total_bytes_processed),
         files: summary.map_or(0, |s| s.total_files_processed),
         added: summary.map_or(0, |s| s.data_added_packed),
+        bases: wal::bases(snapshot),
     }
 }
 
-fn archive(vault: &Vault, meter: &Meter, parts: &[Part], stack: &str, at_ms: i64) -> store::Result<Archived> {
+fn archive(vault: &Vault, meter: &Meter, parts: &[Part], stamp: &Stamp) -> store::Result<Archived> {
     let fails = |e: Box<RusticError>| told(vault, &e);
     let began = Instant::now();
     let record = Record::default();
     let source = Parts::new(parts.to_vec(), record.clone()).map_err(fails)?;
     let repository = open(vault, meter).and_then(Repository::to_indexed_ids).map_err(fails)?;
-    let mut options = SnapshotOptions::default().add_tags(TAG).map_err(fails)?;
-    options.host = Some(stack.to_owned());
-    let mut snapshot = options.to_snapshot().map_err(fails)?;
-    if let Ok(at) = Timestamp::from_millisecond(at_ms) {
-        snapshot.time = Zoned::new(at, TimeZone::UTC);
-    }
+    // What is to become one with another snapshot is none by itself.
+    let kind = if stamp.with.is_some() { Kind::Part } else { stamp.kind };
+    let snapshot = stamped(stamp, kind).map_err(fails)?;
     let saved = repository
         .archive(&BackupOptions::default(), &source, snapshot, &[PathBuf::from("/")])
         .map_err(fails)?;
     let mut seen = std::mem::take(&mut *record.lock());
+    // With what was written just now.
+    let repository = open(vault, meter).and_then(Repository::to_indexed).map_err(fails)?;
     if seen.broken.is_empty() {
         // The library passes over what it cannot read: what is in the snapshot is looked at, not believed.
-        let repository = open(vault, meter).and_then(Repository::to_indexed).map_err(fails)?;
         let root = repository.node_from_snapshot_and_path(&saved, "").map_err(fails)?;
         for entry in repository.ls(&root, &LsOptions::default()).map_err(fails)? {
             let (path, node) = entry.map_err(fails)?;
@@ -207,8 +211,13 @@ fn archive(vault: &Vault, meter: &Meter, parts: &[Part], stack: &str, at_ms: i64
     if let Some(first) = seen.broken.first() {
         let why =
             format!("{} file(s) are not in the snapshot, which was removed: {first}", seen.broken.len());
-        let _ = open(vault, meter).and_then(|r| r.delete_snapshots(&[saved.id]));
+        let _ = repository.delete_snapshots(&[saved.id]);
         return Err(refused(vault, why));
+    }
+    let mut described = described(&saved);
+    if let Some(with) = &stamp.with {
+        described = wal::merged(&repository, with, saved, stamped(stamp, stamp.kind).map_err(fails)?)
+            .map_err(fails)?;
     }
     let mut left_out = seen.left_out;
     if left_out.len() > MOST_LINES {
@@ -216,7 +225,19 @@ fn archive(vault: &Vault, meter: &Meter, parts: &[Part], stack: &str, at_ms: i64
         left_out.truncate(MOST_LINES);
         left_out.push(format!("and {more} more"));
     }
-    Ok(Archived { snapshot: described(&saved), took_ms: elapsed_ms(began), left_out })
+    Ok(Archived { snapshot: described, took_ms: elapsed_ms(began), moment_ms: None, left_out })
+}
+
+/// A snapshot that is about to be written.
+fn stamped(stamp: &Stamp, kind: Kind) -> RusticResult<SnapshotFile> {
+    let mut options = SnapshotOptions::default().add_tags(kind.tag())?;
+    options.host = Some(stamp.stack.clone());
+    options.description = stamp.note.as_ref().and_then(|n| serde_json::to_string(n).ok());
+    let mut snapshot = options.to_snapshot()?;
+    if let Ok(at) = Timestamp::from_millisecond(stamp.at_ms) {
+        snapshot.time = Zoned::new(at, TimeZone::UTC);
+    }
+    Ok(snapshot)
 }
 
 fn restore(vault: &Vault, meter: &Meter, snapshot: &str, parts: &[Part]) -> store::Result<u64> {
@@ -252,7 +273,13 @@ fn restore(vault: &Vault, meter: &Meter, snapshot: &str, parts: &[Part]) -> stor
     Ok(bytes)
 }
 
-fn forget(vault: &Vault, meter: &Meter, stack: &str, keep: Keep, dry_run: bool) -> store::Result<Retained> {
+fn forget(
+    vault: &Vault,
+    meter: &Meter,
+    stack: &str,
+    (keep, wal_keep_ms): (Keep, Option<i64>),
+    dry_run: bool,
+) -> store::Result<Retained> {
     let fails = |e: Box<RusticError>| told(vault, &e);
     let repository = open(vault, meter).map_err(fails)?;
     let mut own = ours(&repository).map_err(fails)?;
@@ -270,7 +297,10 @@ fn forget(vault: &Vault, meter: &Meter, stack: &str, keep: Keep, dry_run: bool) 
         removed: judged.iter().filter(|s| !s.keep).map(|s| id(&s.snapshot)).collect(),
     };
     if !dry_run {
-        let gone: Vec<_> = judged.into_iter().filter(|s| !s.keep).map(|s| s.snapshot.id).collect();
+        let (stay, go): (Vec<_>, Vec<_>) = judged.into_iter().partition(|s| s.keep);
+        let stay: Vec<Snapshot> = stay.iter().map(|s| described(&s.snapshot)).collect();
+        let mut gone: Vec<_> = go.into_iter().map(|s| s.snapshot.id).collect();
+        gone.extend(wal::useless(&repository, stack, &stay, wal_keep_ms).map_err(fails)?);
         if !gone.is_empty() {
             repository.delete_snapshots(&gone).map_err(fails)?;
         }

@@ -11,7 +11,7 @@ use crate::store::Progress;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use switchback_core::backup::{Archived, Part, part};
+use switchback_core::backup::{Archived, Part, Stamp, part};
 use switchback_core::ids::StoreName;
 use switchback_core::release::MountPlace;
 
@@ -44,7 +44,7 @@ impl ComposeData {
         at: &Placement<'_>,
         vault: &Vault,
         beside: Vec<Part>,
-        (stack, at_ms): (&str, i64),
+        stamp: &Stamp,
         work: &Work<'_>,
     ) -> Result<Archived, EngineError> {
         self.must_be_local()?;
@@ -52,7 +52,9 @@ impl ComposeData {
         let all = mounts(at.instance);
         let mut placed = Vec::new();
         for (mount, stores) in &all {
-            if let Some(logical) = stores.first().and_then(|s| named.get(s)) {
+            if stamp.with.is_none()
+                && let Some(logical) = stores.first().and_then(|s| named.get(s))
+            {
                 placed.push(Placed { at: (&mount.at, ""), part: Part::new("", logical) });
             }
         }
@@ -71,7 +73,7 @@ impl ComposeData {
                 .iter()
                 .map(|(folder, file, part)| Placed { at: (folder, file.as_str()), part: part.clone() }),
         );
-        let task = Task::Archive { parts: Vec::new(), stack: stack.to_owned(), at_ms };
+        let task = Task::Archive { parts: Vec::new(), stamp: Box::new(stamp.clone()) };
         crate::backup::parsed(self.on_repository(at.home, vault, &task, &placed, work.progress)?)
     }
 

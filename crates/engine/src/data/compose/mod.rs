@@ -24,12 +24,13 @@ mod sharing;
 mod standby;
 mod throwaway;
 mod tracing;
+mod wal;
 
 pub use facts::{MountFacts, PostgresFacts};
 pub(crate) use mounts::live_volumes;
 
 use super::watching::{Began, Watchers};
-use super::{Altering, Cost, Data, Observing, SAMPLES, Work, no_columns};
+use super::{Altering, Cost, Data, Logs, Observing, SAMPLES, Work, no_columns};
 use crate::backup::vault::{Task, Vault};
 use crate::docker::hands::{self, Hands, Ready};
 use crate::docker::helper::HelperImages;
@@ -46,7 +47,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use switchback_core::anonymise::{Key, MaskedStore, Rule, Sample};
-use switchback_core::backup::{Archived, Part};
+use switchback_core::backup::{Archived, Part, Stamp};
 use switchback_core::carry::{Outcome, Rules};
 use switchback_core::data::{ExportStats, Fingerprint, StoreDiff, StoreKind};
 use switchback_core::ids::StoreName;
@@ -364,6 +365,10 @@ impl Data for ComposeData {
         self.convert_store(from, to, store, majors, work)
     }
 
+    fn logs(&self) -> Option<&dyn Logs> {
+        Some(self)
+    }
+
     fn observing(&self) -> Option<&dyn Observing> {
         Some(self)
     }
@@ -449,7 +454,7 @@ impl Data for ComposeData {
         at: &Placement<'_>,
         vault: &Vault,
         beside: Vec<Part>,
-        stamp: (&str, i64),
+        stamp: &Stamp,
         work: &Work<'_>,
     ) -> Result<Archived, EngineError> {
         self.archive_mounts(at, vault, beside, stamp, work)

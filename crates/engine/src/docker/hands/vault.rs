@@ -71,7 +71,18 @@ impl Hands<'_> {
                     .map(|p| Ok(Part { real: mounts.makes(p.at)?, ..p.part.clone() }))
                     .collect::<Result<_>>()?;
             }
-            Task::Init | Task::List | Task::Read { .. } | Task::Check { .. } | Task::Forget { .. } => {}
+            Task::Segments { parts, .. } => {
+                *parts = placed
+                    .iter()
+                    .map(|p| Ok(Part { real: mounts.writes(p.at)?, ..p.part.clone() }))
+                    .collect::<Result<_>>()?;
+            }
+            Task::Init
+            | Task::List
+            | Task::Logs
+            | Task::Read { .. }
+            | Task::Check { .. }
+            | Task::Forget { .. } => {}
         }
         let mut spec = self.spec(mounts, false);
         spec.pids = Some(PIDS);

@@ -30,6 +30,10 @@ pub fn write_model(docker: &Docker, at: &Placement<'_>) -> Result<Vec<String>, E
         for (name, kind, server) in servers {
             match quiet_command(docker, at, kind, &server.service)? {
                 Some(mut command) => {
+                    if at.config.archived().contains(name) {
+                        // A copy has the slot of the archived log, which nobody releases there.
+                        command.extend(["-c".to_owned(), "max_slot_wal_keep_size=64MB".to_owned()]);
+                    }
                     // What the configuration says now counts, also for a generation that was made under an older one.
                     let user =
                         at.config.stores.get(name).and_then(|s| s.user.as_ref()).unwrap_or(&server.user);

@@ -38,6 +38,7 @@ pub mod standby;
 mod sums;
 pub mod trace;
 pub(super) mod value;
+pub mod wal;
 pub(super) mod words;
 
 pub use carry::carry_writes;

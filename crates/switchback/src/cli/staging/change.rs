@@ -46,9 +46,13 @@ pub fn up(global: &Global, args: &UpArgs) -> Result<Exit, Trouble> {
         return again(global, &home, &config, &world, &mut session, known, args, &versions);
     }
     remove_half(&home, &world, &name)?;
-    let backup = match &args.from_backup {
-        Some(wanted) => Some(fetch_facts(&home, &config, &world, wanted)?.0),
-        None => None,
+    let at_ms = args.at.map(super::super::moments::Moment::ms);
+    let backup = match (&args.from_backup, at_ms) {
+        (None, None) => None,
+        (wanted, _) => {
+            let wanted = wanted.as_deref().unwrap_or("latest");
+            Some(fetch_facts(&home, &config, &world, wanted, at_ms)?.0)
+        }
     };
     let mut facts = planning(global, |stage: &Stage<'_>| {
         environments::new_facts(&home, &config, &world, &name, &target, backup.as_ref(), stage)

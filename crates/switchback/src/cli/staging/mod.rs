@@ -86,6 +86,9 @@ pub struct UpArgs {
     /// With the data of a backup instead of production's: `latest`, or the beginning of an id
     #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "latest", require_equals = true, value_parser = super::backup::snapshot)]
     pub from_backup: Option<String>,
+    /// With the data of the backup before this moment, and what `backup.wal` archived until then
+    #[arg(long, value_name = "TIME", value_parser = super::moments::moment, conflicts_with = "from_backup")]
+    pub at: Option<super::moments::Moment>,
     /// Remove it after this time (default: staging.keep)
     #[arg(long, value_name = "TIME")]
     pub keep: Option<Span>,

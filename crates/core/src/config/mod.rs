@@ -3,6 +3,7 @@
 //! Owns what the file may say. Reading the file from disk and looking at the host is the engine's.
 
 mod backup;
+mod capture;
 mod check;
 mod check_compose;
 mod comparing;
@@ -16,6 +17,7 @@ pub mod template;
 mod triggers;
 
 pub use backup::Backup;
+pub use capture::Capture;
 pub use comparing::{ApiCheck, PerformanceCheck};
 pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matches};
 pub use hooks::{Hook, Hooks};
@@ -351,6 +353,10 @@ pub struct Rollback {
     pub drill_production: Option<Span>,
     /// What happens to the writes made since the promotion.
     pub writes: Writes,
+    /// How those are found.
+    pub capture: Capture,
+    /// Room for a database server's log while nobody reads it, in MiB.
+    pub capture_wal_mib: u64,
     /// What a trial is watched for besides the checks.
     pub triggers: Triggers,
 }
@@ -365,6 +371,8 @@ impl Default for Rollback {
             drill: None,
             drill_production: None,
             writes: Writes::Export,
+            capture: Capture::Compare,
+            capture_wal_mib: 1024,
             triggers: Triggers::default(),
         }
     }

@@ -4,12 +4,14 @@
 //! service, and never write to data that is not scratch.
 
 mod altering;
+mod capturing;
 mod compose;
 mod local;
 mod observing;
 mod watching;
 
 pub use altering::Altering;
+pub use capturing::Capturing;
 pub(crate) use compose::live_volumes;
 pub use compose::{ComposeData, MountFacts, PostgresFacts};
 pub use local::LocalData;
@@ -231,6 +233,11 @@ pub trait Data: Send + Sync {
         _work: &Work<'_>,
     ) -> Result<Vec<String>, EngineError> {
         Err(EngineError::Internal { detail: format!("{store} cannot be converted") })
+    }
+
+    /// What keeps which rows are written to, if there is such a thing.
+    fn capturing(&self) -> Option<&dyn Capturing> {
+        None
     }
 
     /// What records how stores are used, if there is such a thing.

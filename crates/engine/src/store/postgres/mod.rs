@@ -51,7 +51,8 @@ pub use export::{export, export_within};
 pub use facts::{CollationFact, DatabaseFacts, HbaRule, ServerFacts, SlotFact, TablespaceFact, server_facts};
 pub use fingerprint::{Difference, compare as compare_fingerprints, fingerprint};
 pub use harmless::{
-    ABSENT_FILES, ActingLibrary, Subscriptions, acting_libraries, harmless_settings, make_harmless,
+    ABSENT_FILES, ActingLibrary, Subscriptions, acting_libraries, harmless_settings, logging_settings,
+    make_harmless,
 };
 pub use integrity::{Amcheck, integrity};
 pub use mask::{LEFT_BEHIND, mask, samples};

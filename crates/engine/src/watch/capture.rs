@@ -19,8 +19,8 @@ use switchback_core::ids::{RunId, StoreName};
 use switchback_core::journal::TrialVerdict;
 use switchback_core::release::{Instance, Release};
 
-/// Time between two looks.
-const EVERY: Duration = Duration::from_secs(3);
+/// Time between two looks: each starts a program in the server's container.
+const EVERY: Duration = Duration::from_secs(5);
 
 /// Captures while `watch` watches; ends the capture when the trial is over and its generation is kept.
 pub fn meanwhile(

@@ -47,7 +47,8 @@ impl ComposeData {
             return Ok(Within::default());
         }
         (work.stage.say)("reading which rows were written to");
-        let mut progress = Progress { at_ms: now_ms(), ended: true, ..Progress::default() };
+        let changes = capture::progress(at.home, at.instance).remove(store).map_or(0, |p| p.changes);
+        let mut progress = Progress { at_ms: now_ms(), changes, ended: true, ..Progress::default() };
         let found = sealed(&path, server, work, &mut progress);
         let within = match found {
             Ok(Ok(within)) => within,

@@ -82,9 +82,10 @@ fn a_budget_that_cannot_hold_the_way_back_is_refused_with_numbers() {
     stack.run(&["rehearse", &target()]).expect(0);
     let path = stack.root.join("switchback.yaml");
     let text = fs::read_to_string(&path).expect("reads");
-    let (head, tail) = text.split_once("rollback: {").expect("a section");
+    let own = text.lines().find_map(|l| l.split_once("budget: ")).map(|(_, rest)| rest).expect("a budget");
+    let own = own.split([',', ' ', '}']).next().expect("a value");
     let with = |more: &str| {
-        fs::write(&path, format!("{head}rollback: {{ {more}, {}", tail.trim_start())).expect("writes")
+        fs::write(&path, text.replacen(&format!("budget: {own}"), more, 1)).expect("writes");
     };
     with("budget: 10ms");
     let refused = stack.run(&["promote", &target(), "--yes", "--detach"]).expect(3).all();

@@ -7,7 +7,7 @@ use common::docker::{Example, Stack};
 use serde_json::Value;
 use std::time::Duration;
 
-const SLOTS: &str = "select count(*) from pg_replication_slots where slot_name like 'switchback%'";
+const SLOTS: &str = "select count(*) from pg_replication_slots where slot_name like 'switchback%' and database = current_database()";
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn stack(rollback: &str) -> Stack {

@@ -410,7 +410,7 @@ mod tests {
         spool.append(&read(5, 15)).unwrap();
         assert_eq!(spool.read_to("app"), 20);
         drop(spool);
-        let (mut spool, entries) = all(&path);
+        let (spool, entries) = all(&path);
         assert_eq!((entries.len(), spool.read_to("app")), (3, 20));
         assert!(Spool::open(&path, Duration::from_millis(60), drop).is_err(), "it is open");
         spool.rest();

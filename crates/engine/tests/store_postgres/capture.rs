@@ -250,3 +250,41 @@ fn the_server_lets_go_of_its_log_also_where_nothing_is_written_to_the_database()
     assert!(after.kept < 16 << 20, "{after:?}");
     assert!(!capture::nudge(&cluster, "app", &after, NO).unwrap());
 }
+
+/// How long carrying the same writes takes, where everything is compared, and where it is known which rows were written to.
+/// `cargo nextest run -p switchback-engine --test store_postgres --run-ignored only what_it_saves --no-capture`.
+#[test]
+#[ignore = "a measurement"]
+fn what_it_saves() {
+    println!("| rows | database | writes | comparing, ms | reading the log, ms | capture, ms |");
+    for rows in [200_000, 2_000_000] {
+        let mut target = logical("");
+        target.sql(
+            "app",
+            &format!("CREATE TABLE accounts(id int PRIMARY KEY, balance int, filler char(84)); INSERT INTO accounts SELECT i, 0, 'f' FROM generate_series(1, {rows}) i; VACUUM ANALYZE"),
+        );
+        let size = target.sql("app", "SELECT pg_database_size('app') / 1000000");
+        let before = target.copy();
+        let after = target.copy();
+        let marks = begin(&after);
+        after.sql("app", &format!("UPDATE accounts SET balance = balance + 1 WHERE id IN (SELECT 1 + g * 7919 % {rows} FROM generate_series(1, 1000) g)"));
+        let began = std::time::Instant::now();
+        let mut known = Known::default();
+        look(&after, &marks, None, &mut known);
+        let (found, _) = scope(&after, &marks, known);
+        let read = began.elapsed().as_millis();
+        let scopes = Scopes::from([("app".to_owned(), found)]);
+        let rules = Rules { touched: Some(BTreeMap::new()), before_upgrade: false };
+        let other = target.copy();
+        let took = |one: &Cluster, scopes: &Scopes| {
+            let began = std::time::Instant::now();
+            let servers =
+                (&before as &dyn postgres::Psql, &after as &dyn postgres::Psql, one as &dyn postgres::Psql);
+            let done = postgres::carry_within(servers, &[], scopes, &rules, &Progress::none()).unwrap();
+            assert_eq!(done.carried.parts["app.public.accounts"].updated, 1000);
+            began.elapsed().as_millis()
+        };
+        let (whole, part) = (took(&target, &Scopes::new()), took(&other, &scopes));
+        println!("| {rows} | {} MB | 1000 | {whole} | {read} | {part} |", size.trim());
+    }
+}

@@ -59,7 +59,7 @@ pub struct Progress {
     pub changes: u64,
     /// Bytes of the spool.
     pub spooled_bytes: u64,
-    /// Where in the server's log everything is safe, as the server writes it.
+    /// Up to where in the server's log it was read, of the database that was written to last, as the server writes it.
     pub position: String,
     /// Bytes of its log that the server keeps for what is not safe yet.
     pub behind_bytes: u64,

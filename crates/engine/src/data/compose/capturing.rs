@@ -281,7 +281,7 @@ impl Capturing for ComposeData {
         }
         let server = Server::open(self, at, store, mount, CloneMode::Live)?;
         let databases = spool.start().databases.clone();
-        let mut position = u64::MAX;
+        let mut position = 0;
         for (database, marks) in &databases {
             loop {
                 if let Err((why, for_good)) = spool.room() {
@@ -308,7 +308,8 @@ impl Capturing for ComposeData {
                     break;
                 }
             }
-            position = position.min(spool.read_to(database));
+            // Of the database that was written to last; the others have nothing newer.
+            position = position.max(spool.read_to(database));
         }
         progress.spooled_bytes = spool.bytes();
         progress.position = shown(position);

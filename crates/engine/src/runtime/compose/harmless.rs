@@ -79,7 +79,10 @@ pub fn write_model(docker: &Docker, at: &Placement<'_>) -> Result<Vec<String>, E
 /// Has production's Postgres servers log which rows are written to, where that is wanted.
 fn log_rows(docker: &Docker, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
     let (mut commands, mut notes) = (BTreeMap::new(), Vec::new());
-    if at.config.rollback.capture == Capture::Continuous {
+    // A server with a slot does not start without them.
+    let current = at.home.pointer()?.map(|p| at.home.generation(p.current)).transpose()?;
+    let open = current.is_some_and(|g| !capture::open_spools(at.home, &g.instance).is_empty());
+    if at.config.rollback.capture == Capture::Continuous || open {
         let servers = at.instance.stores.iter().filter(|(_, s)| s.kind == StoreKind::Postgres);
         for (name, server) in servers.filter_map(|(n, s)| Some((n, s.server.as_ref()?))) {
             let Some(mut command) = plain_command(docker, at, StoreKind::Postgres, &server.service)? else {

@@ -1,10 +1,20 @@
-//! `rollback.capture`: how later writes are found when they are exported or carried.
+//! `rollback.writes` and `rollback.capture`: what becomes of later writes, and how they are found.
 
 use super::check::Checker;
 use super::{Config, ConfigError, RuntimeKind};
 use crate::data::StoreKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// What happens to the writes made between a promotion and its rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Writes {
+    /// They are exported exactly, after service is back; until then the abandoned generation is kept.
+    Export,
+    /// And then carried into the version before, as its next generation, as far as they fit.
+    Carry,
+}
 
 /// How the writes made since a promotion are found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -17,7 +17,7 @@ pub mod template;
 mod triggers;
 
 pub use backup::Backup;
-pub use capture::Capture;
+pub use capture::{Capture, Writes};
 pub use comparing::{ApiCheck, PerformanceCheck};
 pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matches};
 pub use hooks::{Hook, Hooks};
@@ -383,16 +383,6 @@ impl Rollback {
     pub fn drills(&self) -> bool {
         self.drill.is_some() || self.drill_production.is_some()
     }
-}
-
-/// What happens to the writes made between a promotion and its rollback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Writes {
-    /// They are exported exactly, after service is back; until then the abandoned generation is kept.
-    Export,
-    /// And then carried into the version before, as its next generation, as far as they fit.
-    Carry,
 }
 
 /// What `gc` keeps.

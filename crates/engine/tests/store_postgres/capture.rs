@@ -256,7 +256,7 @@ fn the_server_lets_go_of_its_log_also_where_nothing_is_written_to_the_database()
 #[test]
 #[ignore = "a measurement"]
 fn what_it_saves() {
-    println!("| rows | database | writes | comparing, ms | reading the log, ms | capture, ms |");
+    eprintln!("| rows | database | writes | comparing, ms | reading the log, ms | capture, ms |");
     for rows in [200_000, 2_000_000] {
         let mut target = logical("");
         target.sql(
@@ -285,6 +285,6 @@ fn what_it_saves() {
             began.elapsed().as_millis()
         };
         let (whole, part) = (took(&target, &Scopes::new()), took(&other, &scopes));
-        println!("| {rows} | {} MB | 1000 | {whole} | {read} | {part} |", size.trim());
+        eprintln!("| {rows} | {} MB | 1000 | {whole} | {read} | {part} |", size.trim());
     }
 }

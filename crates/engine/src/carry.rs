@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use switchback_core::carry::{Carried, Rules};
-use switchback_core::config::{Config, RuntimeKind, Writes};
+use switchback_core::config::{Capture, Config, RuntimeKind, Writes};
 use switchback_core::data::{ExportStats, StoreDiff};
 use switchback_core::ids::{Digest, GenerationId, RunId, StoreName};
 use switchback_core::plan::{Op, Plan, Procedure, PromoteFacts};
@@ -171,6 +171,7 @@ pub fn facts(
         budget_ms: config.rollback.budget.as_millis(),
         watch_ms: config.rollback.watch.as_millis(),
         waiver: None,
+        capture: config.rollback.capture == Capture::Continuous,
         carry: Some(found.generation),
         production,
     };

@@ -125,13 +125,13 @@ fn copied(plan: &Plan) -> u64 {
     needs.max().unwrap_or_default() / 2
 }
 
-/// Confirms that a certificate permits what the plan does.
-pub fn permits(home: &Home, plan: &Plan) -> Result<(), EngineError> {
+/// Confirms that a certificate permits what the plan does: that one, or none where none is needed.
+pub fn permits(home: &Home, plan: &Plan) -> Result<Option<Certificate>, EngineError> {
     if plan.reason.is_some() || gap(Gap::Certificate) {
-        return Ok(()); // a person waived it, with a reason that is in the plan
+        return Ok(None); // a person waived it, with a reason that is in the plan
     }
     if plan.from_generation.is_none() || plan.to_generation.is_none() {
-        return Ok(());
+        return Ok(None);
     }
     let releases = (release_of(plan, plan.from_generation), release_of(plan, plan.to_generation));
     let (Some(from), Some(to)) = releases else {
@@ -146,7 +146,7 @@ pub fn permits(home: &Home, plan: &Plan) -> Result<(), EngineError> {
     let mut last = None;
     for certificate in matching.iter().rev() {
         match objection(&own, certificate, &change, copied(plan)) {
-            None => return Ok(()),
+            None => return Ok(Some((*certificate).clone())),
             // What is said of the newest one is what helps.
             Some(error) => drop(last.get_or_insert(error)),
         }

@@ -12,7 +12,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use switchback_core::config::template::{Placeholder, expand};
-use switchback_core::config::{Config, RuntimeKind, Service};
+use switchback_core::config::{Capture, Config, RuntimeKind, Service};
 use switchback_core::data::StoreKind;
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
@@ -439,6 +439,7 @@ pub fn promote_facts(
         budget_ms: config.rollback.budget.as_millis(),
         watch_ms: config.rollback.watch.as_millis(),
         waiver,
+        capture: config.rollback.capture == Capture::Continuous,
         carry: None,
     })
 }

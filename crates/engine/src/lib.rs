@@ -6,6 +6,8 @@
 mod apart;
 pub mod auto;
 pub mod backup;
+pub mod budget;
+pub mod capture;
 pub mod carry;
 pub mod certificate;
 pub mod check;

@@ -1,5 +1,6 @@
 //! A session: the lock, the journal, and the procedures that the command line and the watchdog share.
 
+use crate::budget;
 use crate::certificate;
 use crate::checks;
 use crate::engine::{Cancel, Engine, Observer, RunEnd, now_ms};
@@ -9,7 +10,7 @@ use crate::gather::{self, Target};
 use crate::home::{CONFIG_FILE, Home, create_dir};
 use crate::journal::Journal;
 use crate::lock::Lock;
-use crate::runtime::Stage;
+use crate::runtime::{Placement, Stage};
 use crate::watch;
 use crate::world::World;
 use std::time::Duration;
@@ -118,8 +119,24 @@ impl<'h> Session<'h> {
         let plan = plan::promote(&gather::promote_facts(self.home, config, &world, target, waiver, stage)?)
             .with_hooks(&config.hooks);
         crate::path::refuse_skips(config, &plan.from, &plan.to)?;
-        certificate::permits(self.home, &plan)?;
+        if let Some(certificate) = certificate::permits(self.home, &plan)? {
+            budget::holds(self.home, config, &plan, &certificate)?;
+        }
         Ok(plan)
+    }
+
+    /// Has production's databases keep nothing of their log any more, where no trial needs it and that was left undone.
+    pub fn end_capture(&self, config: &Config, world: &World) -> Result<(), EngineError> {
+        let Some(pointer) = self.home.pointer()? else { return Ok(()) };
+        let instance = self.home.generation(pointer.current)?.instance;
+        let open = crate::capture::open_spools(self.home, &instance);
+        if open.is_empty() || crate::watch::current(&self.journal)?.is_some() {
+            return Ok(());
+        }
+        let Some(capturing) = world.data.capturing() else { return Ok(()) };
+        let release = self.home.release(&instance.release)?;
+        let at = Placement { home: self.home, config, instance: &instance, release: &release };
+        open.iter().try_for_each(|name| capturing.end(&at, name))
     }
 
     /// Plans a rollback to a generation, or to the previous one.

@@ -3,6 +3,7 @@
 //! Success is earned: only a trial whose last probe was good passes at its deadline. What the watchdog
 //! cannot see (its own errors) never counts as health.
 
+mod capture;
 mod kept;
 mod look;
 mod tried;
@@ -158,7 +159,10 @@ fn due(home: &Home) -> Result<Due, EngineError> {
 fn watch_while(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<(), EngineError> {
     loop {
         let went = due(home).and_then(|due| match due {
-            Due::Trial(trial) => watch_one(home, &trial, cancel, observe).map(|()| Some(true)),
+            Due::Trial(trial) => {
+                let watch = || watch_one(home, &trial, cancel, observe);
+                capture::meanwhile(home, &trial, cancel, watch).map(|()| Some(true))
+            }
             Due::Run => take_over(home, cancel, observe).map(Some),
             Due::Nothing => Ok(None),
         });

@@ -92,6 +92,10 @@ impl Kitchen {
                 mount(anonymous("plain", "/of/image"), MountPlace::Dir("/gen/7/of-image".into())),
             ],
             config_binds: BTreeMap::from([(self.path("conf/app.conf"), "/gen/7/config/app.conf".to_owned())]),
+            commands: BTreeMap::from([(
+                name("app"),
+                ["serve", "-c", "a=$b: \"x\""].map(str::to_owned).to_vec(),
+            )]),
         }
     }
 }

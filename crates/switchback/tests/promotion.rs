@@ -74,3 +74,35 @@ fn a_window_that_is_none_is_a_mistake_in_the_configuration() {
     let told = stack.run(&["up"]).expect(2).all();
     assert!(told.contains("\"someday\" is no day"), "{told}");
 }
+
+#[test]
+fn a_budget_that_cannot_hold_the_way_back_is_refused_with_numbers() {
+    let stack = Stack::new(&[ReleaseKind::V2]);
+    stack.run(&["up"]).expect(0);
+    stack.run(&["rehearse", &target()]).expect(0);
+    let path = stack.root.join("switchback.yaml");
+    let text = fs::read_to_string(&path).expect("reads");
+    let own = text.lines().find_map(|l| l.split_once("budget: ")).map(|(_, rest)| rest).expect("a budget");
+    let own = own.split([',', ' ', '}']).next().expect("a value");
+    let with = |more: &str| {
+        fs::write(&path, text.replacen(&format!("budget: {own}"), more, 1)).expect("writes");
+    };
+    with("budget: 10ms");
+    let refused = stack.run(&["promote", &target(), "--yes", "--detach"]).expect(3).all();
+    assert!(
+        refused.contains("a rollback would take about ") && refused.contains("`rollback.budget` is 10 ms"),
+        "{refused}"
+    );
+    assert_eq!(stack.status()["generation"], 1);
+    // Enough for the way back, and not for bringing later writes back as well.
+    let certificate = stack.run(&["status", "--json"]).expect(0).json();
+    let expected = certificate["rollback"]["expected_ms"].as_u64();
+    let rollback =
+        expected.unwrap_or_else(|| stack.report()["certificate"]["rollback_ms"].as_u64().expect("a time"));
+    with(&format!("budget: {}ms, writes: carry", rollback + 1));
+    let refused = stack.run(&["promote", &target(), "--yes", "--detach"]).expect(3).all();
+    assert!(refused.contains("bringing later writes back another "), "{refused}");
+    with("budget: 5m, writes: carry");
+    stack.run(&["promote", &target(), "--yes", "--detach"]).expect(0);
+    assert_eq!(stack.status()["generation"], 2);
+}

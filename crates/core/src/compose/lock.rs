@@ -51,6 +51,12 @@ pub fn lock_file(model: &Model, pins: &Pins, header: &LockHeader) -> Result<Stri
         if service.has_build() {
             out.push_str("    build: !reset null\n");
         }
+        if let Some(command) = pins.commands.get(service.name()) {
+            out.push_str("    command:\n");
+            for word in command {
+                let _ = writeln!(out, "      - {}", scalar(&word.replace('$', "$$")));
+            }
+        }
         if let Some(labels) = placement.labels.get(service.name()) {
             out.push_str("    labels:\n");
             for (key, value) in labels {

@@ -27,6 +27,8 @@ pub struct Pins {
     pub mounts: Vec<Mount>,
     /// Bind mounts of configuration: source to the generation's own copy.
     pub config_binds: BTreeMap<String, String>,
+    /// Commands that replace those of services.
+    pub commands: BTreeMap<ServiceName, Vec<String>>,
 }
 
 /// What pins change, before it is put into a model or a file.
@@ -96,7 +98,11 @@ pub fn production(model: &Model, pins: &Pins) -> Result<Model, ModelError> {
     let mut root = model.root().clone();
     placement.apply(&mut root);
     pin_images(&mut root, model, pins)?;
-    Model::try_from(root)
+    let mut model = Model::try_from(root)?;
+    for (service, command) in &pins.commands {
+        model.set_command(service, command);
+    }
+    Ok(model)
 }
 
 /// Pins the images; checks that pins and services are the same ones.

@@ -34,6 +34,7 @@ pub(super) fn check(config: &Config, text: &str, file: &str) -> Result<(), Confi
     super::backup::check(config, &checker)?;
     super::paths::check(config, &checker)?;
     super::hooks::check(config, &checker)?;
+    super::capture::check(config, &checker)?;
     for (index, invariant) in config.checks.invariants.iter().enumerate() {
         if !config.stores.contains_key(&invariant.store) {
             let hint =

@@ -3,6 +3,7 @@
 //! Owns what the file may say. Reading the file from disk and looking at the host is the engine's.
 
 mod backup;
+mod capture;
 mod check;
 mod check_compose;
 mod comparing;
@@ -18,6 +19,7 @@ mod triggers;
 mod wal;
 
 pub use backup::{Backup, Wal};
+pub use capture::{Capture, Writes};
 pub use comparing::{ApiCheck, PerformanceCheck};
 pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matches};
 pub use hooks::{Hook, Hooks};
@@ -356,6 +358,10 @@ pub struct Rollback {
     pub drill_production: Option<Span>,
     /// What happens to the writes made since the promotion.
     pub writes: Writes,
+    /// How those are found.
+    pub capture: Capture,
+    /// Room for a database server's log while nobody reads it, in MiB.
+    pub capture_wal_mib: u64,
     /// What a trial is watched for besides the checks.
     pub triggers: Triggers,
 }
@@ -370,6 +376,8 @@ impl Default for Rollback {
             drill: None,
             drill_production: None,
             writes: Writes::Export,
+            capture: Capture::Compare,
+            capture_wal_mib: 1024,
             triggers: Triggers::default(),
         }
     }
@@ -380,16 +388,6 @@ impl Rollback {
     pub fn drills(&self) -> bool {
         self.drill.is_some() || self.drill_production.is_some()
     }
-}
-
-/// What happens to the writes made between a promotion and its rollback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Writes {
-    /// They are exported exactly, after service is back; until then the abandoned generation is kept.
-    Export,
-    /// And then carried into the version before, as its next generation, as far as they fit.
-    Carry,
 }
 
 /// What `gc` keeps.

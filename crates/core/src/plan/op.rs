@@ -265,6 +265,11 @@ pub enum Op {
         /// Length in milliseconds.
         watch_ms: u64,
     },
+    /// From its next start on, which rows of an instance's databases are written to is kept; nothing runs on it.
+    Capture {
+        /// The instance.
+        instance: String,
+    },
     /// Exports what was written to an abandoned generation since its promotion.
     Export {
         /// The abandoned generation.

@@ -47,6 +47,8 @@ pub struct PromoteFacts {
     pub watch_ms: u64,
     /// Why there is no certificate, when there is none.
     pub waiver: Option<String>,
+    /// Whether it is kept which rows are written to while the trial lasts.
+    pub capture: bool,
     /// The abandoned generation whose writes are carried, where that is what it is about.
     pub carry: Option<GenerationId>,
 }
@@ -145,6 +147,10 @@ pub fn promote(facts: &PromoteFacts) -> Plan {
     if early {
         let op = Op::Base { instance: new_key.clone(), source: new_key.clone() };
         steps.add("base", base, Group::Switch, op);
+    }
+    if facts.capture {
+        let op = Op::Capture { instance: new_key.clone() };
+        steps.add("capture", "Begin to keep which rows are written to", Group::Switch, op);
     }
     steps
         .add(

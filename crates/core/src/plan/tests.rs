@@ -62,6 +62,7 @@ fn promote_facts() -> PromoteFacts {
         budget_ms: 300_000,
         watch_ms: 1000,
         waiver: None,
+        capture: false,
         carry: None,
     }
 }

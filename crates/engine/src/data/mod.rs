@@ -4,6 +4,7 @@
 //! service, and never write to data that is not scratch.
 
 mod altering;
+mod capturing;
 mod compose;
 mod local;
 mod logs;
@@ -11,6 +12,7 @@ mod observing;
 mod watching;
 
 pub use altering::Altering;
+pub use capturing::Capturing;
 pub(crate) use compose::live_volumes;
 pub use compose::{ComposeData, MountFacts, PostgresFacts};
 pub use local::LocalData;
@@ -233,6 +235,11 @@ pub trait Data: Send + Sync {
         _work: &Work<'_>,
     ) -> Result<Vec<String>, EngineError> {
         Err(EngineError::Internal { detail: format!("{store} cannot be converted") })
+    }
+
+    /// What keeps which rows are written to, if there is such a thing.
+    fn capturing(&self) -> Option<&dyn Capturing> {
+        None
     }
 
     /// What records how stores are used, if there is such a thing.

@@ -31,6 +31,7 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
         .output(&StepId::from("fingerprint"))
         .map(|o| o.fingerprints.clone())
         .unwrap_or_default();
+    super::capture::forget(context, production, &at)?;
     let parts = context.world.data.parts(&at)?;
     let folder = super::data::temp_dir(context)?.join("images");
     let images = if backup.images {

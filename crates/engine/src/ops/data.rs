@@ -256,6 +256,7 @@ pub fn export_writes(context: &Context<'_>, instance: &Instance) -> Result<Outpu
             ));
             continue;
         };
+        output.notes.extend(super::capture::notes(context.home, instance, name));
         output.notes.push(format!("{name}: {} writes exported to {}", stats.total(), target.display()));
         output.exports.insert(name.clone(), stats);
     }

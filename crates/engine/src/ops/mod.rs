@@ -5,6 +5,7 @@
 
 mod apart;
 mod backup;
+mod capture;
 mod carry;
 mod checks;
 mod convert;
@@ -177,6 +178,7 @@ fn perform_op(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Flip { from, to, to_previous, .. } => pointer::flip(context, *from, *to, *to_previous),
         Op::EditVersions { from, to } => versions::edit(context, from, to),
         Op::BeginTrial { instance, .. } => pointer::begin_trial(context, instance),
+        Op::Capture { instance } => capture::begin(context, instance),
         Op::Export { abandoned } => data::export(context, abandoned),
         Op::Carry { instance, left, source } => carry::carry(context, instance, *left, source),
         Op::Archive { instance, source } => backup::archive(context, instance, source),
@@ -233,6 +235,7 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         | Op::Remove { .. }
         | Op::Shrink { .. }
         | Op::BeginTrial { .. }
+        | Op::Capture { .. }
         | Op::Export { .. }
         | Op::Carry { .. }
         | Op::Archive { .. }

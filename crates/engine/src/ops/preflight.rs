@@ -1,6 +1,7 @@
 //! Before anything is touched: does what the plan was made from still hold?
 
 use super::{Context, Failed};
+use crate::budget;
 use crate::certificate;
 use crate::error::EngineError;
 use crate::runtime::PreflightFor;
@@ -45,6 +46,9 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
             .find(|i| i.is_production() && Some(i.generation) == context.plan.from_generation)
     {
         let old = context.release(source)?;
+        if matches!(context.plan.procedure, Procedure::Promote | Procedure::Carry) {
+            super::capture::end(context, source, &old)?;
+        }
         let (from, to) = (context.placement(source, &old), context.placement(instance, &release));
         output.notes.extend(context.world.data.preflight(&from, &to, need_bytes)?);
         if matches!(context.plan.procedure, Procedure::Rehearse | Procedure::Promote) {
@@ -53,7 +57,9 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
         }
     }
     if context.plan.procedure == Procedure::Promote && instance.environment == PRODUCTION {
-        certificate::permits(context.home, context.plan)?;
+        if let Some(certificate) = certificate::permits(context.home, context.plan)? {
+            budget::holds(context.home, context.config, context.plan, &certificate)?;
+        }
         output.notes.push(match &context.plan.reason {
             None => "the certificate is valid".to_owned(),
             Some(waiver) => format!("no certificate was asked for ({waiver})"),

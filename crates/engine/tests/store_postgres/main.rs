@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod broken;
+mod capture;
 mod carry;
 mod changes;
 mod checks;

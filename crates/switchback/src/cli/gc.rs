@@ -88,6 +88,7 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
     let world = World::open(&config)?;
     if !args.dry_run {
         world.data.end_leftovers(&home)?;
+        session.end_capture(&config, &world)?;
     }
     let mut found = look(&home, &world, config.retention.generations, config.retention.runs, lose)?;
     let out = Output::new(global.json);

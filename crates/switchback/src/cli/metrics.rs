@@ -23,7 +23,7 @@ pub struct MetricsArgs {
 type Metric = (&'static str, &'static str, &'static str);
 
 /// All metrics, in the order in which they are printed.
-pub const NAMES: [Metric; 31] = [
+pub const NAMES: [Metric; 33] = [
     ("switchback_info", "gauge", "1; the runtime and the program's version are labels"),
     ("switchback_generation", "gauge", "Production's generation; 0 before the first"),
     ("switchback_blind", "gauge", "1 if it is not known what runs"),
@@ -52,6 +52,12 @@ pub const NAMES: [Metric; 31] = [
         "switchback_unexported_generations",
         "gauge",
         "Generations that were left and whose later writes are not exported",
+    ),
+    ("switchback_capture_working", "gauge", "1 if it is kept which rows of the store are written to"),
+    (
+        "switchback_capture_behind_bytes",
+        "gauge",
+        "What the store's server keeps of its log for what was not read yet",
     ),
     ("switchback_uncarried_writes", "gauge", "Exported writes that were not carried into production"),
     ("switchback_backup_age_seconds", "gauge", "Age of the newest backup; absent without one"),
@@ -190,6 +196,11 @@ impl<'a> Page<'a> {
         let down = status.unfinished.as_ref().is_some_and(|u| u.production_down);
         self.flag("switchback_production_down", down);
         self.add("switchback_unexported_generations", &[], status.unexported.len());
+        for (store, now) in &status.capture {
+            let labels = [("store", store.as_str())];
+            self.add("switchback_capture_working", &labels, u8::from(now.trouble.is_none()));
+            self.add("switchback_capture_behind_bytes", &labels, now.behind_bytes);
+        }
         let uncarried: u64 = status.uncarried.iter().map(|l| l.writes).sum();
         self.add("switchback_uncarried_writes", &[], uncarried);
         if let Some(backup) = &status.backup {

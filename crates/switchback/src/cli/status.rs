@@ -7,13 +7,14 @@ use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use switchback_core::config::{Config, RuntimeKind};
-use switchback_core::duration::human_ms;
+use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::{GenerationId, ServiceName, StoreName};
 use switchback_core::journal::{Event, Record};
 use switchback_core::plan::Procedure;
 use switchback_core::release::{Instance, describe};
 use switchback_core::trigger::{Standing, Trigger};
 use switchback_engine::backup::{key_confirmed, newest};
+use switchback_engine::capture::Progress as Captured;
 use switchback_engine::carry::Left;
 use switchback_engine::engine::{now_ms, production_down};
 use switchback_engine::error::EngineError;
@@ -44,6 +45,8 @@ pub(super) struct Status {
     pub unfinished: Option<Unfinished>,
     pub busy: Option<String>,
     pub unexported: Vec<GenerationId>,
+    /// How far it is kept which rows of the stores are written to; empty where it is not.
+    pub capture: BTreeMap<StoreName, Captured>,
     /// Generations with exported writes that were not carried into production.
     pub uncarried: Vec<Left>,
 }
@@ -207,9 +210,30 @@ pub(super) fn gather(home: &Home, config: &Config) -> Result<Status, Trouble> {
         trial,
         unfinished,
         busy: Lock::holder(&home.state().join("lock")),
+        capture: current.as_ref().map(|g| captured(home, &g.instance)).unwrap_or_default(),
         uncarried: uncarried(home)?,
         unexported: super::gc::unexported(home)?.into_iter().filter(|g| Some(*g) != in_the_making).collect(),
     })
+}
+
+/// What is kept, as long as it is.
+fn captured(home: &Home, instance: &Instance) -> BTreeMap<StoreName, Captured> {
+    let mut all = switchback_engine::capture::progress(home, instance);
+    all.retain(|_, now| !now.ended || now.trouble.is_some());
+    all
+}
+
+fn in_words(store: &StoreName, now: &Captured) -> String {
+    let ago = human_ms(u64::try_from(now_ms() - now.at_ms).unwrap_or(0));
+    let behind = human_bytes(now.behind_bytes);
+    match &now.trouble {
+        Some(why) => format!("{store}: NOT CAPTURED, {ago} ago: {why}; later writes are compared"),
+        None if now.position.is_empty() => format!("{store}: begins"),
+        None => format!(
+            "{store}: {} changes kept up to {}, {ago} ago; the server keeps {behind} of its log",
+            now.changes, now.position
+        ),
+    }
 }
 
 fn uncarried(home: &Home) -> Result<Vec<Left>, EngineError> {
@@ -397,6 +421,9 @@ fn print(out: &Output, status: &Status) -> Result<(), Trouble> {
             let words = if one.standing == Standing::Fired { "fired" } else { "suspect" };
             out.line(&format!("  {words:<14} {}: {}", one.trigger.as_str(), printable(&one.why)))?;
         }
+    }
+    for (store, now) in &status.capture {
+        out.line(&format!("  capture        {}", printable(&in_words(store, now))))?;
     }
     if let Some(run) = &status.unfinished {
         let down = if run.production_down { "; production is DOWN" } else { "" };

@@ -21,6 +21,7 @@ fn kitchen_pins() -> Pins {
         ],
     );
     pins.config_binds = BTreeMap::from([("/stack/conf/app.conf".to_owned(), "/gen/7/app.conf".to_owned())]);
+    pins.commands = BTreeMap::from([(name("app"), vec!["run".to_owned(), "a=$b".to_owned()])]);
     pins
 }
 
@@ -29,6 +30,7 @@ fn production_pins_images_and_mounts_and_leaves_the_rest() {
     let before = json_of(&kitchen());
     let after = json_of(&production(&kitchen(), &kitchen_pins()).expect("pins fit"));
     let app = &after["services"]["app"];
+    assert_eq!(app["command"], json!(["run", "a=$$b"]));
     assert_eq!(app["image"], format!("sha256:{}", "ab".repeat(32)));
     assert_eq!((&app["pull_policy"], app.get("build")), (&json!("never"), None));
     let sources: Vec<&str> =

@@ -6,11 +6,13 @@ use super::server::Server;
 use super::{ComposeData, Work, mounts, place};
 use crate::error::EngineError;
 use crate::runtime::Placement;
-use crate::store::postgres;
+use crate::store::postgres::{self, Psql};
+use std::path::Path;
 use switchback_core::carry::{Carried, Outcome, Rules};
-use switchback_core::data::StoreKind;
+use switchback_core::data::{ExportStats, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::plan::CloneMode;
+use switchback_core::release::MountPlace;
 
 impl ComposeData {
     pub(super) fn carry_store(
@@ -43,6 +45,26 @@ impl ComposeData {
         Ok(Some(hands.carry(left.kind, states, (written.0, &written.1), rules, work.progress)?))
     }
 
+    /// Exports the rows in which two states of the databases of a store differ.
+    pub(super) fn export_rows(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        (base, mount): (&MountPlace, &MountPlace),
+        (out, work): (&Path, &Work<'_>),
+    ) -> Result<ExportStats, EngineError> {
+        let was = Server::open(self, at, store, base, CloneMode::Cold)?;
+        let is = match Server::open(self, at, store, mount, CloneMode::Cold) {
+            Ok(is) => is,
+            Err(e) => return was.close(Ok(())).and(Err(e)),
+        };
+        let found = self.within(at, store, &is, work).and_then(|(scopes, _)| {
+            postgres::export_within((&was, &is), is.databases(), &scopes, out, work.progress)
+        });
+        let found = is.close(found);
+        was.close(Ok(())).and(found)
+    }
+
     fn carry_rows(
         &self,
         from: &Placement<'_>,
@@ -61,7 +83,12 @@ impl ComposeData {
             Ok(own) => own,
             Err(e) => return is.close(Ok(())).and(was.close(Ok(()))).and(Err(e)),
         };
-        let done = postgres::carry_writes((&was, &is, &own), own.databases(), rules, work.progress);
+        let done = self.within(from, store, &is, work).and_then(|(scopes, notes)| {
+            let servers: (&dyn Psql, &dyn Psql, &dyn Psql) = (&was, &is, &own);
+            let mut done = postgres::carry_within(servers, own.databases(), &scopes, rules, work.progress)?;
+            done.carried.notes.extend(notes);
+            Ok(done)
+        });
         // Its server stops properly, so that what was written is in its files.
         let done = own.close(done);
         let done = is.close(Ok(())).and(done);

@@ -7,6 +7,7 @@
 mod ahead;
 mod altering;
 mod archive;
+mod capturing;
 mod carrying;
 mod convert;
 mod difference;
@@ -30,7 +31,7 @@ pub use facts::{MountFacts, PostgresFacts};
 pub(crate) use mounts::live_volumes;
 
 use super::watching::{Began, Watchers};
-use super::{Altering, Cost, Data, Logs, Observing, SAMPLES, Work, no_columns};
+use super::{Altering, Capturing, Cost, Data, Logs, Observing, SAMPLES, Work, no_columns};
 use crate::backup::vault::{Task, Vault};
 use crate::docker::hands::{self, Hands, Ready};
 use crate::docker::helper::HelperImages;
@@ -324,14 +325,7 @@ impl Data for ComposeData {
             return self.mysql_export(at, store, out, work).map(Some);
         }
         if place.kind == StoreKind::Postgres {
-            let was = Server::open(self, at, store, &base, CloneMode::Cold)?;
-            let is = match Server::open(self, at, store, mount, CloneMode::Cold) {
-                Ok(is) => is,
-                Err(e) => return was.close(Ok(())).and(Err(e)),
-            };
-            let found = postgres::export(&was, &is, is.databases(), out, work.progress);
-            let found = is.close(found);
-            return was.close(Ok(())).and(found.map(Some));
+            return self.export_rows(at, store, (&base, mount), (out, work)).map(Some);
         }
         let hands = self.hands(at.home)?;
         let stats =
@@ -363,6 +357,10 @@ impl Data for ComposeData {
         work: &Work<'_>,
     ) -> Result<Vec<String>, EngineError> {
         self.convert_store(from, to, store, majors, work)
+    }
+
+    fn capturing(&self) -> Option<&dyn Capturing> {
+        Some(self)
     }
 
     fn logs(&self) -> Option<&dyn Logs> {

@@ -5,13 +5,15 @@
 
 use super::instance::{command_of, write_model as write};
 use super::isolation;
+use crate::capture;
 use crate::docker::Docker;
 use crate::error::EngineError;
 use crate::runtime::Placement;
 use crate::store::mysql::QUIET;
 use crate::store::mysql::trace::{MAY, TRACED};
-use crate::store::postgres::harmless_settings;
+use crate::store::postgres::{harmless_settings, logging_settings};
 use std::collections::BTreeMap;
+use switchback_core::config::Capture;
 use switchback_core::data::StoreKind;
 use switchback_core::ids::ServiceName;
 
@@ -24,6 +26,10 @@ const TOLD: usize = 8;
 pub fn write_model(docker: &Docker, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
     let mut commands = BTreeMap::new();
     let mut notes = Vec::new();
+    // The first generation runs as the user started it.
+    if at.instance.is_production() && at.instance.generation.0 > 1 {
+        notes.extend(log_rows(docker, at)?);
+    }
     if !at.instance.is_production() {
         isolation::prepare(docker, at)?;
         let servers = at.instance.stores.iter().filter_map(|(n, s)| Some((n, s.kind, s.server.as_ref()?)));
@@ -74,8 +80,52 @@ pub fn write_model(docker: &Docker, at: &Placement<'_>) -> Result<Vec<String>, E
     Ok(notes)
 }
 
+/// Has production's Postgres servers log which rows are written to, where that is wanted.
+fn log_rows(docker: &Docker, at: &Placement<'_>) -> Result<Vec<String>, EngineError> {
+    let (mut commands, mut notes) = (BTreeMap::new(), Vec::new());
+    // A server with a slot does not start without them.
+    let current = at.home.pointer()?.map(|p| at.home.generation(p.current)).transpose()?;
+    let open = current.is_some_and(|g| !capture::open_spools(at.home, &g.instance).is_empty());
+    if at.config.rollback.capture == Capture::Continuous || open {
+        let servers = at.instance.stores.iter().filter(|(_, s)| s.kind == StoreKind::Postgres);
+        for (name, server) in servers.filter_map(|(n, s)| Some((n, s.server.as_ref()?))) {
+            let Some(mut command) = plain_command(docker, at, StoreKind::Postgres, &server.service)? else {
+                notes.push(format!(
+                    "{name}: {} has a command of its own, so later writes are compared",
+                    server.service
+                ));
+                continue;
+            };
+            for (setting, value) in logging_settings(at.config.rollback.capture_wal_mib) {
+                command.extend(["-c".to_owned(), format!("{setting}={value}")]);
+            }
+            commands.insert(server.service.clone(), command);
+        }
+    }
+    capture::set_commands(at, &commands)?;
+    Ok(notes)
+}
+
 /// The command of a server with the settings of a clone; `None` where it is no plain program of such a server.
 fn quiet_command(
+    docker: &Docker,
+    at: &Placement<'_>,
+    kind: StoreKind,
+    service: &ServiceName,
+) -> Result<Option<Vec<String>>, EngineError> {
+    let Some(mut command) = plain_command(docker, at, kind, service)? else { return Ok(None) };
+    if kind == StoreKind::Mysql {
+        command.extend(QUIET.map(str::to_owned));
+        return Ok(Some(command));
+    }
+    for (name, value) in harmless_settings(SINCE) {
+        command.extend(["-c".to_owned(), format!("{name}={value}")]);
+    }
+    Ok(Some(command))
+}
+
+/// The command of a server; `None` where it is no plain program of such a server.
+fn plain_command(
     docker: &Docker,
     at: &Placement<'_>,
     kind: StoreKind,
@@ -90,15 +140,5 @@ fn quiet_command(
     }
     let programs: &[&str] = if kind == StoreKind::Mysql { &["mariadbd", "mysqld"] } else { &["postgres"] };
     let plain = command.first().is_some_and(|c| programs.contains(&c.as_str()) || c.starts_with('-'));
-    if !plain {
-        return Ok(None);
-    }
-    if kind == StoreKind::Mysql {
-        command.extend(QUIET.map(str::to_owned));
-        return Ok(Some(command));
-    }
-    for (name, value) in harmless_settings(SINCE) {
-        command.extend(["-c".to_owned(), format!("{name}={value}")]);
-    }
-    Ok(Some(command))
+    Ok(plain.then_some(command))
 }

@@ -3,6 +3,7 @@
 use super::apart::release_of_config;
 use super::isolation;
 use super::release::{config_binds, kept_model};
+use crate::capture;
 use crate::docker::BoundMount;
 use crate::error::{EngineError, io};
 use crate::home::{Home, read_json, write_json};
@@ -52,7 +53,8 @@ pub fn pins(at: &Placement<'_>) -> Result<Pins, EngineError> {
             binds.insert(source, kept.to_string_lossy().into_owned());
         }
     }
-    Ok(Pins { images, mounts: mounts(at), config_binds: binds })
+    let commands = if at.instance.is_production() { capture::commands(at)? } else { BTreeMap::new() };
+    Ok(Pins { images, mounts: mounts(at), config_binds: binds, commands })
 }
 
 /// Writes the model that the instance runs with, and (staging) what differs from production.

@@ -11,6 +11,7 @@ use super::diff::{Databases, States};
 use super::fingerprint::load;
 use super::merge::{Matched, Row, Sides, Task, merge};
 use super::schema::{Kind, Schema};
+use super::scope::{Rows, Scope, Scopes};
 use super::{PgError, Psql, Result, names, session};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,8 +45,19 @@ struct Three<'a> {
 
 /// Carries what differs between two running servers into a third, whose cluster is scratch.
 pub fn carry_writes(
+    servers: (&dyn Psql, &dyn Psql, &dyn Psql),
+    databases: &[String],
+    rules: &Rules,
+    progress: &Progress<'_>,
+) -> Result<Outcome> {
+    carry_within(servers, databases, &Scopes::new(), rules, progress)
+}
+
+/// The same, where it is known for some tables which rows may differ: only those are looked at.
+pub fn carry_within(
     (before, after, target): (&dyn Psql, &dyn Psql, &dyn Psql),
     databases: &[String],
+    scopes: &Scopes,
     rules: &Rules,
     progress: &Progress<'_>,
 ) -> Result<Outcome> {
@@ -63,16 +75,23 @@ pub fn carry_writes(
             outcome.carried.notes.push(note);
             continue;
         }
-        one(&Three { before, after, target, database }, rules, progress, &mut outcome)?;
+        let three = Three { before, after, target, database };
+        one(&three, scopes.get(database), rules, progress, &mut outcome)?;
     }
     outcome.carried.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(outcome)
 }
 
-fn one(three: &Three<'_>, rules: &Rules, progress: &Progress<'_>, outcome: &mut Outcome) -> Result<()> {
+fn one(
+    three: &Three<'_>,
+    scope: Option<&Scope>,
+    rules: &Rules,
+    progress: &Progress<'_>,
+    outcome: &mut Outcome,
+) -> Result<()> {
     let cancel = session::cancel(progress);
     let database = three.database;
-    let states = States::read((three.before, three.after), database, progress)?;
+    let states = States::read((three.before, three.after), database, scope, progress)?;
     let own = load(three.target, database, &cancel)?;
     let tasks = tasks(&states);
     let compared: BTreeSet<&str> = tasks
@@ -135,16 +154,16 @@ fn one(three: &Three<'_>, rules: &Rules, progress: &Progress<'_>, outcome: &mut 
 fn tasks(states: &States) -> Vec<Task<'_>> {
     let mut tasks = Vec::new();
     for (number, (pair, old, new)) in states.pairs().into_iter().enumerate() {
-        let (_, _, buckets) = states.counts(number);
         // What a view holds is computed.
         if !new || pair.after.kind == Kind::MaterializedView {
             continue;
         }
-        match (old, pair.added.is_empty(), buckets.is_empty()) {
-            (false, ..) => tasks.push(Task { pair, buckets: None, sides: Sides::AfterOnly }),
-            (true, false, _) => tasks.push(Task { pair, buckets: None, sides: Sides::Both }),
-            (true, true, false) => tasks.push(Task { pair, buckets: Some(buckets), sides: Sides::Both }),
-            (true, true, true) => {}
+        if !old {
+            tasks.push(Task { pair, rows: Rows::All, sides: Sides::AfterOnly });
+        } else if !pair.added.is_empty() && !states.is_known(number) {
+            tasks.push(Task { pair, rows: Rows::All, sides: Sides::Both });
+        } else if let Some(rows) = states.rows(number) {
+            tasks.push(Task { pair, rows, sides: Sides::Both });
         }
     }
     tasks
@@ -164,7 +183,7 @@ fn rewritten(
         .iter()
         .filter_map(|name| {
             let (old, own) = (states.before.tables.get(*name)?, own.tables.get(*name)?);
-            Some(Task { pair: Pair::new(name, old, own, utf8), buckets: None, sides: Sides::Both })
+            Some(Task { pair: Pair::new(name, old, own, utf8), rows: Rows::All, sides: Sides::Both })
         })
         .collect();
     let silent = Progress { cancel: progress.cancel, report: &|_, _| () };

@@ -7,6 +7,7 @@ use super::names::{ident, literal};
 use super::quick::Seed;
 use super::ranges::Range;
 use super::schema::{Column, Table};
+use super::scope::{Rows, by_keys};
 use super::sums::row_text;
 
 /// How rows of two states belong together.
@@ -192,11 +193,26 @@ impl<'a> Pair<'a> {
     }
 
     /// A query whose lines are: r, untouched, the key's values, the columns.
-    pub(super) fn query(&self, side: Side, buckets: Option<&[u32]>) -> String {
-        let table = self.table(side);
-        if !table.populated {
+    pub(super) fn query(&self, side: Side, rows: &Rows) -> String {
+        if !self.table(side).populated {
             return String::new();
         }
+        match rows {
+            Rows::All => self.copy(side, ""),
+            Rows::Buckets(buckets) if self.range.is_some() => {
+                let filter = self.range.map(|r| r.filter(self, buckets)).unwrap_or_default();
+                self.copy(side, &format!(" WHERE {filter}"))
+            }
+            Rows::Buckets(buckets) => {
+                let list: Vec<String> = buckets.iter().map(u32::to_string).collect();
+                self.copy(side, &format!(" WHERE ({}) IN ({})", super::sums::bucket(self), list.join(",")))
+            }
+            Rows::Keys(keys) => by_keys(self, side, keys, |filter| self.copy(side, filter)),
+        }
+    }
+
+    fn copy(&self, side: Side, filter: &str) -> String {
+        let table = self.table(side);
         let keys = self.keys();
         let untouched =
             if side == Side::After && !self.added.is_empty() { self.untouched() } else { "true".to_owned() };
@@ -206,17 +222,6 @@ impl<'a> Pair<'a> {
             .chain(keys.iter().map(|(sql, _)| sql.clone()))
             .chain(columns)
             .collect();
-        let filter = match buckets {
-            Some(buckets) if self.range.is_some() => {
-                let filter = self.range.map(|r| r.filter(self, buckets));
-                format!(" WHERE {}", filter.unwrap_or_default())
-            }
-            Some(buckets) => {
-                let list: Vec<String> = buckets.iter().map(u32::to_string).collect();
-                format!(" WHERE ({}) IN ({})", super::sums::bucket(self), list.join(","))
-            }
-            None => String::new(),
-        };
         let order: Vec<String> = keys
             .iter()
             .map(|(sql, native)| match (native, self.utf8) {

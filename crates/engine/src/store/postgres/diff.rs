@@ -13,6 +13,7 @@ use super::quick::Seed;
 use super::ranges::{self, Ends, Range};
 use super::represent::same_value;
 use super::schema::{Kind, Schema, Table};
+use super::scope::{Rows, Scope, keys_of};
 use super::sums::{self, Buckets, in_buckets};
 use super::{PgError, Psql, Result, bloat, names, session, words};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,8 @@ pub(super) struct States {
     seed: Option<Seed>,
     /// Where keys are cut into ranges, by number of the pair.
     ranges: BTreeMap<usize, Range>,
+    /// Where it is known which rows may differ, by number of the pair.
+    keys: BTreeMap<usize, Vec<Vec<String>>>,
     /// By number of the pair.
     sums: (BTreeMap<usize, Buckets>, BTreeMap<usize, Buckets>),
     /// By part name.
@@ -91,10 +94,12 @@ fn ask(
 }
 
 impl States {
-    /// Reads shape, sums, sequences and orphans of a database on both servers.
+    /// Reads shape, sums, sequences and orphans of a database on both servers. Of tables in the scope it is known which rows may
+    /// differ: they are not summed up; where there are such, orphans are not looked for.
     pub(super) fn read(
         psql: (&dyn Psql, &dyn Psql),
         database: &str,
+        scope: Option<&Scope>,
         progress: &Progress<'_>,
     ) -> Result<Self> {
         let cancel = || (progress.cancel)();
@@ -104,14 +109,23 @@ impl States {
             database: database.to_owned(),
             seed: Seed::of(before.major, after.major),
             ranges: BTreeMap::new(),
+            keys: BTreeMap::new(),
             before,
             after,
             sums: Default::default(),
             sequences: Default::default(),
             orphans: Default::default(),
         };
+        if let Some(scope) = scope {
+            let pairs = states.pairs().into_iter().enumerate();
+            let keys = pairs
+                .filter(|(_, (_, old, new))| *old && *new)
+                .filter_map(|(number, (pair, ..))| Some((number, keys_of(&pair, scope)?)));
+            states.keys = keys.collect();
+        }
         states.ranges = states.cut(psql, progress)?;
-        let scripts = (states.script(Side::Before), states.script(Side::After));
+        let orphans = if scope.is_some() { "" } else { ORPHANS_SQL };
+        let scripts = (states.script(Side::Before, orphans), states.script(Side::After, orphans));
         let (old, new) = both(
             || ask(psql.0, database, &scripts.0, &states.before, progress),
             || ask(psql.1, database, &scripts.1, &states.after, progress),
@@ -130,6 +144,7 @@ impl States {
             database: database.to_owned(),
             seed: None,
             ranges: BTreeMap::new(),
+            keys: BTreeMap::new(),
             before,
             after: schema,
             sums: Default::default(),
@@ -137,7 +152,8 @@ impl States {
             orphans: Default::default(),
         };
         states.sequences.1 =
-            ask(after, database, &states.script(Side::After), &states.after, progress)?.sequences;
+            ask(after, database, &states.script(Side::After, ORPHANS_SQL), &states.after, progress)?
+                .sequences;
         Ok(states)
     }
 
@@ -159,7 +175,8 @@ impl States {
         let pairs = self.pairs();
         let large = || {
             let numbered = pairs.iter().enumerate();
-            numbered.filter(|(_, (pair, old, new))| *old && *new && pair.quick.is_some() && in_buckets(pair))
+            let summed = numbered.filter(|(number, _)| !self.keys.contains_key(number));
+            summed.filter(|(_, (pair, old, new))| *old && *new && pair.quick.is_some() && in_buckets(pair))
         };
         let script = |side| -> String {
             large().map(|(number, (pair, ..))| ranges::query(number, pair, side)).collect()
@@ -187,9 +204,12 @@ impl States {
         Ok(cut.collect())
     }
 
-    fn script(&self, side: Side) -> String {
+    fn script(&self, side: Side, orphans: &str) -> String {
         let mut body = String::new();
         for (number, (pair, old, new)) in self.pairs().iter().enumerate() {
+            if self.keys.contains_key(&number) {
+                continue;
+            }
             if (side == Side::Before && *old) || (side == Side::After && *new) {
                 body.push_str(&sums::of_pair(number, pair, side));
             }
@@ -198,7 +218,7 @@ impl States {
         for (number, sequence) in schema.sequences.values().enumerate() {
             body.push_str(&sequence_query(number, sequence));
         }
-        body.push_str(ORPHANS_SQL);
+        body.push_str(orphans);
         session::reading(&body)
     }
 
@@ -208,6 +228,20 @@ impl States {
         let old = self.sums.0.get(&number).unwrap_or(&none);
         let new = self.sums.1.get(&number).unwrap_or(&none);
         (sums::rows(old), sums::rows(new), sums::differing(old, new))
+    }
+
+    /// Which rows of a table that both sides have may differ, besides those that differ in an added column alone; `None` if none.
+    pub(super) fn rows(&self, number: usize) -> Option<Rows> {
+        if let Some(keys) = self.keys.get(&number) {
+            return (!keys.is_empty()).then(|| Rows::Keys(keys.clone()));
+        }
+        let (_, _, buckets) = self.counts(number);
+        (!buckets.is_empty()).then_some(Rows::Buckets(buckets))
+    }
+
+    /// Whether only some rows of a table may differ, in whatever column.
+    pub(super) fn is_known(&self, number: usize) -> bool {
+        self.keys.contains_key(&number)
     }
 
     /// Size of all tables on both sides, in bytes.
@@ -298,7 +332,7 @@ pub fn diff(
     let mut parts = Vec::new();
     let mut new_orphans = Vec::new();
     for database in &chosen.both {
-        let states = States::read(psql, database, progress)?;
+        let states = States::read(psql, database, None, progress)?;
         let mut meter = Meter::new(progress, states.bytes());
         parts.extend(compare(psql, &states, progress, &mut meter)?);
         parts.extend(sequences(&states));
@@ -348,7 +382,7 @@ fn compare(
         }
         if old && new && !buckets.is_empty() {
             numbers.push(parts.len());
-            tasks.push(Task { pair, buckets: Some(buckets), sides: Sides::Both });
+            tasks.push(Task { pair, rows: Rows::Buckets(buckets), sides: Sides::Both });
         }
         parts.push(part);
     }

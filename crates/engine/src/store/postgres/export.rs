@@ -12,6 +12,7 @@ use super::diff::{Databases, States, in_words};
 use super::fingerprint::{Position, globals, sequence_part};
 use super::merge::{Matched, Sides, Task, merge};
 use super::schema::{Kind, digest};
+use super::scope::{Rows, Scopes};
 use super::value::unhex;
 use super::{PgError, Psql, Result, names, session, words};
 use serde_json::{Value, json};
@@ -79,6 +80,17 @@ pub fn export(
     out_dir: &Path,
     progress: &Progress<'_>,
 ) -> Result<ExportStats> {
+    export_within((before, after), databases, &Scopes::new(), out_dir, progress)
+}
+
+/// The same, where it is known for some tables which rows may differ: only those are looked at.
+pub fn export_within(
+    (before, after): (&dyn Psql, &dyn Psql),
+    databases: &[String],
+    scopes: &Scopes,
+    out_dir: &Path,
+    progress: &Progress<'_>,
+) -> Result<ExportStats> {
     let started = Instant::now();
     let place = Place::prepare(out_dir)?;
     place.make_dir()?;
@@ -89,7 +101,7 @@ pub fn export(
     let mut found = Found { schema_changes: words::changes("", None, &old, &new), ..Found::default() };
     let mut shapes = (BTreeMap::new(), BTreeMap::new());
     for database in &chosen.both {
-        let states = States::read((before, after), database, progress)?;
+        let states = States::read((before, after), database, scopes.get(database), progress)?;
         one(before, after, &states, &dir, progress, &mut found)?;
         let changes = words::changes(database, None, &states.before.objects, &states.after.objects);
         found.schema_changes.extend(changes);
@@ -132,18 +144,18 @@ fn one(
     let mut meter = Meter::new(progress, states.bytes());
     let mut tasks = Vec::new();
     for (number, (pair, old, new)) in states.pairs().into_iter().enumerate() {
-        let (_, _, buckets) = states.counts(number);
         match (old, new) {
             (true, false) => found.dropped_tables.push(pair.name.clone()),
-            (false, _) => tasks.push(Task { pair, buckets: None, sides: Sides::AfterOnly }),
+            (false, _) => tasks.push(Task { pair, rows: Rows::All, sides: Sides::AfterOnly }),
             // A row may differ in an added column alone.
-            (true, true) if !pair.added.is_empty() => {
-                tasks.push(Task { pair, buckets: None, sides: Sides::Both });
+            (true, true) if !pair.added.is_empty() && !states.is_known(number) => {
+                tasks.push(Task { pair, rows: Rows::All, sides: Sides::Both });
             }
-            (true, true) if !buckets.is_empty() => {
-                tasks.push(Task { pair, buckets: Some(buckets), sides: Sides::Both });
+            (true, true) => {
+                if let Some(rows) = states.rows(number) {
+                    tasks.push(Task { pair, rows, sides: Sides::Both });
+                }
             }
-            (true, true) => {}
         }
     }
     let mut outs: Vec<Out> = tasks.iter().map(|t| Out::new(dir, &t.pair.name)).collect();

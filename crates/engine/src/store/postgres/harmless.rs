@@ -23,6 +23,8 @@ pub fn harmless_settings(major: u32) -> Vec<(String, String)> {
         ("recovery_end_command", ""),
         ("max_logical_replication_workers", "0"),
         ("synchronous_standby_names", ""),
+        // A server with less does not start on the copy of one that captures.
+        ("wal_level", "logical"),
         ("cron.launch_active_jobs", "off"),
         ("timescaledb.max_background_workers", "0"),
         ("pg_partman_bgw.dbname", ""),
@@ -37,6 +39,12 @@ pub fn harmless_settings(major: u32) -> Vec<(String, String)> {
         settings.push(("sync_replication_slots", "off"));
     }
     settings.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+/// Settings that a server needs to log which rows are written to; it keeps at most so much of its log for a reader that does not come.
+pub fn logging_settings(wal_mib: u64) -> Vec<(String, String)> {
+    let settings = [("wal_level", "logical".to_owned()), ("max_slot_wal_keep_size", format!("{wal_mib}MB"))];
+    settings.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
 }
 
 /// A preloaded library that does things by itself.

@@ -7,6 +7,7 @@ use super::super::progress::{Meter, Progress};
 use super::compare::{Key, Pair, Side};
 use super::lines::{Cutter, split};
 use super::schema::Column;
+use super::scope::Rows;
 use super::session::{END, reading};
 use super::{PgError, Psql, Result, value};
 use serde_json::{Map, Value};
@@ -24,8 +25,8 @@ const BATCHES: usize = 4;
 /// A table to be read on both sides, and how much of it.
 pub(super) struct Task<'a> {
     pub pair: Pair<'a>,
-    /// Only these buckets; all rows if absent.
-    pub buckets: Option<Vec<u32>>,
+    /// Which of its rows.
+    pub rows: Rows,
     /// Sides that have the table.
     pub sides: Sides,
 }
@@ -151,7 +152,7 @@ fn script(tasks: &[Task<'_>], side: Side) -> String {
     for (i, task) in tasks.iter().enumerate() {
         body.push_str(&format!("COPY (SELECT 'table', {i}) TO STDOUT;\n"));
         if task.sides == Sides::Both || side == Side::After {
-            body.push_str(&task.pair.query(side, task.buckets.as_deref()));
+            body.push_str(&task.pair.query(side, &task.rows));
         }
     }
     reading(&body)

@@ -2,11 +2,12 @@
 //!
 //! Owns every SQL text that is run against users' servers. It never links a client library and never
 //! opens a connection: SQL goes through [`Psql`], which runs `psql` of the user's image. Reading
-//! happens in read-only transactions; only [`make_harmless`], [`mask`], [`carry_writes`], [`damage`], [`shrink`], [`trace`] and, if it is allowed to,
-//! [`integrity`] write, and all are for clones. Nothing here may put a name into SQL except quoted
+//! happens in read-only transactions; only [`make_harmless`], [`capture`], [`mask`], [`carry_writes`], [`damage`], [`shrink`], [`trace`] and, if it is allowed to,
+//! [`integrity`] write, and all but [`capture`] are for clones. Nothing here may put a name into SQL except quoted
 //! by the server or by `names`, nor print a password, a connection string or a setting's value.
 
 mod bloat;
+pub mod capture;
 mod carry;
 mod carry_sql;
 mod compare;
@@ -32,6 +33,7 @@ mod quick;
 mod ranges;
 mod represent;
 pub(super) mod schema;
+mod scope;
 mod session;
 mod shrink;
 pub mod standby;
@@ -41,20 +43,22 @@ pub(super) mod value;
 pub mod wal;
 pub(super) mod words;
 
-pub use carry::carry_writes;
+pub use carry::{carry_within, carry_writes};
 pub use counts::counts;
 pub use damage::damage;
 pub use diff::diff;
 pub use error::PgError;
-pub use export::export;
+pub use export::{export, export_within};
 pub use facts::{CollationFact, DatabaseFacts, HbaRule, ServerFacts, SlotFact, TablespaceFact, server_facts};
 pub use fingerprint::{Difference, compare as compare_fingerprints, fingerprint};
 pub use harmless::{
-    ABSENT_FILES, ActingLibrary, Subscriptions, acting_libraries, harmless_settings, make_harmless,
+    ABSENT_FILES, ActingLibrary, Subscriptions, acting_libraries, harmless_settings, logging_settings,
+    make_harmless,
 };
 pub use integrity::{Amcheck, integrity};
 pub use mask::{LEFT_BEHIND, mask, samples};
 pub use pgdata::{find_pgdata, major_version};
+pub use scope::{Keys, Scope, Scopes};
 pub use session::{SESSIONS, TRANSACTIONS, databases};
 pub use shrink::shrink;
 

@@ -108,6 +108,7 @@ fn promotion_facts() -> PromoteFacts {
         budget_ms: 30_000,
         watch_ms: 900_000,
         waiver: None,
+        capture: false,
         carry: None,
     }
 }

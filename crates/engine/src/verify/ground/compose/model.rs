@@ -92,7 +92,7 @@ pub fn base_model(
         pins: Pins {
             images: images.clone(),
             mounts: recipe.mounts.iter().filter(there).cloned().collect(),
-            config_binds: BTreeMap::new(),
+            ..Pins::default()
         },
         stack_dir: recipe.stack.to_string_lossy().into_owned(),
         files: mounted

@@ -25,6 +25,13 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
     context.midway();
     let wanted = PreflightFor { procedure: context.plan.procedure, need_bytes };
     output.notes.extend(context.world.runtime.preflight(&context.placement(instance, &release), wanted)?);
+    // The new generation shares the databases of what stays, and would never end what another generation began in them.
+    if context.plan.procedure == Procedure::ServiceRollback
+        && let Some(leave) =
+            context.plan.instances.values().find(|i| Some(i.generation) == context.plan.from_generation)
+    {
+        super::capture::end(context, leave, &context.release(leave)?)?;
+    }
     let copies = matches!(
         context.plan.procedure,
         Procedure::Rehearse

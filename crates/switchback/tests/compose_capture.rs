@@ -84,7 +84,7 @@ fn only_rows_that_were_written_to_are_compared_and_the_server_keeps_nothing() {
     assert_eq!(state(&stack), later);
     // Back to exactly before, and again: what was kept is still good, since nobody wrote to it.
     stack.run(&["rollback", "--yes"]).expect(0);
-    let again = stack.run(&["carry", "2", "--yes", "--detach", "--json"]).expect(0).json();
+    let again = stack.run(&["carry", "--from", "2", "--yes", "--detach", "--json"]).expect(0).json();
     assert_eq!(again["carried"]["db"]["parts"]["ledger.public.entries"]["inserted"], 500, "{again}");
     assert_eq!(state(&stack), later);
 }

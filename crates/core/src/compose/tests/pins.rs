@@ -50,9 +50,7 @@ fn production_pins_images_and_mounts_and_leaves_the_rest() {
         "no driver options"
     );
     assert_eq!(after["volumes"].get("shared"), None, "`down -v` would remove what nobody mounts any more");
-    for key in
-        ["command", "environment", "ports", "networks", "healthcheck", "depends_on", "secrets", "configs"]
-    {
+    for key in ["environment", "ports", "networks", "healthcheck", "depends_on", "secrets", "configs"] {
         assert_eq!(app[key], before["services"]["app"][key], "{key}");
     }
     for key in ["networks", "secrets", "configs", "x-common", "name"] {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::docker::{Example, Stack};
+use common::docker::{Example, Stack, program};
 use common::engine::OwnEngine;
 use std::collections::BTreeSet;
 use std::fs;
@@ -51,7 +51,7 @@ fn session(
 ) -> usize {
     let args =
         ["exec", "-i", container, "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "ledger", "-d", "ledger"];
-    let mut child = Command::new("docker")
+    let mut child = program("docker")
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

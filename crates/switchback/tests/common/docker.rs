@@ -125,7 +125,8 @@ pub fn use_engine(host: &str) {
     assert_eq!(ENGINE.get_or_init(|| host.to_owned()), host, "one engine per process");
 }
 
-fn program(name: &str) -> Command {
+/// A program that uses that engine.
+pub fn program(name: &str) -> Command {
     let mut command = Command::new(name);
     if let Some(host) = ENGINE.get() {
         command.env("DOCKER_HOST", host);

@@ -97,19 +97,6 @@ impl OwnEngine {
         }
     }
 
-    /// Kills it and what manages containers for it, as the kernel does; its containers have nobody then.
-    pub fn kill(&mut self) {
-        let mut child = self.child.take().expect("it runs");
-        let managing = fs::read_to_string(self.dir.join("exec/containerd/containerd.pid")).ok();
-        child.kill().expect("kills");
-        child.wait().expect("waits");
-        let managing = managing.and_then(|pid| pid.trim().parse().ok());
-        if let Some(pid) = managing.and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-        let _ = fs::remove_file(self.dir.join("pid"));
-    }
-
     /// Stops it as its service manager does; its containers are stopped, too.
     pub fn stop(&mut self) {
         let mut child = self.child.take().expect("it runs");

@@ -64,6 +64,18 @@ pub struct ImageRef {
 }
 
 impl Release {
+    /// This release with some services as another one has them.
+    #[must_use]
+    pub fn with_services_of(&self, other: &Self, names: &[ServiceName]) -> Self {
+        let mut mixed = self.clone();
+        for name in names {
+            if let Some(service) = other.services.get(name) {
+                mixed.services.insert(name.clone(), service.clone());
+            }
+        }
+        mixed
+    }
+
     /// The content address.
     ///
     /// BLAKE3 over the JSON form without the artefacts' paths (the same release may lie elsewhere).

@@ -11,7 +11,7 @@ use crate::runtime::Placement;
 use crate::world::World;
 use switchback_core::config::{Config, RuntimeKind};
 use switchback_core::ids::Digest;
-use switchback_core::plan::{ArchiveFacts, Procedure, ProductionDrillFacts, RollbackDrillFacts};
+use switchback_core::plan::{Procedure, ProductionDrillFacts, RollbackDrillFacts};
 use switchback_core::times;
 
 /// Runs that are looked through for the last drill.
@@ -89,31 +89,15 @@ pub fn facts(home: &Home, config: &Config, world: &World) -> Result<RollbackDril
         let Cost { bytes, shared } = world.data.cost(home, instance)?;
         need_bytes += if shared { 0 } else { bytes };
     }
-    let ports = free_ports_like(&production.ports)?;
+    let common = gather::beside(home, config, world, production, need_bytes)?;
     // The same environment is switched, as production would be.
     let mut before = free_ports_like(&previous.ports)?;
     for (service, own) in &mut before {
         for (name, port) in own {
-            if let Some(same) = ports.get(service).and_then(|p| p.get(name)) {
+            if let Some(same) = common.ports.get(service).and_then(|p| p.get(name)) {
                 *port = *same;
             }
         }
     }
-    Ok(RollbackDrillFacts {
-        common: ArchiveFacts {
-            run: new_run(),
-            stack: config.stack.clone(),
-            now_ms: now_ms(),
-            state_dir: home.state().to_string_lossy().into_owned(),
-            production_runs: !world.runtime.running(home, &production)?.is_empty(),
-            production,
-            ports,
-            need_bytes,
-            budget_ms: config.rollback.budget.as_millis(),
-            archived: false,
-        },
-        previous,
-        ports: before,
-        valid_ms: config.rehearsal.valid.as_millis(),
-    })
+    Ok(RollbackDrillFacts { common, previous, ports: before, valid_ms: config.rehearsal.valid.as_millis() })
 }

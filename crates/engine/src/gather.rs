@@ -16,7 +16,7 @@ use switchback_core::config::{Capture, Config, RuntimeKind, Service};
 use switchback_core::data::StoreKind;
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
-use switchback_core::plan::{Majors, Ports, PromoteFacts, RehearseFacts};
+use switchback_core::plan::{ArchiveFacts, Majors, Ports, PromoteFacts, RehearseFacts};
 use switchback_core::release::{
     ArtefactRef, FORMAT, Instance, PRODUCTION, Pointer, Release, ServiceRelease, Shared, StorePlace,
 };
@@ -265,6 +265,28 @@ pub fn free_ports(count: usize) -> Result<Vec<u16>, EngineError> {
         found.push(TcpListener::bind("127.0.0.1:0").map_err(io("find a free port on", here))?);
     }
     found.iter().map(|l| l.local_addr().map(|a| a.port()).map_err(io("find a free port on", here))).collect()
+}
+
+/// What every plan needs that only reads production: clones of it lie beside it.
+pub fn beside(
+    home: &Home,
+    config: &Config,
+    world: &World,
+    production: Instance,
+    need_bytes: u64,
+) -> Result<ArchiveFacts, EngineError> {
+    Ok(ArchiveFacts {
+        run: new_run(),
+        stack: config.stack.clone(),
+        now_ms: now_ms(),
+        state_dir: home.state().to_string_lossy().into_owned(),
+        production_runs: !world.runtime.running(home, &production)?.is_empty(),
+        ports: free_ports_like(&production.ports)?,
+        production,
+        need_bytes,
+        budget_ms: config.rollback.budget.as_millis(),
+        archived: false,
+    })
 }
 
 /// Free ports, by the services and names of others.

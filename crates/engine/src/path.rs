@@ -1,16 +1,15 @@
 //! The facts of an upgrade in several steps.
 
 use crate::data::Cost;
-use crate::engine::now_ms;
 use crate::error::EngineError;
-use crate::gather::{self, Target, free_ports_like, new_run};
+use crate::gather::{self, Target, free_ports_like};
 use crate::home::Home;
 use crate::runtime::Stage;
 use crate::world::World;
 use std::collections::BTreeMap;
 use switchback_core::config::Config;
 use switchback_core::ids::ServiceName;
-use switchback_core::plan::{ArchiveFacts, Hop, PathFacts};
+use switchback_core::plan::{Hop, PathFacts};
 use switchback_core::release::{Instance, describe_change};
 use switchback_core::stops::{self, Demand};
 
@@ -117,20 +116,6 @@ pub fn facts(
         hops.push(Hop { release, versions, ports, migrate });
     }
     let Cost { bytes, shared } = world.data.cost(home, &production)?;
-    let copies = hops.len() as u64 + 1;
-    Ok(PathFacts {
-        common: ArchiveFacts {
-            run: new_run(),
-            stack: config.stack.clone(),
-            now_ms: now_ms(),
-            state_dir: home.state().to_string_lossy().into_owned(),
-            production_runs: !world.runtime.running(home, &production)?.is_empty(),
-            ports: free_ports_like(&production.ports)?,
-            production,
-            need_bytes: if shared { 0 } else { bytes.saturating_mul(copies) },
-            budget_ms: config.rollback.budget.as_millis(),
-            archived: false,
-        },
-        hops,
-    })
+    let need = if shared { 0 } else { bytes.saturating_mul(hops.len() as u64 + 1) };
+    Ok(PathFacts { common: gather::beside(home, config, world, production, need)?, hops })
 }

@@ -1,14 +1,13 @@
 //! The facts of a migration timed at several sizes of the data.
 
 use crate::data::Cost;
-use crate::engine::now_ms;
 use crate::error::EngineError;
-use crate::gather::{self, Target, free_ports_like, new_run};
+use crate::gather::{self, Target, free_ports_like};
 use crate::home::Home;
 use crate::runtime::Stage;
 use crate::world::World;
 use switchback_core::config::Config;
-use switchback_core::plan::{ArchiveFacts, ScalingFacts};
+use switchback_core::plan::ScalingFacts;
 use switchback_core::release::describe_change;
 
 /// What the plan is made from: the shares in percent, ascending, and how often each is tried.
@@ -46,20 +45,12 @@ pub fn facts(
     let smaller: u64 = percents.iter().filter(|p| **p < 100).map(|p| u64::from(*p)).sum();
     let largest = percents.iter().max().map_or(100, |p| u64::from(*p));
     // Rows are removed and the tables written anew, one after the other: a copy is briefly as large as the whole.
-    let need = bytes.saturating_mul(200 + smaller + largest) / 100;
+    let need = match shared {
+        true => bytes.saturating_mul(smaller) / 100,
+        false => bytes.saturating_mul(200 + smaller + largest) / 100,
+    };
     Ok(ScalingFacts {
-        common: ArchiveFacts {
-            run: new_run(),
-            stack: config.stack.clone(),
-            now_ms: now_ms(),
-            state_dir: home.state().to_string_lossy().into_owned(),
-            production_runs: !world.runtime.running(home, &production)?.is_empty(),
-            ports: free_ports_like(&production.ports)?,
-            production,
-            need_bytes: if shared { bytes.saturating_mul(smaller) / 100 } else { need },
-            budget_ms: config.rollback.budget.as_millis(),
-            archived: false,
-        },
+        common: gather::beside(home, config, world, production, need)?,
         target: release,
         versions,
         ports,

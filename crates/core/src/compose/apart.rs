@@ -1,9 +1,9 @@
 //! Services apart from each other: what ties them, a model with some of them as they were before, and one that no client can reach.
 
-use super::model::{mapping, section};
+use super::model::{mapping, published_here, section};
 use super::{Model, ModelError, MountKind, Service, unescape};
 use crate::ids::ServiceName;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 impl MountKind {
@@ -135,18 +135,8 @@ impl Model {
         for name in self.services().map(|s| s.name().clone()).collect::<Vec<_>>() {
             let body = mapping(section(&mut root, "services").entry(name.as_str()).or_insert(Value::Null));
             body.shift_remove("ports");
-            let entry = |(container, host): (&u16, &u16)| {
-                json!({
-                    "mode": "ingress",
-                    "host_ip": "127.0.0.1",
-                    "target": container,
-                    "published": host.to_string(),
-                    "protocol": "tcp",
-                })
-            };
-            let own: Vec<Value> = ports.get(&name).into_iter().flatten().map(entry).collect();
-            if !own.is_empty() {
-                body.insert("ports".to_owned(), Value::Array(own));
+            if let Some(own) = ports.get(&name).filter(|own| !own.is_empty()) {
+                body.insert("ports".to_owned(), published_here(own));
             }
         }
         Self::try_from(root)

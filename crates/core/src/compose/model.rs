@@ -6,7 +6,7 @@ use super::service::{self, MountUse, Service};
 use super::{ModelError, shape, unescape};
 use crate::ids::ServiceName;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -213,4 +213,18 @@ fn check(root: &Map<String, Value>) -> Result<Vec<ServiceName>, ModelError> {
 /// Compose's rule for keys of networks, volumes, secrets and configs.
 fn is_key(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+/// `ports` of a service that publishes these on this machine only: container's port to host's.
+pub(super) fn published_here(ports: &BTreeMap<u16, u16>) -> Value {
+    let entry = |(container, host): (&u16, &u16)| {
+        json!({
+            "mode": "ingress",
+            "host_ip": "127.0.0.1",
+            "target": container,
+            "published": host.to_string(),
+            "protocol": "tcp",
+        })
+    };
+    Value::Array(ports.iter().map(entry).collect())
 }

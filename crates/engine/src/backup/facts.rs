@@ -3,9 +3,8 @@
 use super::vault::{Task, Vault};
 use super::{ask, choose, configured, manifest, read_manifest};
 use crate::data::Cost;
-use crate::engine::now_ms;
 use crate::error::{EngineError, io};
-use crate::gather::{self, free_ports_like, new_run};
+use crate::gather::{self, free_ports_like};
 use crate::home::{Home, create_dir, write_json};
 use crate::store::Progress;
 use crate::world::World;
@@ -21,18 +20,8 @@ pub fn archive_facts(home: &Home, config: &Config, world: &World) -> Result<Arch
     // Before anything is cloned: is there a key?
     Vault::kept_key(home, configured(config)?)?;
     let Cost { bytes, shared } = world.data.cost(home, &production)?;
-    Ok(ArchiveFacts {
-        run: new_run(),
-        stack: config.stack.clone(),
-        now_ms: now_ms(),
-        state_dir: home.state().to_string_lossy().into_owned(),
-        production_runs: !world.runtime.running(home, &production)?.is_empty(),
-        ports: free_ports_like(&production.ports)?,
-        production,
-        need_bytes: if shared { 0 } else { bytes },
-        budget_ms: config.rollback.budget.as_millis(),
-        archived: super::wal::wanted(config).is_some(),
-    })
+    let facts = gather::beside(home, config, world, production, if shared { 0 } else { bytes })?;
+    Ok(ArchiveFacts { archived: super::wal::wanted(config).is_some(), ..facts })
 }
 
 /// Facts of a drill or a restore of a snapshot: `latest`, or the beginning of an id. The record of its release is brought

@@ -1,6 +1,7 @@
 //! One service of a staging copy.
 
-use super::super::{escape, model::mapping};
+use super::super::escape;
+use super::super::model::{mapping, published_here};
 use super::{StagingFacts, Told, labels};
 use crate::ids::ServiceName;
 use serde_json::{Map, Value, json};
@@ -233,16 +234,7 @@ fn ports(body: &mut Map<String, Value>, name: &ServiceName, facts: &StagingFacts
     }
     let Some(own) = own.filter(|_| facts.gateway.is_none()) else { return };
     single(body, name, told);
-    let entry = |(container, host): (&u16, &u16)| {
-        json!({
-            "mode": "ingress",
-            "host_ip": "127.0.0.1",
-            "target": container,
-            "published": host.to_string(),
-            "protocol": "tcp",
-        })
-    };
-    body.insert("ports".to_owned(), Value::Array(own.iter().map(entry).collect()));
+    body.insert("ports".to_owned(), published_here(own));
 }
 
 /// Two containers cannot publish the same port.

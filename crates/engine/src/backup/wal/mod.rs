@@ -239,7 +239,9 @@ impl Round<'_> {
         // Another generation is somewhere else in its log.
         let idle = here.now.0.checked_sub(chain.idle_at).is_some_and(|more| more < HEADER);
         let mut segments = 0;
-        if !idle || now_ms().saturating_sub(chain.until_ms()) >= IDLE_MS {
+        // A backup that is newer than what is archived leads to no moment yet.
+        let new = chain.based_ms.is_some_and(|base| base >= chain.until_ms());
+        if !idle || new || now_ms().saturating_sub(chain.until_ms()) >= IDLE_MS {
             segments = self.ship(chain, &here)?;
         }
         Ok(Some(Shipped {

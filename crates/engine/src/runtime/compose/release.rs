@@ -65,12 +65,7 @@ pub fn keep_mixed(
     before: (&Digest, &Release),
     names: &[ServiceName],
 ) -> Result<(Digest, Release), EngineError> {
-    let mut mixed = now.1.clone();
-    for name in names {
-        if let Some(was) = before.1.services.get(name) {
-            mixed.services.insert(name.clone(), was.clone());
-        }
-    }
+    let mut mixed = now.1.with_services_of(before.1, names);
     mixed.model = Some(model.config_digest(&home.root().to_string_lossy()));
     mixed.config.clear();
     let mounts = model.mounts();

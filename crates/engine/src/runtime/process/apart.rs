@@ -56,12 +56,7 @@ impl Apart for ProcessRuntime {
         before: (&Digest, &Release),
         names: &[ServiceName],
     ) -> Result<(Digest, Release), EngineError> {
-        let mut mixed = now.1.clone();
-        for name in names {
-            if let Some(was) = before.1.services.get(name) {
-                mixed.services.insert(name.clone(), was.clone());
-            }
-        }
+        let mut mixed = now.1.with_services_of(before.1, names);
         // Each service's own files; one that both sorts of service have is the same in both releases.
         let mut from = BTreeMap::new();
         for (name, service) in &mixed.services {

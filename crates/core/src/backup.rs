@@ -44,8 +44,12 @@ pub struct Manifest {
     pub release: Release,
     /// Where the data lies in the snapshot, by store; several stores may lie at one place, which is named by the first.
     pub parts: BTreeMap<StoreName, String>,
-    /// What the stores held.
+    /// What the stores held, row by row: only in backups of versions before there was `contents`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fingerprints: BTreeMap<StoreName, Fingerprint>,
+    /// What the stores held: of database servers file by file, so that none has to be started to look.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contents: BTreeMap<StoreName, Fingerprint>,
     /// Where the images of the release lie in the snapshot, by their ids; none if they are not in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, String>,
@@ -231,12 +235,31 @@ pub struct Part {
     /// Whether something may change or vanish while it is read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub live: bool,
+    /// Of files whose content is known: a number that is another one for another content, by their path below `real`, as it is
+    /// written in fingerprints. What has the number that it had in the backup before is not read again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub marks: BTreeMap<String, u64>,
 }
 
 impl Part {
     /// One whose content does not change.
     pub fn new(real: impl Into<String>, logical: impl Into<String>) -> Self {
-        Self { real: real.into(), logical: logical.into(), except: Vec::new(), live: false }
+        Self {
+            real: real.into(),
+            logical: logical.into(),
+            except: Vec::new(),
+            live: false,
+            marks: BTreeMap::new(),
+        }
+    }
+
+    /// Marks the files of a store that lies at a path below this place, by a fingerprint that was taken file by file.
+    pub fn mark(&mut self, below: &str, content: &Fingerprint) {
+        for (file, part) in &content.parts {
+            let number = part.digest.as_str().get(..16).and_then(|d| u64::from_str_radix(d, 16).ok());
+            let path = if below.is_empty() { file.clone() } else { format!("{below}/{file}") };
+            self.marks.extend(number.map(|n| (path, n)));
+        }
     }
 }
 

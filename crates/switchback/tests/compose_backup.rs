@@ -6,7 +6,7 @@ mod common;
 mod object_store;
 
 use common::docker::{DB_PASSWORD, Example, Stack, docker};
-use common::upgrade::{Bystander, assert_no_secret_is_told, containers, id, report, staging_left};
+use common::upgrade::{Bystander, assert_no_secret_is_told, burn_down, containers, report, staging_left};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -87,28 +87,6 @@ fn everything_comes_back_from_the_repository_and_its_key_alone() {
     // The one file where the key belongs.
     fs::remove_file(stack.root.join(".switchback/backup.key")).expect("the restored stack has its key");
     assert_no_secret_is_told(&stack, &[DB_PASSWORD, fs::read_to_string(&key).expect("reads").trim()]);
-}
-
-/// Nothing of the stack is left on this machine but its images.
-fn burn_down(stack: &Stack) {
-    stack.run(&["down", "--yes"]).expect(0);
-    for (list, remove) in [
-        (&["ps", "-aq", "--filter"][..], &["rm", "-f"][..]),
-        (&["volume", "ls", "-q", "--filter"], &["volume", "rm"]),
-    ] {
-        for label in [format!("label=com.docker.compose.project={}", stack.project), stack_label(stack)] {
-            let found = docker(&[list, &[label.as_str()]].concat()).expect(0).stdout;
-            for id in found.lines() {
-                docker(&[remove, &[id]].concat());
-            }
-        }
-    }
-    for entry in fs::read_dir(&stack.root).expect("lists").flatten() {
-        match entry.path() {
-            path if path.is_dir() => fs::remove_dir_all(path).expect("removes"),
-            path => fs::remove_file(path).expect("removes"),
-        }
-    }
 }
 
 /// Brings a stack back into its folder, from the repository and the key alone, and who may ask for it.
@@ -192,8 +170,4 @@ fn images_that_no_registry_has_come_back_with_the_data() {
     assert_eq!(stack.bank(), books);
     drop(stack);
     docker(&["image", "rm", "-f", &image_id]);
-}
-
-fn stack_label(stack: &Stack) -> String {
-    format!("label=dev.switchback.stack={}", id(stack))
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::docker::{Example, Stack, docker};
-use common::upgrade::{assert_no_secret_is_told, id, staging_left};
+use common::upgrade::{assert_no_secret_is_told, burn_down, staging_left};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -112,32 +112,6 @@ fn ledger(repository: &Path) -> Stack {
     stack.run(&["up", "--yes"]).expect(0);
     stack.run(&["backup", "init"]).expect(0);
     stack
-}
-
-/// Nothing of the stack is left on this machine but its images.
-fn burn_down(stack: &Stack) {
-    stack.run(&["down", "--yes"]).expect(0);
-    let own = format!("label=com.docker.compose.project={}", stack.project);
-    for label in [own, format!("label=dev.switchback.stack={}", id(stack))] {
-        for (list, remove) in
-            [(["ps", "-aq", "--filter"], ["rm", "-f"]), (["volume", "ls", "-q"], ["volume", "rm"])]
-        {
-            let list = if list[0] == "volume" {
-                vec!["volume", "ls", "-q", "--filter", label.as_str()]
-            } else {
-                vec![list[0], list[1], list[2], label.as_str()]
-            };
-            for id in docker(&list).expect(0).stdout.lines() {
-                docker(&[&remove[..], &[id]].concat());
-            }
-        }
-    }
-    for entry in fs::read_dir(&stack.root).expect("lists").flatten() {
-        match entry.path() {
-            path if path.is_dir() => fs::remove_dir_all(path).expect("removes"),
-            path => fs::remove_file(path).expect("removes"),
-        }
-    }
 }
 
 fn restore(repository: &Path, key: &Path, into: &Path, at: &str) -> (bool, String) {

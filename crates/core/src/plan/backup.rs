@@ -125,15 +125,9 @@ pub(super) fn prepare(steps: &mut Steps, target: &Instance, need_bytes: u64) {
 }
 
 /// Replays logs on what a snapshot brought.
-pub(super) fn replay(
-    steps: &mut Steps,
-    snapshot: &str,
-    at_ms: Option<i64>,
-    key: &str,
-    (group, again): (Group, bool),
-) {
+pub(super) fn replay(steps: &mut Steps, snapshot: &str, at_ms: Option<i64>, key: &str, group: Group) {
     let Some(at_ms) = at_ms else { return };
-    let op = Op::Replay { instance: key.to_owned(), snapshot: snapshot.to_owned(), at_ms, again };
+    let op = Op::Replay { instance: key.to_owned(), snapshot: snapshot.to_owned(), at_ms };
     let title = format!("Replay the archived log up to {}", crate::times::utc(at_ms));
     steps.add("replay", title, group, op);
 }
@@ -164,12 +158,8 @@ pub fn backup(facts: &ArchiveFacts) -> Plan {
     };
     let clone = Op::Clone { from: source.clone(), to: key.clone(), mode };
     steps.add("snapshot", title, Group::Prepare, clone);
-    if facts.archived {
-        let data = Op::ArchiveData { instance: key.clone(), source: source.clone() };
-        steps.add("archive-data", "Write the data into the repository, untouched", Group::Prepare, data);
-    }
-    let read = Op::Fingerprint { instance: key.clone(), mode: CloneMode::Cold, equal_to: None };
-    steps.add("fingerprint", "Take the fingerprints of the clone", Group::Prepare, read);
+    let read = Op::Contents { instance: key.clone(), source: source.clone() };
+    steps.add("contents", "Take the content of the clone as digests", Group::Prepare, read);
     let archive = Op::Archive { instance: key.clone(), source };
     steps.add("archive", "Write it into the repository", Group::Check, archive);
     steps
@@ -189,9 +179,15 @@ pub fn drill(facts: &FetchFacts) -> Plan {
         images(&mut steps, &facts.snapshot);
     }
     prepare(&mut steps, &sandbox, common.need_bytes);
-    let fetch = Op::Fetch { instance: key.clone(), snapshot: facts.snapshot.clone(), replay: false };
-    steps.add("fetch", "Bring the snapshot back, and compare it with its fingerprints", Group::Switch, fetch);
-    replay(&mut steps, &facts.snapshot, facts.at_ms, &key, (Group::Switch, true));
+    let fetch =
+        Op::Fetch { instance: key.clone(), snapshot: facts.snapshot.clone(), replay: facts.at_ms.is_some() };
+    steps.add(
+        "fetch",
+        "Bring the snapshot back, and compare it with what was backed up",
+        Group::Switch,
+        fetch,
+    );
+    replay(&mut steps, &facts.snapshot, facts.at_ms, &key, Group::Switch);
     let start = Op::Start { instance: key.clone() };
     steps
         .add("start", "Start the services and wait until they are healthy", Group::Switch, start)
@@ -199,6 +195,8 @@ pub fn drill(facts: &FetchFacts) -> Plan {
     steps.add("read-back", "Read back what runs", Group::Check, Op::ReadBack { instance: key.clone() });
     let check = Op::Check { instances: vec![key.clone()], phase: CheckPhase::AfterRollback };
     steps.add("check", "Run the checks", Group::Check, check);
+    let sound = Op::Integrity { instance: key.clone() };
+    steps.add("integrity", "Look for damage in the databases", Group::Check, sound);
     dispose(&mut steps, key);
     common.plan(Procedure::Drill, &[&common.production, &sandbox], steps)
 }
@@ -233,11 +231,11 @@ pub fn restore(facts: &FetchFacts) -> Plan {
         Op::Fetch { instance: key.clone(), snapshot: facts.snapshot.clone(), replay: facts.at_ms.is_some() };
     steps.add(
         "fetch",
-        "Bring the snapshot back, and compare it with its fingerprints",
+        "Bring the snapshot back, and compare it with what was backed up",
         Group::Prepare,
         fetch,
     );
-    replay(&mut steps, &facts.snapshot, facts.at_ms, &key, (Group::Prepare, false));
+    replay(&mut steps, &facts.snapshot, facts.at_ms, &key, Group::Prepare);
     let stop = Op::Stop { instance: old_key.clone() };
     steps.add("stop-old", format!("Stop generation {old}"), Group::Switch, stop).reversible();
     let base = Op::Base { instance: key.clone(), source: key.clone() };

@@ -206,6 +206,11 @@ pub enum Op {
         /// A fingerprint step whose result must be equal.
         equal_to: Option<StepId>,
     },
+    /// Looks for damage in the stores of an instance whose services run.
+    Integrity {
+        /// The instance.
+        instance: String,
+    },
     /// Compares the data of two instances exactly, and judges what was lost.
     Diff {
         /// The older state; nothing runs on it.
@@ -296,9 +301,10 @@ pub enum Op {
         /// Production.
         instance: String,
     },
-    /// Writes the data of a clone, on which nothing ever ran, into the repository, before it is read: a server that only reads it
-    /// already goes another way than the log that is archived.
-    ArchiveData {
+    /// Takes the content of a clone as digests, for the backup that is made of it; what its servers keep for a production on trial
+    /// alone is taken out of it before. No server is started on a clone that an archived log goes on from: one that only reads already
+    /// goes another way.
+    Contents {
         /// The clone.
         instance: String,
         /// Production, which it is a clone of.
@@ -312,8 +318,6 @@ pub enum Op {
         snapshot: String,
         /// The moment; UTC, milliseconds since 1970.
         at_ms: i64,
-        /// Whether the data must be brought once more, because it was read since.
-        again: bool,
     },
     /// Removes backups that no rule keeps.
     Retain,

@@ -101,9 +101,9 @@ impl StagingFacts {
             Some(id) => {
                 let fetch =
                     Op::Fetch { instance: first.clone(), snapshot: id.clone(), replay: self.at_ms.is_some() };
-                let title = "Bring the backup back, and compare it with its fingerprints";
+                let title = "Bring the backup back, and compare it with what was backed up";
                 steps.add("snapshot", title, Group::Prepare, fetch).on_failure(then);
-                super::backup::replay(steps, id, self.at_ms, &first, (Group::Prepare, false));
+                super::backup::replay(steps, id, self.at_ms, &first, Group::Prepare);
             }
             None => {
                 steps.add("snapshot", title, Group::Prepare, snapshot).on_failure(then);

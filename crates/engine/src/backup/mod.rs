@@ -6,11 +6,14 @@
 pub mod child;
 pub mod due;
 pub mod facts;
+mod held;
 pub mod images;
 mod rclone;
 pub mod restore;
 pub mod vault;
 pub mod wal;
+
+pub use held::Held;
 
 use crate::error::EngineError;
 use crate::home::Home;

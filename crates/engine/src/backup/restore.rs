@@ -1,7 +1,7 @@
 //! Bringing a stack back on a machine that has nothing of it: from the repository and its key alone.
 
 use super::vault::{Location, Task, Vault, keep_key, key_file};
-use super::{child, choose, manifest, occupied, parsed, read_manifest, wal};
+use super::{Held, child, choose, manifest, occupied, parsed, read_manifest, wal};
 use crate::data::Work;
 use crate::engine::now_ms;
 use crate::error::{EngineError, io};
@@ -19,7 +19,7 @@ use switchback_core::backup::{Manifest, Part, RELEASE, STACK, Snapshot};
 use switchback_core::config::Config;
 use switchback_core::ids::StoreName;
 use switchback_core::journal::{Event, Outcome};
-use switchback_core::plan::{self, CloneMode, Procedure};
+use switchback_core::plan::{self, Procedure};
 use switchback_core::release::{FORMAT, Generation, Instance, PRODUCTION, Pointer, Release, Shared};
 use switchback_core::wal::Way;
 
@@ -192,7 +192,16 @@ fn data(
     let work = Work { stage: *stage, progress: request.progress, temp: &temp };
     let mut bytes = world.data.fetch(&at, request.vault, (&snapshot.id, &manifest.parts), None, &work)?;
     let mut replayed = Vec::new();
-    let mut expected = manifest.fingerprints.clone();
+    (stage.say)("comparing it with what was backed up");
+    let logged = way.map(|w| w.pieces.keys().cloned().collect()).unwrap_or_default();
+    let held = Held::of(manifest, |_| true, &logged);
+    let differing = differing(&held.expected, &held.read(&at, world, &work)?);
+    if !differing.is_empty() {
+        return Err(EngineError::refused(
+            format!("what came back is not what was backed up: {}", differing.join(", ")),
+            "look for damage with `restic check --read-data`; try an older snapshot (--snapshot)",
+        ));
+    }
     if let (Some(way), Some(at_ms), Some(logs)) = (way, request.at_ms, world.data.logs()) {
         for (store, pieces) in &way.pieces {
             let began = std::time::Instant::now();
@@ -201,7 +210,6 @@ fn data(
             let segments = pieces.iter().map(|p| p.names.len()).sum();
             let took = crate::exec::elapsed_ms(began);
             replayed.push(crate::ops::replayed(store.as_str(), segments, last, at_ms, took));
-            expected.remove(store);
         }
         let others: Vec<&str> =
             instance.stores.keys().filter(|s| !way.pieces.contains_key(*s)).map(StoreName::as_str).collect();
@@ -210,21 +218,7 @@ fn data(
             replayed.push(format!("as of the backup ({at}): {}", others.join(", ")));
         }
     }
-    (stage.say)("comparing it with what was read when the backup was made");
-    let mut found = std::collections::BTreeMap::new();
-    for name in expected.keys() {
-        if world.data.exists(&at, name)? {
-            found.insert(name.clone(), world.data.fingerprint(&at, name, CloneMode::Cold, &work)?);
-        }
-    }
     let _ = fs::remove_dir_all(&temp);
-    let differing = differing(&expected, &found);
-    if !differing.is_empty() {
-        return Err(EngineError::refused(
-            format!("what came back is not what was backed up: {}", differing.join(", ")),
-            "look for damage with `restic check --read-data`; try an older snapshot (--snapshot)",
-        ));
-    }
     // From here on it is production's.
     world.data.keep(home, &instance)?;
     scratch.keep()?;

@@ -390,13 +390,18 @@ impl Data for LocalData {
         &self,
         at: &Placement<'_>,
         vault: &Vault,
-        beside: Vec<Part>,
+        (beside, contents): (Vec<Part>, &BTreeMap<StoreName, Fingerprint>),
         stamp: &Stamp,
         work: &Work<'_>,
     ) -> Result<Archived, EngineError> {
         let mut parts = beside;
         for (name, logical) in self.parts(at)? {
-            parts.push(Part::new(place(at, &name)?.0.path.clone(), logical));
+            let place = place(at, &name)?.0;
+            let mut part = Part::new(place.path.clone(), logical);
+            if let Some(content) = contents.get(&name).filter(|_| place.kind == StoreKind::Files) {
+                part.mark("", content);
+            }
+            parts.push(part);
         }
         let task = Task::Archive { parts, stamp: Box::new(stamp.clone()) };
         crate::backup::parsed(child::perform(vault, &task, work.progress)?)

@@ -6,6 +6,7 @@
 mod altering;
 mod capturing;
 mod compose;
+mod contents;
 mod local;
 mod logs;
 mod observing;
@@ -15,6 +16,7 @@ pub use altering::Altering;
 pub use capturing::Capturing;
 pub(crate) use compose::live_volumes;
 pub use compose::{ComposeData, MountFacts, PostgresFacts};
+pub use contents::contents;
 pub use local::LocalData;
 pub use logs::{Here, Logs};
 pub use observing::Observing;
@@ -298,13 +300,13 @@ pub trait Data: Send + Sync {
     /// which has the name of the first.
     fn parts(&self, at: &Placement<'_>) -> Result<BTreeMap<StoreName, String>, EngineError>;
 
-    /// Writes the data of an instance on which nothing runs into a repository (unless the stamp says with which snapshot that was
-    /// done already), and what lies on this host beside it.
+    /// Writes the data of an instance on which nothing runs, whose [`Data::content`] may be known, into a repository, and what lies on
+    /// this host beside it.
     fn archive(
         &self,
         at: &Placement<'_>,
         vault: &Vault,
-        beside: Vec<Part>,
+        parts: (Vec<Part>, &BTreeMap<StoreName, Fingerprint>),
         stamp: &Stamp,
         work: &Work<'_>,
     ) -> Result<Archived, EngineError>;

@@ -1,9 +1,12 @@
 //! Writing a clone into the repository of backups, and bringing one back.
 
-use super::data::{differing, must_be_cold, scratch_of, working};
+use super::data::{differing, must_be_cold, scratch_of, with_progress, working};
 use super::{Context, Failed, wal};
 use crate::backup::vault::{Location, Retained, Task, Vault, key_file};
-use crate::backup::{UNCONFIRMED, ask, below, configured, images, key_confirmed, manifest, read_manifest};
+use crate::backup::{
+    Held, UNCONFIRMED, ask, below, configured, images, key_confirmed, manifest, read_manifest,
+};
+use crate::data;
 use crate::engine::now_ms;
 use crate::home::write_json;
 use std::collections::BTreeMap;
@@ -14,8 +17,25 @@ use switchback_core::backup::{
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StepId;
 use switchback_core::journal::{ErrorKind, Event, Output, StepError};
-use switchback_core::plan::CloneMode;
 use switchback_core::release::{Instance, MountPlace};
+use switchback_core::wal::Bases;
+
+/// Takes the content of the clone that a backup is made of.
+pub fn contents(context: &Context<'_>, key: &str, source: &str) -> Result<Output, Failed> {
+    let (instance, production) = (context.instance(key)?, context.instance(source)?);
+    must_be_cold(context, instance)?;
+    let release = context.release(production)?;
+    let at = context.placement(instance, &release);
+    super::capture::forget(context, production, &at)?;
+    let temp = super::data::temp_dir(context)?;
+    let read = with_progress(context, "reading the clone", |progress| {
+        data::contents(context.world.data.as_ref(), &at, instance.stores.keys(), progress, &temp)
+    })?;
+    context.midway();
+    let notes =
+        read.iter().map(|(name, is)| format!("{name}: {}, {}", human_bytes(is.bytes), is.digest.short()));
+    Ok(Output { notes: notes.collect(), fingerprints: read, ..Output::default() })
+}
 
 /// Writes a clone of production, the stack's folder and the record of its release into the repository.
 pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output, Failed> {
@@ -26,12 +46,8 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
     let release = context.release(production)?;
     let at = context.placement(instance, &release);
     let at_ms = cut_at(context);
-    let fingerprints = context
-        .state
-        .output(&StepId::from("fingerprint"))
-        .map(|o| o.fingerprints.clone())
-        .unwrap_or_default();
-    super::capture::forget(context, production, &at)?;
+    let contents =
+        context.state.output(&StepId::from("contents")).map(|o| o.fingerprints.clone()).unwrap_or_default();
     let parts = context.world.data.parts(&at)?;
     let folder = super::data::temp_dir(context)?.join("images");
     let images = if backup.images {
@@ -50,7 +66,8 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
         instance: production.clone(),
         release: release.clone(),
         parts,
-        fingerprints,
+        fingerprints: BTreeMap::new(),
+        contents,
         images,
     };
     let file = super::data::temp_dir(context)?.join("switchback.json");
@@ -61,6 +78,7 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
         logical: STACK.to_owned(),
         except: left_out(context, production, &vault, &key_file(context.home, backup)),
         live: true,
+        ..Part::new("", "")
     };
     let mut beside = vec![
         Part::new(file.to_string_lossy(), MANIFEST),
@@ -71,12 +89,14 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
         beside.push(Part::new(folder.to_string_lossy(), IMAGES));
     }
     let mut stamp = Stamp::new(context.plan.stack.to_string(), at_ms);
-    if let Some(part) = wal::part(context) {
-        stamp.with = Some(part.snapshot.id.clone());
-        stamp.note = Some(Note::Bases(part.snapshot.bases.clone()));
-    }
+    // A backup that nothing can be replayed on is one nevertheless.
+    let (bases, unbased) = match crate::backup::wal::bases(&at, context.world, production.generation) {
+        Ok(found) => found,
+        Err(e) => (Bases::new(), vec![format!("nothing can be replayed on this backup: {e}")]),
+    };
+    stamp.note = (!bases.is_empty()).then_some(Note::Bases(bases));
     let done: Archived = working(context, "writing the backup", |w| {
-        context.world.data.archive(&at, &vault, beside, &stamp, w)
+        context.world.data.archive(&at, &vault, (beside, &made.contents), &stamp, w)
     })?;
     crate::backup::wal::based(context.home, &done.snapshot.bases, at_ms)?;
     let _ = std::fs::remove_dir_all(&folder);
@@ -90,6 +110,7 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
         human_bytes(done.snapshot.added)
     ));
     output.notes.extend(wal::described(&done));
+    output.notes.extend(unbased);
     output.notes.extend(done.left_out.iter().map(|l| format!("left out: {l}")));
     if !key_confirmed(context.home) {
         output.notes.push(format!("WARNING: {UNCONFIRMED}"));
@@ -191,24 +212,15 @@ pub fn fetch(context: &Context<'_>, key: &str, snapshot: &str, replay: bool) -> 
     let took_ms = crate::exec::elapsed_ms(began);
     context.midway();
     let mut output = Output::default();
-    let mut expected = said.fingerprints.clone();
-    expected.retain(|name, _| instance.stores.contains_key(name));
-    if replay {
-        let replayed = context.config.archived();
-        for name in expected.keys().filter(|n| replayed.contains(*n)) {
-            output.notes.push(format!("{name}: not compared, because its log is replayed on it"));
-        }
-        expected.retain(|name, _| !replayed.contains(name));
-    }
-    let mut found = BTreeMap::new();
-    for name in expected.keys() {
-        let data = &context.world.data;
-        if data.exists(&at, name)? {
-            let is = working(context, "reading", |w| data.fingerprint(&at, name, CloneMode::Cold, w))?;
-            output.notes.push(format!("{name}: {} items, fingerprint {}", is.items, is.digest.short()));
-            found.insert(name.clone(), is);
-        }
-    }
+    let replayed = if replay { context.config.archived() } else { Default::default() };
+    let held = Held::of(&said, |name| instance.stores.contains_key(name), &replayed);
+    let found = working(context, "reading what came back", |w| held.read(&at, context.world, w))?;
+    output.notes.extend(
+        held.uncompared.iter().map(|n| format!("{n}: not compared, because its log is replayed on it")),
+    );
+    output.notes.extend(
+        found.iter().map(|(name, is)| format!("{name}: {}, {}", human_bytes(is.bytes), is.digest.short())),
+    );
     output.fingerprints.clone_from(&found);
     output.notes.push(format!(
         "snapshot {} of {}: {} in {}",
@@ -231,7 +243,7 @@ pub fn fetch(context: &Context<'_>, key: &str, snapshot: &str, replay: bool) -> 
         moment_ms: None,
         left_out: Vec::new(),
     });
-    let differing = differing(&expected, &found);
+    let differing = differing(&held.expected, &found);
     if differing.is_empty() {
         output.notes.push("equal to what was read when the backup was made".to_owned());
         return Ok(output);

@@ -3,10 +3,9 @@
 use super::data::{differing, export_writes, must_be_cold, temp_dir, with_progress};
 use super::services::{keep_logs, remove};
 use super::{Context, Failed};
-use crate::data::Work;
-use crate::error::{EngineError, io, joined};
+use crate::data::contents;
+use crate::error::{EngineError, io};
 use crate::home::read_json;
-use crate::runtime::Stage;
 use std::collections::BTreeMap;
 use std::fs;
 use switchback_core::data::ExportStats;
@@ -20,27 +19,14 @@ pub fn seal(context: &Context<'_>, key: &str, equal_to: Option<&StepId>) -> Resu
     let release = context.release(instance)?;
     let at = context.placement(instance, &release);
     let mut output = Output::default();
-    let data = &context.world.data;
     let temp = temp_dir(context)?;
-    // All at once: where helpers read, starting them is most of it, and production is away meanwhile.
-    let read = with_progress(context, "reading production's data", |progress| {
-        let one = |name: &StoreName| {
-            let there = data.exists(&at, name)?;
-            let work = Work { stage: Stage::quiet(), progress, temp: &temp };
-            there.then(|| data.content(&at, name, &work)).transpose()
-        };
-        std::thread::scope(|scope| {
-            let one = &one;
-            let begun: Vec<_> =
-                instance.stores.keys().map(|name| (name, scope.spawn(move || one(name)))).collect();
-            begun.into_iter().map(|(name, read)| (name, joined(read))).collect::<Vec<_>>()
-        })
-    });
-    for (name, found) in read {
-        let Some(found) = found? else { continue };
-        output.notes.push(format!("{name}: fingerprint {}", found.digest.short()));
-        output.fingerprints.insert(name.clone(), found);
-    }
+    // Production is away meanwhile.
+    output.fingerprints = with_progress(context, "reading production's data", |progress| {
+        contents(context.world.data.as_ref(), &at, instance.stores.keys(), progress, &temp)
+    })?;
+    let told =
+        output.fingerprints.iter().map(|(name, is)| format!("{name}: fingerprint {}", is.digest.short()));
+    output.notes.extend(told);
     context.midway();
     let Some(step) = equal_to else { return Ok(output) };
     let before = context.state.output(step).map(|o| o.fingerprints.clone()).unwrap_or_default();

@@ -39,6 +39,32 @@ pub fn is_bookkeeping(table: &str) -> bool {
     BOOKKEEPING.contains(&table.to_ascii_lowercase().as_str())
 }
 
+/// Looks for damage in the data of an instance that runs. It was in what was backed up, too: that decides nothing here, and is told.
+pub fn integrity(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
+    let instance = context.instance(key)?;
+    let release = context.release(instance)?;
+    let at = context.placement(instance, &release);
+    let data = &context.world.data;
+    let mut output = Output::default();
+    for name in instance.stores.keys() {
+        if !data.exists(&at, name)? {
+            continue;
+        }
+        let found =
+            working(context, "looking for damage", |w| data.integrity(&at, name, CloneMode::Live, w))?;
+        if found.is_empty() {
+            output.notes.push(format!("{name}: no damage found"));
+        }
+        let more = found.len().saturating_sub(KNOWN_BEFORE);
+        output.notes.extend(found.into_iter().take(KNOWN_BEFORE).map(|p| format!("WARNING: {name}: {p}")));
+        if more > 0 {
+            output.notes.push(format!("WARNING: {name}: {more} more"));
+        }
+    }
+    context.midway();
+    Ok(output)
+}
+
 /// Compares two instances' data and judges the difference.
 pub fn diff(context: &Context<'_>, before: &str, after: &str) -> Result<Output, Failed> {
     let (before, after) = (context.instance(before)?, context.instance(after)?);

@@ -186,10 +186,9 @@ fn perform_op(context: &Context<'_>) -> Result<Output, Failed> {
         Op::Images { snapshot } => backup::images(context, snapshot),
         Op::Fetch { instance, snapshot, replay } => backup::fetch(context, instance, snapshot, *replay),
         Op::Ship { .. } => wal::ship(context),
-        Op::ArchiveData { instance, source } => wal::archive_data(context, instance, source),
-        Op::Replay { instance, snapshot, at_ms, again } => {
-            wal::replay(context, instance, snapshot, *at_ms, *again)
-        }
+        Op::Contents { instance, source } => backup::contents(context, instance, source),
+        Op::Integrity { instance } => judge::integrity(context, instance),
+        Op::Replay { instance, snapshot, at_ms } => wal::replay(context, instance, snapshot, *at_ms),
         Op::Certify { from, to, valid_ms } => pointer::certify(context, from, to, *valid_ms),
     }
 }
@@ -240,7 +239,8 @@ pub fn reverse(context: &Context<'_>) -> Result<Output, Failed> {
         | Op::Carry { .. }
         | Op::Archive { .. }
         | Op::Ship { .. }
-        | Op::ArchiveData { .. }
+        | Op::Contents { .. }
+        | Op::Integrity { .. }
         | Op::Replay { .. }
         | Op::Retain
         | Op::Images { .. }

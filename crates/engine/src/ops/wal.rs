@@ -1,6 +1,6 @@
 //! Logs of stores around backups: archived before one, left untouched in it, replayed after it.
 
-use super::backup::{cut_at, short};
+use super::backup::short;
 use super::data::{must_be_cold, scratch_of, working};
 use super::{Context, Failed};
 use crate::backup::vault::Vault;
@@ -9,8 +9,8 @@ use crate::data::Logs;
 use crate::error::EngineError;
 use crate::exec::elapsed_ms;
 use std::time::Instant;
-use switchback_core::backup::{Archived, Kind, Note, Snapshot, Stamp};
-use switchback_core::duration::{human_bytes, human_ms};
+use switchback_core::backup::{Archived, Snapshot};
+use switchback_core::duration::human_ms;
 use switchback_core::ids::StoreName;
 use switchback_core::journal::Output;
 use switchback_core::times::utc;
@@ -33,43 +33,8 @@ pub fn ship(context: &Context<'_>) -> Result<Output, Failed> {
     Ok(output)
 }
 
-/// Writes a clone's data into the repository, as a part of the backup that is made of it.
-pub fn archive_data(context: &Context<'_>, key: &str, source: &str) -> Result<Output, Failed> {
-    let (instance, production) = (context.instance(key)?, context.instance(source)?);
-    must_be_cold(context, instance)?;
-    let vault = Vault::of_stack(context.home, configured(context.config)?)?;
-    let release = context.release(production)?;
-    let at = context.placement(instance, &release);
-    let mut output = Output::default();
-    // A backup that nothing can be replayed on is one nevertheless.
-    let (bases, notes) = match wal::bases(&at, context.world, production.generation) {
-        Ok(found) => found,
-        Err(e) => (Default::default(), vec![format!("nothing can be replayed on this backup: {e}")]),
-    };
-    output.notes.extend(notes);
-    let stamp = Stamp {
-        kind: Kind::Part,
-        note: Some(Note::Bases(bases.clone())),
-        ..Stamp::new(context.plan.stack.to_string(), cut_at(context))
-    };
-    context.midway();
-    let mut done: Archived = working(context, "writing the data", |w| {
-        context.world.data.archive(&at, &vault, Vec::new(), &stamp, w)
-    })?;
-    done.snapshot.bases = bases;
-    output.notes.push(format!("{} in {}", human_bytes(done.snapshot.bytes), human_ms(done.took_ms)));
-    output.backup = Some(done);
-    Ok(output)
-}
-
 /// Replays logs up to a moment.
-pub fn replay(
-    context: &Context<'_>,
-    key: &str,
-    snapshot: &str,
-    at_ms: i64,
-    again: bool,
-) -> Result<Output, Failed> {
+pub fn replay(context: &Context<'_>, key: &str, snapshot: &str, at_ms: i64) -> Result<Output, Failed> {
     let instance = context.instance(key)?;
     must_be_cold(context, instance)?;
     scratch_of(context, instance)?;
@@ -89,7 +54,7 @@ pub fn replay(
     let began = Instant::now();
     let (mut bytes, mut stack) = (0, context.plan.stack.to_string());
     // An attempt that broke off has left the data on another way.
-    let again = again || context.attempt > 1;
+    let again = context.attempt > 1;
     for (store, pieces) in &way.pieces {
         let since = Instant::now();
         let (brought, last) = working(context, "replaying the log", |w| {
@@ -139,12 +104,7 @@ pub(crate) fn told(store: &str, segments: usize, last: Option<i64>, at_ms: i64, 
     format!("{store}: as of {}; {last} ({segments} segments in {})", utc(at_ms), human_ms(took_ms))
 }
 
-/// The part of a backup that was written before its data was read.
-pub(super) fn part<'a>(context: &'a Context<'_>) -> Option<&'a Archived> {
-    context.state.output(&"archive-data".into()).and_then(|o| o.backup.as_ref())
-}
-
-/// How a backup that went on from a part is called.
+/// How a backup that a log goes on from is called.
 pub(super) fn described(done: &Archived) -> Option<String> {
     let stores: Vec<&str> = done.snapshot.bases.keys().map(StoreName::as_str).collect();
     (!stores.is_empty()).then(|| {

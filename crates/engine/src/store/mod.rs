@@ -16,6 +16,7 @@ mod sqlite;
 mod thinning;
 
 pub use error::StoreError;
+pub(crate) use files::escape;
 pub use files::{SyncStats, Writers, sync_begin, sync_pass, sync_seal};
 pub use place::can_reflink;
 pub use progress::Progress;

@@ -302,3 +302,28 @@ pub fn assert_no_secret_is_told(stack: &Stack, secrets: &[&str]) {
         }
     }
 }
+
+/// Nothing of the stack is left on this machine but its images.
+pub fn burn_down(stack: &Stack) {
+    stack.run(&["down", "--yes"]).expect(0);
+    for (list, remove) in [
+        (&["ps", "-aq", "--filter"][..], &["rm", "-f"][..]),
+        (&["volume", "ls", "-q", "--filter"], &["volume", "rm"]),
+    ] {
+        for label in [
+            format!("label=com.docker.compose.project={}", stack.project),
+            format!("label=dev.switchback.stack={}", id(stack)),
+        ] {
+            let found = docker(&[list, &[label.as_str()]].concat()).expect(0).stdout;
+            for id in found.lines() {
+                docker(&[remove, &[id]].concat());
+            }
+        }
+    }
+    for entry in fs::read_dir(&stack.root).expect("lists").flatten() {
+        match entry.path() {
+            path if path.is_dir() => fs::remove_dir_all(path).expect("removes"),
+            path => fs::remove_file(path).expect("removes"),
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! What goes into a snapshot: folders and files of this host, under other names; nothing is left out in silence.
 
 use super::root;
+use crate::store::escape;
+use rustic_core::jiff::Timestamp;
 use rustic_core::repofile::Node;
 use rustic_core::{
     ErrorKind, Excludes, LocalSource, LocalSourceFilterOptions, LocalSourceSaveOptions, ReadSource,
@@ -8,6 +10,7 @@ use rustic_core::{
 };
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use switchback_core::backup::Part;
@@ -188,6 +191,16 @@ fn named(
         node = Node::new_node(name, node.node_type, node.meta);
     }
     if node.is_file() {
+        if let Some(mark) = entry
+            .path
+            .strip_prefix(&part.real)
+            .ok()
+            .and_then(|below| part.marks.get(&escape(below.as_os_str().as_bytes())))
+        {
+            // The library compares it with that of the snapshot before, beside size and time of the last change. A clone's own says
+            // nothing: every clone has another one.
+            node.meta.ctime = Timestamp::from_nanosecond(i128::from(*mark)).ok();
+        }
         record.lock().files.insert(path.clone(), node.meta.size);
     }
     let open =

@@ -182,13 +182,20 @@ fn archive(vault: &Vault, meter: &Meter, parts: &[Part], stamp: &Stamp) -> store
     let began = Instant::now();
     let record = Record::default();
     let source = Parts::new(parts.to_vec(), record.clone()).map_err(fails)?;
-    let repository = open(vault, meter).and_then(Repository::to_indexed_ids).map_err(fails)?;
+    let repository = open(vault, meter).map_err(fails)?;
+    let mut options = BackupOptions::default();
+    // Named: segments of a log are snapshots of this stack as well, and nothing in them was in an earlier one.
+    if stamp.kind == Kind::Whole {
+        let own = ours(&repository).map_err(fails)?.into_iter().filter(|s| s.hostname == stamp.stack);
+        let newest = own.max_by_key(|s| s.time.timestamp());
+        options.parent_opts.parents = newest.iter().map(|s| s.id.to_hex().as_str().to_owned()).collect();
+    }
+    options.parent_opts.force = options.parent_opts.parents.is_empty();
+    let repository = repository.to_indexed_ids().map_err(fails)?;
     // What is to become one with another snapshot is none by itself.
     let kind = if stamp.with.is_some() { Kind::Part } else { stamp.kind };
     let snapshot = stamped(stamp, kind).map_err(fails)?;
-    let saved = repository
-        .archive(&BackupOptions::default(), &source, snapshot, &[PathBuf::from("/")])
-        .map_err(fails)?;
+    let saved = repository.archive(&options, &source, snapshot, &[PathBuf::from("/")]).map_err(fails)?;
     let mut seen = std::mem::take(&mut *record.lock());
     // With what was written just now.
     let repository = open(vault, meter).and_then(Repository::to_indexed).map_err(fails)?;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use switchback_core::backup::{Archived, Part, Stamp, part};
+use switchback_core::data::{Fingerprint, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::release::MountPlace;
 
@@ -43,7 +44,7 @@ impl ComposeData {
         &self,
         at: &Placement<'_>,
         vault: &Vault,
-        beside: Vec<Part>,
+        (beside, contents): (Vec<Part>, &BTreeMap<StoreName, Fingerprint>),
         stamp: &Stamp,
         work: &Work<'_>,
     ) -> Result<Archived, EngineError> {
@@ -52,11 +53,17 @@ impl ComposeData {
         let all = mounts(at.instance);
         let mut placed = Vec::new();
         for (mount, stores) in &all {
-            if stamp.with.is_none()
-                && let Some(logical) = stores.first().and_then(|s| named.get(s))
-            {
-                placed.push(Placed { at: (&mount.at, ""), part: Part::new("", logical) });
+            let Some(logical) = stores.first().and_then(|s| named.get(s)) else { continue };
+            let mut part = Part::new("", logical);
+            for (name, place) in stores.iter().filter_map(|s| Some((s, at.instance.stores.get(s)?))) {
+                match (place.kind, contents.get(name)) {
+                    (StoreKind::Sqlite, _) | (_, None) => {}
+                    // Of a server, the whole mount.
+                    (StoreKind::Postgres | StoreKind::Mysql, Some(content)) => part.mark("", content),
+                    (StoreKind::Files, Some(content)) => part.mark(&place.path, content),
+                }
             }
+            placed.push(Placed { at: (&mount.at, ""), part });
         }
         // Files of this host: the folder is mounted, also for a single file.
         let mut folders = Vec::new();

@@ -24,6 +24,8 @@ const AT_ONCE: u32 = 20_000;
 const WAIT: Duration = Duration::from_secs(60);
 /// Tables that are named.
 const TOLD: usize = 8;
+/// Where a server keeps its slots.
+const SLOTS: &str = "pg_replslot";
 /// Why a spool is of no use.
 const GAP: &str = "something else read from the server's slot";
 /// Why a spool is of no use.
@@ -341,8 +343,14 @@ impl Capturing for ComposeData {
         if found.kind != StoreKind::Postgres {
             return Ok(());
         }
-        let server = Server::open(self, at, store, mount, CloneMode::Cold)?;
-        let dropped = log::drop_slots(&server, &|| false);
-        server.close(dropped).map(drop)
+        // As `pg_basebackup` leaves them out: a server that only starts already goes another way than a log that is archived.
+        let hands = self.hands(at.home)?;
+        let scratch = self.scratch_place(at.home, &hands, mount)?;
+        let folder = if found.path.is_empty() { SLOTS.to_owned() } else { format!("{}/{SLOTS}", found.path) };
+        for slot in hands.list((mount, &folder))? {
+            let slot = scratch.below(&format!("{folder}/{}", slot.name));
+            hands.remove(scratch.scratch(), &slot, &crate::store::Progress::none())?;
+        }
+        Ok(())
     }
 }

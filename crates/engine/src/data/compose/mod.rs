@@ -451,11 +451,11 @@ impl Data for ComposeData {
         &self,
         at: &Placement<'_>,
         vault: &Vault,
-        beside: Vec<Part>,
+        parts: (Vec<Part>, &BTreeMap<StoreName, Fingerprint>),
         stamp: &Stamp,
         work: &Work<'_>,
     ) -> Result<Archived, EngineError> {
-        self.archive_mounts(at, vault, beside, stamp, work)
+        self.archive_mounts(at, vault, parts, stamp, work)
     }
 
     fn fetch(

@@ -53,7 +53,7 @@ pub(super) fn size_bytes(path: &Path) -> Result<u64> {
 }
 
 /// A path as text without loss: control characters, `\` and bytes that are no UTF-8 as `\xNN`.
-pub(super) fn escape(path: &[u8]) -> String {
+pub(crate) fn escape(path: &[u8]) -> String {
     let mut text = String::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
         for c in chunk.valid().chars() {

@@ -1,0 +1,237 @@
+//! How long do a backup and a restore of a large Postgres take, beside plain restic on the same machine?
+//!
+//! `cargo bench --bench backup` fills a server by `pgbench -i` in the engine's own volumes; `-- 200` is the scale (200 is 3
+//! GB). The repositories lie in the temporary folder (`TMPDIR`). `REPEAT=3` repetitions of each, in turn:
+//!
+//! - backup: 1 % of the rows changed in one range, or scattered over the whole table, then `switchback backup`, and
+//!   `restic backup` of the volumes' folders into a repository of its own, while production runs;
+//! - restore: everything of the stack is removed; `switchback restore` and `up` from the repository and its key, until the
+//!   services are healthy; then, from the same repository, `restic restore` into the volumes and `docker compose up --wait`.
+//!
+//! It needs restic, the images of scripts/lib/images.sh, and about six times the size.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
+
+#[path = "../crates/switchback/tests/common/mod.rs"]
+mod common;
+
+use common::docker::{Example, Stack, docker};
+use common::upgrade::{burn_down, mountpoint};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// 3 GB.
+const SCALE: u64 = 200;
+const ROWS_PER_SCALE: u64 = 100_000;
+const STORES: [&str; 3] = ["db", "books", "receipts"];
+
+/// Seconds, several times.
+#[derive(Default)]
+struct Samples(Vec<f64>);
+
+impl Samples {
+    fn add(&mut self, value: f64) {
+        self.0.push(value);
+        self.0.sort_by(f64::total_cmp);
+    }
+    /// Median and spread.
+    fn show(&self) -> String {
+        match (self.0.first(), self.0.get(self.0.len() / 2), self.0.last()) {
+            (Some(min), Some(median), Some(max)) => format!("{median:.2} ({min:.2}–{max:.2})"),
+            _ => "–".to_owned(),
+        }
+    }
+}
+
+/// Times of steps, in their order.
+#[derive(Default)]
+struct Steps(Vec<(String, Samples)>);
+
+impl Steps {
+    fn add(&mut self, stack: &Stack) {
+        for step in stack.report()["steps"].as_array().into_iter().flatten() {
+            let (Some(id), Some(ms)) = (step["id"].as_str(), step["took_ms"].as_f64()) else { continue };
+            match self.0.iter_mut().find(|(known, _)| known == id) {
+                Some((_, samples)) => samples.add(ms / 1000.0),
+                None => self.0.push((id.to_owned(), Samples(vec![ms / 1000.0]))),
+            }
+        }
+    }
+    fn show(&self) -> String {
+        let all: Vec<String> = self.0.iter().map(|(id, s)| format!("{id} {}", s.show())).collect();
+        all.join(", ")
+    }
+}
+
+/// Seconds that something takes until it is on the disk.
+fn timed(work: impl FnOnce()) -> f64 {
+    rustix::fs::sync();
+    let began = Instant::now();
+    work();
+    rustix::fs::sync();
+    began.elapsed().as_secs_f64()
+}
+
+struct Restic {
+    repository: PathBuf,
+    key: PathBuf,
+    cache: PathBuf,
+}
+
+impl Restic {
+    fn run(&self, args: &[&str]) {
+        let output = Command::new("restic")
+            .args(["-q", "-r"])
+            .arg(&self.repository)
+            .arg("--password-file")
+            .arg(&self.key)
+            .arg("--cache-dir")
+            .arg(&self.cache)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .expect("restic is installed");
+        // 3: a file of a running server vanished meanwhile.
+        let code = output.status.code();
+        assert!(matches!(code, Some(0 | 3)), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn main() {
+    let scale: u64 = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(SCALE);
+    let repeat: u64 = std::env::var("REPEAT").ok().and_then(|v| v.parse().ok()).unwrap_or(3);
+    let rows = scale * ROWS_PER_SCALE;
+    let beside = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| beside.path().join(name);
+
+    let stack = Stack::compose(Example::Ledger);
+    stack.set("BANK_RATE", "0");
+    let path = stack.root.join("switchback.yaml");
+    let text = fs::read_to_string(&path).expect("reads");
+    let backup = format!("backup: {{ repository: \"{}\", keep: {{ last: 100 }} }}", at("ours").display());
+    fs::write(&path, format!("{text}\n{backup}\n")).expect("writes");
+    stack.up();
+    let id = stack.container("db").expect("a container");
+    let scale_text = scale.to_string();
+    docker(&["exec", &id, "pgbench", "-i", "-q", "-s", &scale_text, "-U", "ledger", "ledger"]).expect(0);
+    // Nothing but what is asked for changes the table.
+    stack.psql("alter table pgbench_accounts set (autovacuum_enabled = off)");
+    stack.psql("checkpoint");
+    stack.run(&["up", "--yes"]).expect(0);
+    stack.run(&["backup", "init", "--quiet"]).expect(0);
+    let key = at("key");
+    fs::copy(stack.root.join(".switchback/backup.key"), &key).expect("copies");
+
+    let restic = Restic { repository: at("restic"), key: key.clone(), cache: at("cache") };
+    restic.run(&["init"]);
+    let folders: Vec<PathBuf> =
+        STORES.iter().map(|name| mountpoint(&format!("{}_{name}", stack.project))).collect();
+    let folders: Vec<&str> = folders.iter().map(|f| f.to_str().expect("text")).collect();
+    let theirs = || restic.run(&[&["backup"], &folders[..]].concat());
+    let ours = || drop(stack.run(&["backup", "--quiet"]).expect(0));
+    let first = (timed(ours), timed(theirs));
+    println!("Scale {scale}, {rows} rows; median (fastest–slowest) of {repeat}, seconds.\n");
+    println!("First backup: {:.1}, restic {:.1}.\n", first.0, first.1);
+    println!("| 1 % of the rows | backup | restic | ratio | steps |\n|---|---|---|---|---|");
+    for (kind, name) in ["in one range", "scattered"].into_iter().enumerate() {
+        let [mut own, mut plain, mut ratio]: [Samples; 3] = std::array::from_fn(|_| Samples::default());
+        let mut steps = Steps::default();
+        for round in 0..repeat {
+            let condition = match kind {
+                0 => {
+                    let from = rows / (repeat + 1) * (round + 1);
+                    format!("aid between {from} and {}", from + rows / 100 - 1)
+                }
+                _ => format!("aid % 100 = {round}"),
+            };
+            stack.psql(&format!("update pgbench_accounts set abalance = abalance + 1 where {condition}"));
+            stack.psql("checkpoint");
+            let (mut a, mut b) = (0.0, 0.0);
+            for turn in 0..2 {
+                match (turn + round) % 2 {
+                    0 => a = timed(ours),
+                    _ => b = timed(theirs),
+                }
+            }
+            steps.add(&stack);
+            own.add(a);
+            plain.add(b);
+            ratio.add(a / b);
+        }
+        println!("| {name} | {} | {} | {} | {} |", own.show(), plain.show(), ratio.show(), steps.show());
+    }
+
+    let [mut fetched, mut started, mut own, mut plain, mut ratio]: [Samples; 5] =
+        std::array::from_fn(|_| Samples::default());
+    let same = Restic { repository: at("ours"), key, cache: at("cache-of-ours") };
+    for _ in 0..repeat {
+        burn_down(&stack);
+        let fetch = timed(|| restore(&stack, &same));
+        let start = timed(|| drop(stack.run(&["up", "--yes", "--quiet"]).expect(0)));
+        fetched.add(fetch);
+        started.add(start);
+        burn_down(&stack);
+        // A bare machine has no cache.
+        let _ = fs::remove_dir_all(&same.cache);
+        let by_hand = timed(|| restore_by_hand(&stack, &same));
+        own.add(fetch + start);
+        plain.add(by_hand);
+        ratio.add((fetch + start) / by_hand);
+        let counted = stack.psql("select count(*) from pgbench_accounts");
+        assert_eq!(counted.trim(), rows.to_string());
+    }
+    println!("\n| restore | up | both | restic restore, compose up | ratio |\n|---|---|---|---|---|");
+    println!(
+        "| {} | {} | {} | {} | {} |",
+        fetched.show(),
+        started.show(),
+        own.show(),
+        plain.show(),
+        ratio.show()
+    );
+}
+
+fn restore(stack: &Stack, from: &Restic) {
+    let output = Command::new(common::PROGRAM)
+        .arg("restore")
+        .arg("--from")
+        .arg(&from.repository)
+        .arg("--key-file")
+        .arg(&from.key)
+        .arg("--into")
+        .arg(&stack.root)
+        .output()
+        .expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What docs/upgrade-infrastructure/backup says that one does without Switchback.
+fn restore_by_hand(stack: &Stack, from: &Restic) {
+    stack.docker_compose(&["version"]).expect(0);
+    let mut staged: Option<PathBuf> = None;
+    for name in STORES {
+        let volume = format!("{}_{name}", stack.project);
+        let label = format!("com.docker.compose.project={}", stack.project);
+        let named = format!("com.docker.compose.volume={name}");
+        docker(&["volume", "create", "--label", &label, "--label", &named, &volume]).expect(0);
+        let folder = mountpoint(&volume);
+        // On the same file system: what was restored is only renamed.
+        let parent = folder.parent().expect("a folder").to_owned();
+        let target = staged.get_or_insert_with(|| {
+            let target = parent.join("restored");
+            from.run(&["restore", "latest", "--target", target.to_str().expect("text")]);
+            target
+        });
+        fs::remove_dir(&folder).expect("a new volume is empty");
+        fs::rename(target.join("stores").join(name), &folder).expect("renames");
+    }
+    copy_all(&staged.expect("restored").join("stack"), &stack.root);
+    stack.docker_compose(&["up", "-d", "--wait", "--no-build"]).expect(0);
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().expect("cp");
+    assert!(done.success());
+}

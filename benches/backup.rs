@@ -14,9 +14,12 @@
 
 #[path = "../crates/switchback/tests/common/mod.rs"]
 mod common;
+#[path = "common/samples.rs"]
+mod samples;
 
 use common::docker::{Example, Stack, docker};
 use common::upgrade::{burn_down, mountpoint};
+use samples::{Named, Samples};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,42 +30,8 @@ const SCALE: u64 = 200;
 const ROWS_PER_SCALE: u64 = 100_000;
 const STORES: [&str; 3] = ["db", "books", "receipts"];
 
-/// Seconds, several times.
-#[derive(Default)]
-struct Samples(Vec<f64>);
-
-impl Samples {
-    fn add(&mut self, value: f64) {
-        self.0.push(value);
-        self.0.sort_by(f64::total_cmp);
-    }
-    /// Median and spread.
-    fn show(&self) -> String {
-        match (self.0.first(), self.0.get(self.0.len() / 2), self.0.last()) {
-            (Some(min), Some(median), Some(max)) => format!("{median:.2} ({min:.2}–{max:.2})"),
-            _ => "–".to_owned(),
-        }
-    }
-}
-
-/// Times of steps, in their order.
-#[derive(Default)]
-struct Steps(Vec<(String, Samples)>);
-
-impl Steps {
-    fn add(&mut self, stack: &Stack) {
-        for step in stack.report()["steps"].as_array().into_iter().flatten() {
-            let (Some(id), Some(ms)) = (step["id"].as_str(), step["took_ms"].as_f64()) else { continue };
-            match self.0.iter_mut().find(|(known, _)| known == id) {
-                Some((_, samples)) => samples.add(ms / 1000.0),
-                None => self.0.push((id.to_owned(), Samples(vec![ms / 1000.0]))),
-            }
-        }
-    }
-    fn show(&self) -> String {
-        let all: Vec<String> = self.0.iter().map(|(id, s)| format!("{id} {}", s.show())).collect();
-        all.join(", ")
-    }
+fn shown(steps: &Named) -> String {
+    steps.iter().map(|(id, s)| format!("{id} {}", s.show(2))).collect::<Vec<_>>().join(", ")
 }
 
 /// Seconds that something takes until it is on the disk.
@@ -137,7 +106,7 @@ fn main() {
     println!("| 1 % of the rows | backup | restic | ratio | steps |\n|---|---|---|---|---|");
     for (kind, name) in ["in one range", "scattered"].into_iter().enumerate() {
         let [mut own, mut plain, mut ratio]: [Samples; 3] = std::array::from_fn(|_| Samples::default());
-        let mut steps = Steps::default();
+        let mut steps = Named::default();
         for round in 0..repeat {
             let condition = match kind {
                 0 => {
@@ -155,12 +124,12 @@ fn main() {
                     _ => b = timed(theirs),
                 }
             }
-            steps.add(&stack);
+            steps.add_steps(&stack.report());
             own.add(a);
             plain.add(b);
             ratio.add(a / b);
         }
-        println!("| {name} | {} | {} | {} | {} |", own.show(), plain.show(), ratio.show(), steps.show());
+        println!("| {name} | {} | {} | {} | {} |", own.show(2), plain.show(2), ratio.show(2), shown(&steps));
     }
 
     let [mut fetched, mut started, mut own, mut plain, mut ratio]: [Samples; 5] =
@@ -185,11 +154,11 @@ fn main() {
     println!("\n| restore | up | both | restic restore, compose up | ratio |\n|---|---|---|---|---|");
     println!(
         "| {} | {} | {} | {} | {} |",
-        fetched.show(),
-        started.show(),
-        own.show(),
-        plain.show(),
-        ratio.show()
+        fetched.show(2),
+        started.show(2),
+        own.show(2),
+        plain.show(2),
+        ratio.show(2)
     );
 }
 

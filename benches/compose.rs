@@ -15,8 +15,11 @@
 
 #[path = "../crates/switchback/tests/common/mod.rs"]
 mod common;
+#[path = "common/samples.rs"]
+mod samples;
 
 use common::docker::{Example, Stack, docker};
+use samples::Samples;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use switchback_core::release::MountPlace;
@@ -33,29 +36,6 @@ const SETTLE: Duration = Duration::from_secs(600);
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
-
-/// Milliseconds, several times.
-#[derive(Default)]
-struct Samples(Vec<f64>);
-
-impl Samples {
-    fn add(&mut self, ms: f64) {
-        self.0.push(ms);
-        self.0.sort_by(f64::total_cmp);
-    }
-    fn median(&self) -> f64 {
-        self.0.get(self.0.len() / 2).copied().unwrap_or(f64::NAN)
-    }
-    /// Median and spread.
-    fn show(&self, digits: usize) -> String {
-        match (self.0.first(), self.0.last()) {
-            (Some(min), Some(max)) => {
-                format!("{:.digits$} ({min:.digits$}–{max:.digits$})", self.median())
-            }
-            _ => "–".to_owned(),
-        }
-    }
 }
 
 fn ms(since: Instant) -> f64 {

@@ -11,8 +11,11 @@
 
 #[path = "../crates/switchback/tests/common/mod.rs"]
 mod common;
+#[path = "common/samples.rs"]
+mod samples;
 
 use common::docker::{Example, LABEL, Stack, docker, psql_in};
+use samples::Samples;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,27 +38,6 @@ const DOCUMENTS_PER_SCALE: u64 = 7_500;
 /// Longer than the time after which a file is taken for settled.
 const SETTLE: Duration = Duration::from_secs(6);
 const GB: f64 = 1e9;
-
-/// Seconds, several times.
-#[derive(Default)]
-struct Samples(Vec<f64>);
-
-impl Samples {
-    fn add(&mut self, value: f64) {
-        self.0.push(value);
-        self.0.sort_by(f64::total_cmp);
-    }
-    fn median(&self) -> f64 {
-        self.0.get(self.0.len() / 2).copied().unwrap_or(f64::NAN)
-    }
-    /// Median and spread.
-    fn show(&self) -> String {
-        match (self.0.first(), self.0.last()) {
-            (Some(min), Some(max)) => format!("{:.2} ({min:.2}–{max:.2})", self.median()),
-            _ => "–".to_owned(),
-        }
-    }
-}
 
 struct Bench {
     stack: Stack,
@@ -214,9 +196,9 @@ fn main() {
         }
         println!(
             "| {name} | {} | {} | {} | {:.2} of {:.2} GB | {:.2} GB | {:.0} |",
-            anew.show(),
-            refreshed.show(),
-            ratio.show(),
+            anew.show(2),
+            refreshed.show(2),
+            ratio.show(2),
             last.bytes_written as f64 / GB,
             last.bytes as f64 / GB,
             last.bytes_read as f64 / GB,

@@ -9,9 +9,12 @@
 
 #[path = "../crates/switchback/tests/common/mod.rs"]
 mod common;
+#[path = "common/samples.rs"]
+mod samples;
 
 use assistant::{ReleaseKind, SeedPlan};
 use common::Stack;
+use samples::Samples;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,30 +34,24 @@ fn main() {
         if !wanted.is_empty() && !wanted.iter().any(|w| w == name) {
             continue;
         }
-        let (mut rollback, mut floor, mut ratios, mut outage, mut copy) =
-            (vec![], vec![], vec![], vec![], vec![]);
+        let [mut rollback, mut floor, mut ratios, mut outage, mut copy]: [Samples; 5] =
+            std::array::from_fn(|_| Samples::default());
         for _ in 0..repeat {
             let case = one(bytes);
-            rollback.push(case.rollback);
-            floor.push(case.floor);
-            ratios.push(case.rollback / case.floor);
-            outage.push(case.outage);
-            copy.push(case.copy);
+            rollback.add(case.rollback);
+            floor.add(case.floor);
+            ratios.add(case.rollback / case.floor);
+            outage.add(case.outage);
+            copy.add(case.copy);
         }
-        medians.push((name, median(&mut rollback)));
+        medians.push((name, rollback.median()));
         println!(
-            "| {name} | {:.0} ({:.0}–{:.0}) | {:.0} ({:.0}–{:.0}) | {:.3} ({:.3}–{:.3}) | {:.0} | {:.0} |",
-            median(&mut rollback),
-            rollback[0],
-            rollback[rollback.len() - 1],
-            median(&mut floor),
-            floor[0],
-            floor[floor.len() - 1],
-            median(&mut ratios),
-            ratios[0],
-            ratios[ratios.len() - 1],
-            median(&mut outage),
-            median(&mut copy),
+            "| {name} | {} | {} | {} | {:.0} | {:.0} |",
+            rollback.show(0),
+            floor.show(0),
+            ratios.show(3),
+            outage.median(),
+            copy.median(),
         );
     }
     if let (Some(min), Some(max)) = (
@@ -70,11 +67,6 @@ struct Case {
     floor: f64,
     outage: f64,
     copy: f64,
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn ms(since: Instant) -> f64 {

@@ -17,8 +17,11 @@
 
 #[path = "../crates/switchback/tests/common/mod.rs"]
 mod common;
+#[path = "common/samples.rs"]
+mod samples;
 
 use common::docker::{Example, LABEL, Stack, docker};
+use samples::{Named, Samples};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -26,26 +29,6 @@ use std::time::{Duration, Instant};
 const STABLE: Duration = Duration::from_secs(3);
 const SETTLE: Duration = Duration::from_secs(600);
 const VOLUMES: [&str; 2] = ["db", "n8n"];
-
-/// Seconds, several times.
-#[derive(Default)]
-struct Samples(Vec<f64>);
-
-impl Samples {
-    fn add(&mut self, value: f64) {
-        self.0.push(value);
-        self.0.sort_by(f64::total_cmp);
-    }
-    /// Median and spread.
-    fn show(&self, digits: usize) -> String {
-        match (self.0.first(), self.0.get(self.0.len() / 2), self.0.last()) {
-            (Some(min), Some(median), Some(max)) => {
-                format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
-            }
-            _ => "–".to_owned(),
-        }
-    }
-}
 
 fn main() {
     let mut args = std::env::args().skip(1).filter(|a| a != "--bench");
@@ -61,7 +44,7 @@ fn main() {
     println!("Data in {place}; median (fastest–slowest) of {repeat}, s.\n");
 
     let (stack, data) = stack(dir.as_ref());
-    let mut steps: Vec<(String, Samples)> = Vec::new();
+    let mut steps = Named::default();
     let [mut start, mut recover, mut copied, mut staging, mut ratio, mut over_recover, mut paused]: [Samples;
         7] = std::array::from_fn(|_| Samples::default());
     for _ in 0..repeat {
@@ -75,13 +58,7 @@ fn main() {
         if let Some(ms) = report["times"]["writers_waited_ms"].as_f64() {
             paused.add(ms);
         }
-        for step in report["steps"].as_array().into_iter().flatten() {
-            let (Some(id), Some(ms)) = (step["id"].as_str(), step["took_ms"].as_f64()) else { continue };
-            match steps.iter_mut().find(|(known, _)| known == id) {
-                Some((_, samples)) => samples.add(ms / 1000.0),
-                None => steps.push((id.to_owned(), Samples(vec![ms / 1000.0]))),
-            }
-        }
+        steps.add_steps(&report);
         stack.run(&["staging", "down", "--yes", "--quiet"]).expect(0);
         start.add(plain);
         recover.add(killed);
@@ -105,7 +82,7 @@ fn main() {
         paused.show(0)
     );
     println!("\n| step of staging up | s |\n|---|---|");
-    for (id, samples) in &steps {
+    for (id, samples) in steps.iter() {
         println!("| {id} | {} |", samples.show(2));
     }
     drop(stack);

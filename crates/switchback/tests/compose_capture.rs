@@ -63,6 +63,15 @@ fn only_rows_that_were_written_to_are_compared_and_the_server_keeps_nothing() {
     // A copy of a production that captures runs like any other.
     stack.run(&["staging", "up", "--quiet"]).expect(0);
     stack.run(&["staging", "down", "--yes", "--quiet"]).expect(0);
+    // And a backup of it comes back on a server that is not set to capture, which would not start with the slot.
+    let repository = tempfile::tempdir().expect("a folder");
+    let path = stack.root.join("switchback.yaml");
+    let text = std::fs::read_to_string(&path).expect("reads");
+    let backup = format!("backup: {{ repository: \"{}\" }}", repository.path().display());
+    std::fs::write(&path, format!("{text}\n{backup}\n")).expect("writes");
+    for command in [&["backup", "init"][..], &["backup"], &["drill", "restore"]] {
+        stack.run(command).expect(0);
+    }
     // The last ones before the rollback are in the server's log only.
     stack.psql("insert into heap values ('c'); update entries set note = 'last' where id = 9");
     let later = state(&stack);

@@ -67,7 +67,7 @@ fn once(
     traffic: &mut BTreeSet<Seen>,
 ) -> Result<Vec<(String, String)>, EngineError> {
     let kind = if mutant.id == "C0" { Kind::Nothing } else { Kind::Harmless };
-    let tried = run(ground, kind, None)?;
+    let tried = run(ground, kind, None, &[])?;
     row.landed += tried.landed;
     traffic.extend(tried.seen);
     let workflows = tried.results.iter().filter(|r| r.kind == CheckKind::Workflow);

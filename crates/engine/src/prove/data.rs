@@ -112,7 +112,7 @@ pub fn irreversible(
     match started {
         None => row.outcome = nothing(mutant, "no table has what it needs"),
         Some(Ok(_)) => {
-            let tried = run(ground, Kind::Nothing, Some(false))?;
+            let tried = run(ground, Kind::Nothing, Some(false), mutant.expects)?;
             judge(mutant, &tried.results, &ground.new.environment, row);
         }
         Some(Err(failed)) => {

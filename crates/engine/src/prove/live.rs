@@ -80,7 +80,7 @@ pub fn beside(ground: &Ground<'_>, mutant: &Mutant, what: Beside, row: &mut Row)
         return Ok(());
     }
     row.landed = 1;
-    let tried = run(ground, Kind::Nothing, Some(true));
+    let tried = run(ground, Kind::Nothing, Some(true), mutant.expects);
     drop(program);
     let mut results = tried?.results;
     results.iter_mut().for_each(|result| only(result, word));
@@ -127,7 +127,7 @@ pub fn still(ground: &Ground<'_>, mutant: &Mutant, row: &mut Row) -> Result<Stat
     };
     let at = placement(ground, ground.config, &release);
     row.landed = ground.world.runtime.still(&at, name, true)?;
-    let tried = run(ground, Kind::Nothing, Some(false));
+    let tried = run(ground, Kind::Nothing, Some(false), mutant.expects);
     ground.world.runtime.still(&at, name, false)?;
     if row.landed == 0 {
         row.outcome = Outcome::Unviable { why: format!("{name} does not run") };

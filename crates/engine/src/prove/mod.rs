@@ -302,7 +302,7 @@ fn applicable(
 
 fn mutated(ground: &Ground<'_>, mutant: &Mutant, kind: Kind, row: &mut Row) -> Result<(), EngineError> {
     let nobody = kind == Kind::NobodyThere;
-    let tried = run(ground, kind, Some(only_times(mutant)))?;
+    let tried = run(ground, kind, Some(only_times(mutant)), mutant.expects)?;
     row.landed = tried.landed;
     if tried.landed == 0 && !nobody {
         row.outcome = Outcome::Unviable { why: "the fault never landed".to_owned() };
@@ -350,8 +350,14 @@ fn undecided<'a>(results: &'a [CheckResult], environment: &'a str) -> impl Itera
     })
 }
 
-/// Runs the checks with a proxy before each port of each service, on both sides; the fault is on the new one.
-fn run(ground: &Ground<'_>, kind: Kind, times: Option<bool>) -> Result<Tried, EngineError> {
+/// Runs the checks with a proxy before each port of each service, on both sides; the fault is on the new one. When one of the kinds that are
+/// expected to has caught it, not all of them need to run.
+fn run(
+    ground: &Ground<'_>,
+    kind: Kind,
+    times: Option<bool>,
+    expects: &[CheckKind],
+) -> Result<Tried, EngineError> {
     let suite = Suite::load(ground.home, ground.run, ground.config)?;
     let suite = match times {
         None => suite,
@@ -384,9 +390,11 @@ fn run(ground: &Ground<'_>, kind: Kind, times: Option<bool>) -> Result<Tried, En
     let targets = [target(ground.old, &releases.0, old), target(ground.new, &releases.1, new)];
     let began = Instant::now();
     let on_new = ground.new.environment.as_str();
+    let caught =
+        |r: &CheckResult| r.environment == on_new && expects.contains(&r.kind) && failed(r).is_some();
     let enough = |so_far: &[CheckResult]| {
         began.elapsed() > LONG
-            && so_far.last().is_some_and(|r| r.environment == on_new && failed(r).is_some())
+            && so_far.last().is_some_and(caught)
             && so_far.iter().rev().nth(1).is_none_or(|r| failed(r).is_none())
     };
     let results = if control {

@@ -2,9 +2,10 @@
 
     POST /webhook/chat   {"person", "text"} -> {"answer"}; for other programs, with the token
     GET  /api/notes      ?person=&q=&limit=; with the token
+    POST /api/notes/file a form with "person" and a text "file", a note a line -> {"kept"}; with the token
     POST /login          {"name"}: a session cookie
     POST /chat           {"text"} -> {"answer"}; GET /chat -> {"name", "messages"}; with the cookie
-    GET  /, /page.js, /openapi.json, /health
+    GET  /, /page.css, /page.js, /openapi.json, /health
 """
 
 import json
@@ -22,6 +23,7 @@ HERE = pathlib.Path(__file__).parent
 MCP, N8N = setting("MCP_URL", "http://mcp:8080/mcp"), setting("N8N_URL", "http://n8n:5678")
 HELP = "I understand: remember TEXT; find WORDS; remind 2030-12-31 TEXT; split 90 by 3; briefing"
 WEEK = 7 * 24 * 3600
+MOST_LINES = 100
 store = redis.Redis(host=setting("REDIS_HOST", "redis"), decode_responses=True, socket_timeout=5, health_check_interval=30)
 initialised = threading.Event()
 
@@ -118,6 +120,24 @@ def notes(request):
     return 200, tool("search_notes", person=person, query=request.query.get("q", ""), limit=int(limit)), {}
 
 
+def upload(request):
+    request.need_token()
+    form = request.form()
+    if not (person := form.get("person", b"").decode("utf-8", "replace").strip()):
+        raise Refused(422, "person is missing")
+    try:
+        lines = [line.strip() for line in form["file"].decode().splitlines()]
+    except (KeyError, UnicodeDecodeError):
+        raise Refused(422, "file is missing, or no text in UTF-8") from None
+    lines = [line for line in lines if line]
+    if len(lines) > MOST_LINES:
+        raise Refused(422, f"at most {MOST_LINES} notes at a time")
+    for line in lines:
+        tool("add_note", person=person, body=line)
+    store.incr("notes:changes")
+    return 200, {"kept": len(lines)}, {}
+
+
 def login(request):
     session = secrets.token_urlsafe(24)
     store.set(f"session:{session}", request.text("name")[:100], ex=WEEK)
@@ -151,7 +171,7 @@ def health(_):
 
 def file(name, kind):
     content = (HERE / name).read_bytes()
-    policy = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
+    policy = "default-src 'self'; img-src 'self' data:"
     return lambda _: (200, content, {"Content-Type": kind, "Content-Security-Policy": policy})
 
 
@@ -161,10 +181,12 @@ if __name__ == "__main__":
         "bot",
         {
             "GET /": file("page.html", "text/html; charset=utf-8"),
+            "GET /page.css": file("page.css", "text/css; charset=utf-8"),
             "GET /page.js": file("page.js", "text/javascript; charset=utf-8"),
             "GET /openapi.json": file("openapi.json", "application/json"),
             "POST /webhook/chat": webhook,
             "GET /api/notes": notes,
+            "POST /api/notes/file": upload,
             "POST /login": login,
             "POST /chat": chat,
             "GET /chat": talked,

@@ -1,5 +1,7 @@
 """What the services share: settings, answering HTTP, asking over HTTP."""
 
+import email.parser
+import email.policy
 import http.cookies
 import http.server
 import json
@@ -68,6 +70,18 @@ class Request:
         if not isinstance(value, str) or not value.strip():
             raise Refused(422, f"{name} is missing")
         return value.strip()
+
+    def form(self):
+        """The fields of a form with files, by name, as bytes."""
+        kind = self.headers.get("Content-Type", "")
+        if not kind.startswith("multipart/form-data"):
+            raise Refused(415, "the body is no form with files")
+        head = f"Content-Type: {kind}\r\n\r\n".encode("latin-1", "replace")
+        parts = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + self.body)
+        if not parts.is_multipart():
+            raise Refused(400, "the form cannot be read")
+        fields = {part.get_param("name", header="content-disposition"): part for part in parts.iter_parts()}
+        return {name: part.get_payload(decode=True) or b"" for name, part in fields.items() if name}
 
     def cookie(self, name):
         found = http.cookies.SimpleCookie(self.headers.get("Cookie", "")).get(name)

@@ -210,21 +210,23 @@ pub fn describe(part: &PartDiff) -> String {
     if words.is_empty() { "changed".to_owned() } else { words.join("; ") }
 }
 
+/// Whether a table or file may change: somebody declared it, or it is a migration tool's own.
+pub fn may_change(store: &StoreName, kind: StoreKind, part: &str, expected: &[String]) -> bool {
+    let mut names = vec![part];
+    // Tables of servers are named `database.schema.table` or `database.table`; a person may leave out what is clear.
+    if kind.has_server() {
+        names.extend(part.match_indices('.').map(|(at, _)| &part[at + 1..]));
+    }
+    let table = names.last().copied().unwrap_or(part);
+    names.iter().any(|name| expected.iter().any(|e| *e == format!("{store}.{name}")))
+        || expected.iter().any(|e| *e == format!("{store}.*"))
+        || (kind != StoreKind::Files && is_bookkeeping(table))
+}
+
 /// What in a difference is a loss that nobody declared.
 pub fn losses(store: &StoreName, kind: StoreKind, diff: &StoreDiff, expected: &[String]) -> Vec<Failure> {
-    let allowed = |part: &str| {
-        let mut names = vec![part];
-        // Tables of servers are named `database.schema.table` or `database.table`; a person may leave out what is clear.
-        if kind.has_server() {
-            names.extend(part.match_indices('.').map(|(at, _)| &part[at + 1..]));
-        }
-        let table = names.last().copied().unwrap_or(part);
-        names.iter().any(|name| expected.iter().any(|e| *e == format!("{store}.{name}")))
-            || expected.iter().any(|e| *e == format!("{store}.*"))
-            || (kind != StoreKind::Files && is_bookkeeping(table))
-    };
     let mut failures = Vec::new();
-    for part in diff.parts.iter().filter(|p| !allowed(&p.name)) {
+    for part in diff.parts.iter().filter(|p| !may_change(store, kind, &p.name, expected)) {
         let mut words = Vec::new();
         let thing = if kind == StoreKind::Files { "files" } else { "rows" };
         match part.change {

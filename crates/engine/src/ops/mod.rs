@@ -27,7 +27,7 @@ mod wal;
 
 pub(crate) use data::differing;
 pub(crate) use judge::BOOKKEEPING;
-pub use judge::{is_bookkeeping, losses};
+pub use judge::{is_bookkeeping, losses, may_change};
 pub use pointer::over_budget;
 pub use versions::edit_versions;
 pub(crate) use wal::told as replayed;

@@ -15,7 +15,7 @@ use switchback_core::prove::{Beside, Mutant, Outcome, Row};
 use switchback_core::release::Release;
 
 /// Keeps a processor busy until its input ends: it must not outlive the proof, also where only the engine could end it.
-const BUSY: &str = "while :; do :; done & p=$!; cat > /dev/null; kill $p";
+const BUSY: &str = "while :; do :; done & p=$!; cat > /dev/null; kill $p; wait $p";
 /// Takes 2 MiB each twentieth of a second, half a gigabyte at most, until its input ends: what is to come last has to be kept.
 const GROWING: &str = "(n=0; while kill -0 $$ 2> /dev/null; do n=$((n + 1)); [ $n -gt 256 ] || head -c 2097152 /dev/zero; \
     sleep 0.05; done | tail -c 600000000 > /dev/null) & cat > /dev/null";

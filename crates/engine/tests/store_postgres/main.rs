@@ -12,6 +12,7 @@ mod changes;
 mod checks;
 mod cluster;
 mod content;
+mod convert;
 mod damage;
 mod export;
 mod mask;

@@ -11,7 +11,7 @@ use crate::error::EngineError;
 use crate::runtime::Placement;
 use crate::runtime::compose::{command_of, config_mounts_of, environment_of};
 use crate::store::Progress;
-use crate::store::postgres::convert::{LOAD, LOADING, settings, shape};
+use crate::store::postgres::convert::{LOAD, LOADING, objects, settings, shape};
 use crate::store::postgres::{self, harmless_settings};
 use std::io::Write;
 use std::time::Instant;
@@ -166,6 +166,8 @@ impl ComposeData {
         (work.stage.say)(&format!("counting the rows of {store}"));
         let same = same_counts(&old.server, &new.server, work.progress);
         let (new, rows) = new.closing(|_| same)?;
+        let same = same_objects(&old.server, &new.server);
+        let (new, ()) = new.closing(|_| same)?;
         let over = settings(&old.server, &new.server).map_err(engine_error);
         let (new, over) = new.closing(|_| over)?;
         let mut input = over.lines.as_bytes();
@@ -380,6 +382,20 @@ fn same_counts(old: &Server<'_>, new: &Server<'_>, progress: &Progress<'_>) -> R
         ));
     }
     Ok(was.values().sum())
+}
+
+/// Confirms that every table, index, constraint and so on of the old cluster is in the new one.
+fn same_objects(old: &Server<'_>, new: &Server<'_>) -> Result<(), EngineError> {
+    let (was, is) = (objects(old).map_err(engine_error)?, objects(new).map_err(engine_error)?);
+    let missing: Vec<&str> = was.difference(&is).map(String::as_str).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let (count, some) = (missing.len(), missing.into_iter().take(4).collect::<Vec<_>>().join(", "));
+    Err(EngineError::refused(
+        format!("{count} of {} objects of the old cluster are not in the new one: {some}", was.len()),
+        "nothing but a clone was touched; look at extensions that make objects of their own, and at what the new major version no longer has",
+    ))
 }
 
 /// Reads sizes in KiB, a line each, and passes them on.

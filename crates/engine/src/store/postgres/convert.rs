@@ -5,7 +5,7 @@
 
 use super::names::ident;
 use super::{PgError, Psql, Result, session};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a new cluster must be made like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,12 +82,13 @@ impl Shape {
 
 /// Loads everything of one server into another; for `sh`, with the folders of both sockets, the role and [`Shape::first_role`].
 /// Prints the size of the new cluster (its folder is the last argument) in KiB, a line every two seconds. The loop reads no
-/// further than the line that is left out; the rest passes untouched.
+/// further than the line that is left out; the rest passes untouched. What is ended is waited for: the server is the first process of its
+/// container, would inherit what nobody waits for, take it for one of its own that crashed, and begin anew from its log.
 pub const LOAD: &str = r#"
 from=$1 to=$2 user=$3 line=$4 new=$5
 ( while sleep 2; do du -sk "$new" 2>/dev/null; done ) &
 watch=$!
-trap 'kill $watch 2>/dev/null' EXIT
+trap 'kill $watch; wait $watch' EXIT
 { pg_dumpall -h "$from" -U "$user" --quote-all-identifiers; echo $? >"$new.dumped"; } |
     { while IFS= read -r l; do [ "$l" = "$line" ] && break; printf '%s\n' "$l"; done; cat; } |
     psql -X -q -v ON_ERROR_STOP=1 -h "$to" -U "$user" -d postgres -f - >/dev/null || exit 1
@@ -95,7 +96,9 @@ trap 'kill $watch 2>/dev/null' EXIT
 "#;
 
 /// Settings of a cluster that is only being loaded: if it is interrupted, it is thrown away.
-pub const LOADING: [&str; 12] = [
+pub const LOADING: [&str; 13] = [
+    // What was committed last is not on the disk: with a process that crashed, all of it is begun anew.
+    "restart_after_crash=off",
     "fsync=off",
     "full_page_writes=off",
     "synchronous_commit=off",
@@ -110,6 +113,32 @@ pub const LOADING: [&str; 12] = [
     "listen_addresses=",
     "port=5432",
 ];
+
+const OBJECTS: &str = "COPY (SELECT 'o', what FROM ( \
+    SELECT 'relation ' || n.nspname || '.' || c.relname || ' (' || c.relkind::text || ')', n.nspname, 'pg_class'::regclass, c.oid \
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'i', 'I', 'c') \
+    UNION ALL SELECT 'constraint ' || n.nspname || '.' || coalesce(r.relname || '.', '') || k.conname, n.nspname, 'pg_constraint'::regclass, k.oid \
+        FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace LEFT JOIN pg_class r ON r.oid = k.conrelid WHERE k.contype <> 'n' \
+    UNION ALL SELECT 'trigger ' || n.nspname || '.' || r.relname || '.' || t.tgname, n.nspname, 'pg_trigger'::regclass, t.oid \
+        FROM pg_trigger t JOIN pg_class r ON r.oid = t.tgrelid JOIN pg_namespace n ON n.oid = r.relnamespace WHERE NOT t.tgisinternal \
+    UNION ALL SELECT 'function ' || n.nspname || '.' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')', n.nspname, \
+        'pg_proc'::regclass, p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+    UNION ALL SELECT 'policy ' || n.nspname || '.' || r.relname || '.' || p.polname, n.nspname, 'pg_policy'::regclass, p.oid \
+        FROM pg_policy p JOIN pg_class r ON r.oid = p.polrelid JOIN pg_namespace n ON n.oid = r.relnamespace \
+    ) AS found(what, nspname, class, oid) WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' AND NOT EXISTS \
+    (SELECT FROM pg_depend d WHERE d.classid = found.class AND d.objid = found.oid AND d.deptype = 'e')) TO STDOUT;";
+
+/// Names of everything that a dump makes besides rows: tables, indexes, constraints, triggers, functions and policies, with their database.
+/// Those of extensions, which another version of the server has others of, are left out.
+pub fn objects(psql: &dyn Psql) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for database in session::chosen(psql, &[])? {
+        for line in session::lines(psql, &database, &session::reading(OBJECTS), &|| false)? {
+            found.insert(format!("{database}: {}", line.owned(1)?));
+        }
+    }
+    Ok(found)
+}
 
 /// Settings that name places, and would lead away from the new cluster.
 const PLACES: [&str; 5] = ["config_file", "data_directory", "external_pid_file", "hba_file", "ident_file"];

@@ -178,7 +178,7 @@ impl Suite {
         for target in targets {
             results.extend(health_results(target));
         }
-        if environment {
+        if environment || enough(&results) {
             return Ok(results);
         }
         for (id, workflow) in &self.workflows {

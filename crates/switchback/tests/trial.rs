@@ -133,6 +133,20 @@ fn a_killed_watchdog_is_noticed_and_resume_starts_another() {
 }
 
 #[test]
+fn services_that_are_down_are_noticed_before_a_patient_workflow_gives_up() {
+    let stack = Stack::new(&[ReleaseKind::V2]);
+    stack.configure("watch: 2s", "watch: 1h");
+    let patient = "name: it answers in the end\nproduction: always\ntimeout: 20m\nsteps:\n  - name: ready\n    \
+                   request: { url: \"{{app.url}}/health\" }\n    retry: { times: 600, every: 1s }\n    expect: { status: 200 }\n";
+    fs::write(stack.root.join("checks/a-patient.yaml"), patient).expect("writes");
+    stack.run(&["up"]).expect(0);
+    let promote = ["promote", "app=2.0.0", "--yes", "--detach", "--without-certificate", "--reason", "test"];
+    stack.run(&promote).expect(0);
+    stack.kill_services();
+    assert!(stack.wait_for_rollback(), "{}", stack.status());
+}
+
+#[test]
 fn while_on_trial_no_other_promotion_begins_and_a_person_can_roll_back() {
     let stack = promoted(ReleaseKind::V2, "1h", &["--detach"]);
     let ran = stack.run(&["promote", "--yes"]).expect(3);

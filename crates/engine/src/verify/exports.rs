@@ -5,6 +5,7 @@ use super::proof::{Proof, Stop};
 use crate::error::{EngineError, io};
 use crate::runtime::Placement;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use switchback_core::check::{CheckKind, CheckResult, Verdict};
@@ -64,10 +65,15 @@ pub fn prove(
             at,
             format!("the files hold {in_lines:?}, the manifest {exported:?}"),
         );
-        // A row that has another key since is changed for the one, and removed and added for the other.
-        let (new, gone) = (|c: Counts| c.0 + c.1, |c: Counts| c.2 + c.1);
+        for (part, (exact, exported)) in lacking(place.kind, &since_promotion, stats) {
+            proof.demand(
+                false,
+                format!("{at}.{part}"),
+                format!("the difference since the promotion is {exact:?}, exported were {exported:?}"),
+            );
+        }
         proof.demand(
-            new(exported) >= new(exact) && gone(exported) >= gone(exact),
+            place.kind != StoreKind::Files || covers(exported, exact),
             at,
             format!("the difference since the promotion is {exact:?}, exported were {exported:?}"),
         );
@@ -106,6 +112,24 @@ fn count(diff: &StoreDiff) -> Counts {
     diff.parts
         .iter()
         .fold((0, 0, 0), |(a, c, r), p| (a + p.rows_added, c + p.rows_changed, r + p.rows_removed))
+}
+
+/// Whether an export has at least what differs. A row that has another key since is changed for the one, and removed and added for
+/// the other.
+fn covers(exported: Counts, exact: Counts) -> bool {
+    exported.0 + exported.1 >= exact.0 + exact.1 && exported.2 + exported.1 >= exact.2 + exact.1
+}
+
+/// Tables of which less was exported than differs. Where a sequence stands is no row.
+fn lacking(kind: StoreKind, diff: &StoreDiff, stats: &ExportStats) -> BTreeMap<String, (Counts, Counts)> {
+    let parts = diff.parts.iter().filter(|p| kind != StoreKind::Files && !p.name.ends_with(" (sequence)"));
+    parts
+        .filter_map(|p| {
+            let exact = (p.rows_added, p.rows_changed, p.rows_removed);
+            let found = stats.parts.get(&p.name).map_or((0, 0, 0), |e| (e.inserted, e.updated, e.deleted));
+            (!covers(found, exact)).then(|| (p.name.clone(), (exact, found)))
+        })
+        .collect()
 }
 
 fn exported(stats: &ExportStats) -> Counts {

@@ -254,10 +254,15 @@ fn rolled_back(lab: &Lab<'_>, config: &Config, old: &Instance) -> Result<(Ran, O
     std::thread::scope(|scope| {
         let looker = scope.spawn(|| {
             let mut seen: Vec<(Instant, bool)> = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
+            let mut ended: Option<Instant> = None;
+            // To a good answer: the last probe may have waited for a service that was not there yet.
+            while ended.is_none_or(|at| !seen.last().is_some_and(|s| s.1) && at.elapsed() < TRIAL_ENDS) {
                 let ok = release.services.keys().all(|n| lab.world.runtime.probe(&placement, n).ok);
                 seen.push((Instant::now(), ok));
                 std::thread::sleep(Duration::from_millis(10));
+                if ended.is_none() && stop.load(Ordering::Relaxed) {
+                    ended = Some(Instant::now());
+                }
             }
             outage(&seen)
         });

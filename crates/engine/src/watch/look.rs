@@ -5,10 +5,11 @@ use crate::error::EngineError;
 use crate::home::{Home, read_json, write_json, write_json_volatile};
 use crate::runtime::Placement;
 use crate::world::World;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use switchback_core::check::{CheckResult, Verdict};
+use switchback_core::check::{CheckKind, CheckResult, Verdict};
 use switchback_core::config::{Action, RuntimeKind};
 use switchback_core::data::StoreKind;
 use switchback_core::ids::{RunId, ServiceName};
@@ -60,7 +61,11 @@ impl Eye<'_> {
             ok = false;
             seen.extend(restarting);
         }
-        let results = self.checks()?;
+        let (results, went) = self.checks()?;
+        if let Some(differences) = went.filter(|_| ok) {
+            ok = false;
+            seen.extend(differences);
+        }
         let mut doubt = None;
         for result in &results {
             match &result.verdict {
@@ -86,7 +91,22 @@ impl Eye<'_> {
         Ok(Look { ok, seen, sample })
     }
 
-    fn checks(&self) -> Result<Vec<CheckResult>, EngineError> {
+    /// Runs the checks; and what went away meanwhile. A workflow may try again for minutes: nothing of it is waited for when the services
+    /// themselves are down.
+    fn checks(&self) -> Result<(Vec<CheckResult>, Option<Vec<String>>), EngineError> {
+        let every = self.placement.config.rollback.every.0;
+        let (asked, went) = (Cell::new(Instant::now()), RefCell::new(None));
+        let down = || {
+            if went.borrow().is_none() && asked.get().elapsed() >= every {
+                let back = self.world.runtime.read_back(&self.placement);
+                *went.borrow_mut() = back.ok().and_then(Result::err);
+                asked.set(Instant::now());
+            }
+            went.borrow().is_some()
+        };
+        let unhealthy = |results: &[CheckResult]| {
+            results.iter().any(|r| r.kind == CheckKind::Health && matches!(r.verdict, Verdict::Fail { .. }))
+        };
         let run_dir = self.home.run_dir(self.run);
         let target = Target {
             world: self.world,
@@ -97,7 +117,8 @@ impl Eye<'_> {
             scratch: &run_dir,
             through: None,
         };
-        self.suite.run(&[target], CheckPhase::Production, &|_| {}, &|| false)
+        let results = self.suite.run_until(&[target], CheckPhase::Production, &|_| {}, &down, &unhealthy)?;
+        Ok((results, went.into_inner()))
     }
 
     fn sample(&mut self, results: &[CheckResult]) -> Result<Sample, EngineError> {
@@ -215,7 +236,7 @@ pub fn observe_before(
     let began = Instant::now();
     let mut rounds = 0;
     while rounds < ROUNDS && began.elapsed() < ROUNDS_TIME && !cancelled() {
-        for (id, seen) in checked(&eye.checks()?).into_iter().filter(|(_, seen)| seen.ok) {
+        for (id, seen) in checked(&eye.checks()?.0).into_iter().filter(|(_, seen)| seen.ok) {
             before.checks.entry(id).or_default().push(seen.took_ms);
         }
         rounds += 1;

@@ -18,7 +18,7 @@ mod common;
 mod samples;
 
 use common::docker::{Example, Stack, docker};
-use common::upgrade::{burn_down, mountpoint};
+use common::upgrade::{burn_down, empty, mountpoint};
 use samples::{Named, Samples};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -135,8 +135,8 @@ fn main() {
     let [mut fetched, mut started, mut own, mut plain, mut ratio]: [Samples; 5] =
         std::array::from_fn(|_| Samples::default());
     let same = Restic { repository: at("ours"), key, cache: at("cache-of-ours") };
+    burn_down(&stack);
     for _ in 0..repeat {
-        burn_down(&stack);
         let fetch = timed(|| restore(&stack, &same));
         let start = timed(|| drop(stack.run(&["up", "--yes", "--quiet"]).expect(0)));
         fetched.add(fetch);
@@ -150,6 +150,12 @@ fn main() {
         ratio.add((fetch + start) / by_hand);
         let counted = stack.psql("select count(*) from pgbench_accounts");
         assert_eq!(counted.trim(), rows.to_string());
+        // Switchback knows nothing of what was brought back by hand.
+        stack.docker_compose(&["down"]).expect(0);
+        for name in STORES {
+            docker(&["volume", "rm", &format!("{}_{name}", stack.project)]).expect(0);
+        }
+        empty(&stack.root);
     }
     println!("\n| restore | up | both | restic restore, compose up | ratio |\n|---|---|---|---|---|");
     println!(

@@ -250,7 +250,7 @@ fn rolled_back(lab: &Lab<'_>, config: &Config, old: &Instance) -> Result<(Ran, O
     let home = lab.sandbox()?.home.clone();
     let release = home.release(&old.release)?;
     let placement = Placement { home: &home, config, instance: old, release: &release };
-    let stop = AtomicBool::new(false);
+    let (stop, good) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let looker = scope.spawn(|| {
             let mut seen: Vec<(Instant, bool)> = Vec::new();
@@ -259,6 +259,7 @@ fn rolled_back(lab: &Lab<'_>, config: &Config, old: &Instance) -> Result<(Ran, O
             while ended.is_none_or(|at| !seen.last().is_some_and(|s| s.1) && at.elapsed() < TRIAL_ENDS) {
                 let ok = release.services.keys().all(|n| lab.world.runtime.probe(&placement, n).ok);
                 seen.push((Instant::now(), ok));
+                good.fetch_or(ok, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(10));
                 if ended.is_none() && stop.load(Ordering::Relaxed) {
                     ended = Some(Instant::now());
@@ -266,6 +267,11 @@ fn rolled_back(lab: &Lab<'_>, config: &Config, old: &Instance) -> Result<(Ran, O
             }
             outage(&seen)
         });
+        // An outage has a beginning: what was used a moment ago may not answer at once.
+        let began = Instant::now();
+        while !good.load(Ordering::Relaxed) && began.elapsed() < TRIAL_ENDS {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let ran = lab.roll_back(config, "verify: a rollback by command");
         stop.store(true, Ordering::Relaxed);
         let outage = looker.join().unwrap_or(None);

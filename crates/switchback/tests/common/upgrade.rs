@@ -320,7 +320,12 @@ pub fn burn_down(stack: &Stack) {
             }
         }
     }
-    for entry in fs::read_dir(&stack.root).expect("lists").flatten() {
+    empty(&stack.root);
+}
+
+/// Removes everything in a folder.
+pub fn empty(folder: &Path) {
+    for entry in fs::read_dir(folder).expect("lists").flatten() {
         match entry.path() {
             path if path.is_dir() => fs::remove_dir_all(path).expect("removes"),
             path => fs::remove_file(path).expect("removes"),

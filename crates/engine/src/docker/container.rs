@@ -3,7 +3,7 @@
 //! Owns the facts about a container as values. Making and running containers is [`super::run`]'s.
 
 use super::error::Call;
-use super::{Docker, DockerError, done_or_gone, name, optional, with_labels};
+use super::{Docker, DockerError, done_or_gone, freezer, name, optional, with_labels};
 use bollard::models::{ContainerInspectResponse, ContainerState, PortBinding};
 use bollard::query_parameters::{
     KillContainerOptions, ListContainersOptions, LogsOptions, RemoveContainerOptions, RenameContainerOptions,
@@ -11,8 +11,11 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt as _;
 use std::collections::BTreeMap;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+/// An engine that thaws does it in milliseconds.
+const STUCK: Duration = Duration::from_secs(5);
 /// Grace of the engine itself, where nothing else is asked for.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// The most of a log that is kept: enough for a stack trace, little enough for a report.
@@ -313,18 +316,44 @@ impl Docker {
         self.ask(Call::change("pause the container", "POST"), id, self.client.pause_container(id))
     }
 
-    /// Lets a frozen container go on; fine if it is not frozen or does not exist.
+    /// Lets a frozen container go on; fine if it is not frozen or does not exist. An engine that does not do it is helped.
     pub fn unpause(&self, id: &str) -> Result<(), DockerError> {
         let id = name::object("container", id)?;
-        let answer =
-            self.ask(Call::change("unpause the container", "POST"), id, self.client.unpause_container(id));
+        let answer = self.unpause_in_time(id);
+        if matches!(answer, Ok(true)) || !self.is_local() {
+            return answer.map(drop);
+        }
+        // Thawed past the engine, which says "not paused" and calls it paused for ever: it gets something to thaw.
+        let paused = self.inspect(id).is_ok_and(|c| c.is_some_and(|c| c.state.paused));
+        if !paused || !freezer::set(id, true) {
+            return answer.map(drop);
+        }
+        let again = self.unpause_in_time(id);
+        freezer::set(id, false);
+        again.map(drop)
+    }
+
+    /// Asks the engine, and thaws the container without it when that takes long. Whether it was frozen.
+    fn unpause_in_time(&self, id: &str) -> Result<bool, DockerError> {
+        let (answered, waits) = channel::<()>();
+        let answer = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let stuck = waits.recv_timeout(STUCK) == Err(RecvTimeoutError::Timeout);
+                stuck && self.is_local() && freezer::set(id, false)
+            });
+            let call = Call::change("unpause the container", "POST");
+            let answer = self.ask(call, id, self.client.unpause_container(id));
+            drop(answered);
+            answer
+        });
         match answer {
+            Ok(()) => Ok(true),
             Err(DockerError::Conflict { why, .. } | DockerError::Other { why, .. })
                 if why.contains("not paused") =>
             {
-                Ok(())
+                Ok(false)
             }
-            other => done_or_gone(other),
+            other => done_or_gone(other).map(|()| false),
         }
     }
 

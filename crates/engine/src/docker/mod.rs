@@ -10,6 +10,7 @@ mod container;
 mod credentials;
 mod endpoint;
 mod error;
+mod freezer;
 pub mod hands;
 pub mod helper;
 mod image;

@@ -97,15 +97,6 @@ impl OwnEngine {
         }
     }
 
-    /// Kills it, as the kernel does for want of memory. What manages containers for it is a service of its own under a service manager, and
-    /// goes on; so do the containers, until it is started again and ends them.
-    pub fn kill(&mut self) {
-        let mut child = self.child.take().expect("it runs");
-        child.kill().expect("kills");
-        child.wait().expect("waits");
-        let _ = fs::remove_file(self.dir.join("pid"));
-    }
-
     /// Stops it as its service manager does; its containers are stopped, too.
     pub fn stop(&mut self) {
         let mut child = self.child.take().expect("it runs");

@@ -132,6 +132,14 @@ pub(super) fn replay(steps: &mut Steps, snapshot: &str, at_ms: Option<i64>, key:
     steps.add("replay", title, group, op);
 }
 
+/// Brings a snapshot back, and replays logs on it where a moment is wanted.
+fn fetch(steps: &mut Steps, facts: &FetchFacts, key: &str, group: Group) {
+    let (snapshot, replays) = (facts.snapshot.clone(), facts.at_ms.is_some());
+    let op = Op::Fetch { instance: key.to_owned(), snapshot, replay: replays };
+    steps.add("fetch", "Bring the snapshot back, and compare it with what was backed up", group, op);
+    replay(steps, &facts.snapshot, facts.at_ms, key, group);
+}
+
 fn dispose(steps: &mut Steps, key: String) {
     steps
         .add("dispose", "Remove the copy", Group::After, Op::Dispose { instances: vec![key] })
@@ -179,15 +187,7 @@ pub fn drill(facts: &FetchFacts) -> Plan {
         images(&mut steps, &facts.snapshot);
     }
     prepare(&mut steps, &sandbox, common.need_bytes);
-    let fetch =
-        Op::Fetch { instance: key.clone(), snapshot: facts.snapshot.clone(), replay: facts.at_ms.is_some() };
-    steps.add(
-        "fetch",
-        "Bring the snapshot back, and compare it with what was backed up",
-        Group::Switch,
-        fetch,
-    );
-    replay(&mut steps, &facts.snapshot, facts.at_ms, &key, Group::Switch);
+    fetch(&mut steps, facts, &key, Group::Switch);
     let start = Op::Start { instance: key.clone() };
     steps
         .add("start", "Start the services and wait until they are healthy", Group::Switch, start)
@@ -227,15 +227,7 @@ pub fn restore(facts: &FetchFacts) -> Plan {
         images(&mut steps, &facts.snapshot);
     }
     prepare(&mut steps, &new, common.need_bytes);
-    let fetch =
-        Op::Fetch { instance: key.clone(), snapshot: facts.snapshot.clone(), replay: facts.at_ms.is_some() };
-    steps.add(
-        "fetch",
-        "Bring the snapshot back, and compare it with what was backed up",
-        Group::Prepare,
-        fetch,
-    );
-    replay(&mut steps, &facts.snapshot, facts.at_ms, &key, Group::Prepare);
+    fetch(&mut steps, facts, &key, Group::Prepare);
     let stop = Op::Stop { instance: old_key.clone() };
     steps.add("stop-old", format!("Stop generation {old}"), Group::Switch, stop).reversible();
     let base = Op::Base { instance: key.clone(), source: key.clone() };

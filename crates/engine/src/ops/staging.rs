@@ -2,7 +2,7 @@
 
 use super::data::{must_be_cold, scratch_of, temp_dir, with_progress, working};
 use super::{Context, Failed};
-use crate::data::Work;
+use crate::data::{Work, contents};
 use crate::engine::now_ms;
 use crate::environments;
 use crate::error::joined;
@@ -38,35 +38,28 @@ pub fn compare(context: &Context<'_>, source: &str, copy: &str) -> Result<Output
     let temp = temp_dir(context)?;
     let mut output = Output::default();
     let mut differing = Vec::new();
-    let mut names = Vec::new();
-    for name in source.stores.keys() {
-        if data.exists(&from, name)? {
-            names.push(name);
-        }
-    }
-    // All at once: where helpers read, starting them is most of it.
-    let compared = with_progress(context, "reading the snapshot and the copy", |progress| {
-        let read = |at: &Placement<'_>, name: &StoreName| {
-            data.content(at, name, &Work { stage: Stage::quiet(), progress, temp: &temp })
-        };
+    let names = || source.stores.keys();
+    let (was, is) = with_progress(context, "reading the snapshot and the copy", |progress| {
+        let read = |at: &Placement<'_>| contents(data.as_ref(), at, names(), progress, &temp);
         std::thread::scope(|scope| {
-            let (read, from, to) = (&read, &from, &to);
-            let begun: Vec<_> = names
-                .iter()
-                .map(|name| (scope.spawn(move || read(from, name)), scope.spawn(move || read(to, name))))
-                .collect();
-            begun.into_iter().map(|(was, is)| (joined(was), joined(is))).collect::<Vec<_>>()
+            let was = scope.spawn(|| read(&from));
+            let is = read(&to);
+            (joined(was), is)
         })
     });
-    for (name, (was, is)) in names.into_iter().zip(compared) {
-        let (was, is) = (was?, is?);
+    let (was, mut is) = (was?, is?);
+    for (name, was) in was {
+        let Some(is) = is.remove(&name) else {
+            differing.push(name.to_string());
+            continue;
+        };
         if was.digest != is.digest {
             differing.push(name.to_string());
         }
         output
             .notes
             .push(format!("{name}: fingerprint {} in the snapshot and in the copy", is.digest.short()));
-        output.fingerprints.insert(name.clone(), is);
+        output.fingerprints.insert(name, is);
     }
     context.midway();
     if differing.is_empty() {

@@ -81,14 +81,14 @@ impl Shape {
 }
 
 /// Loads everything of one server into another; for `sh`, with the folders of both sockets, the role and [`Shape::first_role`].
-/// Prints the size of the new cluster (its folder is the last argument) in KiB, a line every two seconds. The loop reads no
-/// further than the line that is left out; the rest passes untouched. What is ended is waited for: the server is the first process of its
-/// container, would inherit what nobody waits for, take it for one of its own that crashed, and begin anew from its log.
+/// Prints the size of the new cluster (its folder is the last argument) in KiB, a line every second. The loop reads no
+/// further than the line that is left out; the rest passes untouched. Nothing is killed, and everything is waited for: the server is the
+/// first process of its container, would inherit what nobody waits for, take it for one of its own that crashed, and begin anew from its log.
 pub const LOAD: &str = r#"
 from=$1 to=$2 user=$3 line=$4 new=$5
-( while sleep 2; do du -sk "$new" 2>/dev/null; done ) &
+( while sleep 1; [ ! -e "$new.loaded" ]; do du -sk "$new" 2>/dev/null; done ) &
 watch=$!
-trap 'kill $watch; wait $watch' EXIT
+trap ': >"$new.loaded"; wait $watch' EXIT
 { pg_dumpall -h "$from" -U "$user" --quote-all-identifiers; echo $? >"$new.dumped"; } |
     { while IFS= read -r l; do [ "$l" = "$line" ] && break; printf '%s\n' "$l"; done; cat; } |
     psql -X -q -v ON_ERROR_STOP=1 -h "$to" -U "$user" -d postgres -f - >/dev/null || exit 1

@@ -3,10 +3,12 @@
 //! `cargo bench --bench backup` fills a server by `pgbench -i` in the engine's own volumes; `-- 200` is the scale (200 is 3
 //! GB). The repositories lie in the temporary folder (`TMPDIR`). `REPEAT=3` repetitions of each, in turn:
 //!
-//! - backup: 1 % of the rows changed in one range, or scattered over the whole table, then `switchback backup`, and
-//!   `restic backup` of the volumes' folders into a repository of its own, while production runs;
+//! - backup: 1 % of the rows changed in one range, or scattered over the whole table, then `switchback backup`;
+//!   `restic backup` of the volumes' folders into a repository of its own, while production runs; and the same of one moment: the
+//!   services paused, `cp -a`, the services going on, `restic backup` of the copy, which is removed;
 //! - restore: everything of the stack is removed; `switchback restore` and `up` from the repository and its key, until the
-//!   services are healthy; then, from the same repository, `restic restore` into the volumes and `docker compose up --wait`.
+//!   services are healthy; then, from the same repository, `restic restore` into the volumes and `docker compose up --wait`,
+//!   without and with `--verify`, by which restic reads again what it wrote.
 //!
 //! It needs restic, the images of scripts/lib/images.sh, and about six times the size.
 
@@ -100,12 +102,34 @@ fn main() {
     let folders: Vec<&str> = folders.iter().map(|f| f.to_str().expect("text")).collect();
     let theirs = || restic.run(&[&["backup"], &folders[..]].concat());
     let ours = || drop(stack.run(&["backup", "--quiet"]).expect(0));
+    let restic_of_copies =
+        Restic { repository: at("restic-of-copies"), key: key.clone(), cache: at("cache-of-copies") };
+    restic_of_copies.run(&["init"]);
+    let of_one_moment = || {
+        let services = ["db", "bank"].map(|s| stack.container(s).expect("it runs"));
+        docker(&["pause", &services[0], &services[1]]).expect(0);
+        // On the same file system, and at the same place each time.
+        let copy =
+            Path::new(folders[0]).parent().and_then(Path::parent).expect("a folder").join("switchback-bench");
+        fs::create_dir(&copy).expect("makes");
+        for (name, folder) in STORES.iter().zip(&folders) {
+            copy_all(Path::new(folder), &copy.join(name));
+        }
+        docker(&["unpause", &services[0], &services[1]]).expect(0);
+        // A copy has other inodes; what has the same size and time of change is the same.
+        restic_of_copies.run(&["backup", "--ignore-inode", "--ignore-ctime", copy.to_str().expect("text")]);
+        fs::remove_dir_all(&copy).expect("removes");
+    };
     let first = (timed(ours), timed(theirs));
+    of_one_moment();
     println!("Scale {scale}, {rows} rows; median (fastest–slowest) of {repeat}, seconds.\n");
     println!("First backup: {:.1}, restic {:.1}.\n", first.0, first.1);
-    println!("| 1 % of the rows | backup | restic | ratio | steps |\n|---|---|---|---|---|");
+    println!(
+        "| 1 % of the rows | backup | restic | ratio | cp, restic, rm | ratio | steps |\n|---|---|---|---|---|---|---|"
+    );
     for (kind, name) in ["in one range", "scattered"].into_iter().enumerate() {
-        let [mut own, mut plain, mut ratio]: [Samples; 3] = std::array::from_fn(|_| Samples::default());
+        let [mut own, mut plain, mut ratio, mut moment, mut of_moment]: [Samples; 5] =
+            std::array::from_fn(|_| Samples::default());
         let mut steps = Named::default();
         for round in 0..repeat {
             let condition = match kind {
@@ -117,23 +141,36 @@ fn main() {
             };
             stack.psql(&format!("update pgbench_accounts set abalance = abalance + 1 where {condition}"));
             stack.psql("checkpoint");
-            let (mut a, mut b) = (0.0, 0.0);
-            for turn in 0..2 {
-                match (turn + round) % 2 {
-                    0 => a = timed(ours),
-                    _ => b = timed(theirs),
-                }
+            let mut took = [0.0; 3];
+            for turn in 0..3 {
+                let which = (turn + round) % 3;
+                took[usize::try_from(which).unwrap_or(0)] = match which {
+                    0 => timed(ours),
+                    1 => timed(theirs),
+                    _ => timed(of_one_moment),
+                };
             }
+            let [a, b, c] = took;
             steps.add_steps(&stack.report());
             own.add(a);
             plain.add(b);
             ratio.add(a / b);
+            moment.add(c);
+            of_moment.add(a / c);
         }
-        println!("| {name} | {} | {} | {} | {} |", own.show(2), plain.show(2), ratio.show(2), shown(&steps));
+        println!(
+            "| {name} | {} | {} | {} | {} | {} | {} |",
+            own.show(2),
+            plain.show(2),
+            ratio.show(2),
+            moment.show(2),
+            of_moment.show(2),
+            shown(&steps)
+        );
     }
 
-    let [mut fetched, mut started, mut own, mut plain, mut ratio]: [Samples; 5] =
-        std::array::from_fn(|_| Samples::default());
+    let [mut fetched, mut started, mut own, mut plain, mut ratio, mut verified, mut of_verified]: [Samples;
+        7] = std::array::from_fn(|_| Samples::default());
     let same = Restic { repository: at("ours"), key, cache: at("cache-of-ours") };
     burn_down(&stack);
     for _ in 0..repeat {
@@ -142,29 +179,37 @@ fn main() {
         fetched.add(fetch);
         started.add(start);
         burn_down(&stack);
-        // A bare machine has no cache.
-        let _ = fs::remove_dir_all(&same.cache);
-        let by_hand = timed(|| restore_by_hand(&stack, &same));
         own.add(fetch + start);
-        plain.add(by_hand);
-        ratio.add((fetch + start) / by_hand);
-        let counted = stack.psql("select count(*) from pgbench_accounts");
-        assert_eq!(counted.trim(), rows.to_string());
-        // Switchback knows nothing of what was brought back by hand.
-        stack.docker_compose(&["down"]).expect(0);
-        for name in STORES {
-            docker(&["volume", "rm", &format!("{}_{name}", stack.project)]).expect(0);
+        for (options, took, of) in
+            [(&[][..], &mut plain, &mut ratio), (&["--verify"], &mut verified, &mut of_verified)]
+        {
+            // A bare machine has no cache.
+            let _ = fs::remove_dir_all(&same.cache);
+            let by_hand = timed(|| restore_by_hand(&stack, &same, options));
+            took.add(by_hand);
+            of.add((fetch + start) / by_hand);
+            let counted = stack.psql("select count(*) from pgbench_accounts");
+            assert_eq!(counted.trim(), rows.to_string());
+            // Switchback knows nothing of what was brought back by hand.
+            stack.docker_compose(&["down"]).expect(0);
+            for name in STORES {
+                docker(&["volume", "rm", &format!("{}_{name}", stack.project)]).expect(0);
+            }
+            empty(&stack.root);
         }
-        empty(&stack.root);
     }
-    println!("\n| restore | up | both | restic restore, compose up | ratio |\n|---|---|---|---|---|");
     println!(
-        "| {} | {} | {} | {} | {} |",
+        "\n| restore | up | both | restic restore, compose up | ratio | with --verify | ratio |\n|---|---|---|---|---|---|---|"
+    );
+    println!(
+        "| {} | {} | {} | {} | {} | {} | {} |",
         fetched.show(2),
         started.show(2),
         own.show(2),
         plain.show(2),
-        ratio.show(2)
+        ratio.show(2),
+        verified.show(2),
+        of_verified.show(2)
     );
 }
 
@@ -183,7 +228,7 @@ fn restore(stack: &Stack, from: &Restic) {
 }
 
 /// What docs/upgrade-infrastructure/backup says that one does without Switchback.
-fn restore_by_hand(stack: &Stack, from: &Restic) {
+fn restore_by_hand(stack: &Stack, from: &Restic, options: &[&str]) {
     stack.docker_compose(&["version"]).expect(0);
     let mut staged: Option<PathBuf> = None;
     for name in STORES {
@@ -196,13 +241,15 @@ fn restore_by_hand(stack: &Stack, from: &Restic) {
         let parent = folder.parent().expect("a folder").to_owned();
         let target = staged.get_or_insert_with(|| {
             let target = parent.join("restored");
-            from.run(&["restore", "latest", "--target", target.to_str().expect("text")]);
+            from.run(&[&["restore", "latest", "--target", target.to_str().expect("text")], options].concat());
             target
         });
         fs::remove_dir(&folder).expect("a new volume is empty");
         fs::rename(target.join("stores").join(name), &folder).expect("renames");
     }
-    copy_all(&staged.expect("restored").join("stack"), &stack.root);
+    let staged = staged.expect("restored");
+    copy_all(&staged.join("stack"), &stack.root);
+    fs::remove_dir_all(&staged).expect("removes");
     stack.docker_compose(&["up", "-d", "--wait", "--no-build"]).expect(0);
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 use common::docker::{Example, Stack, docker};
+use common::heard::{Heard, http};
 use common::upgrade::{assert_no_secret_is_told, burn_down, staging_left};
 use std::fs;
 use std::io::Write as _;
@@ -100,13 +101,16 @@ fn assert_as_of(stack: &Stack, rows: &[Row], moment: i64) {
     assert!(before > 0 && before < all, "the moment lies within what was written: {before} of {all}");
 }
 
-fn ledger(repository: &Path) -> Stack {
+/// The test archives when it wants to; the keeper once, when it starts.
+const BY_HAND: &str = "wal: { every: 24h }";
+
+/// `archiving` is what is said of the logs under `backup`.
+fn ledger(repository: &Path, archiving: &str) -> Stack {
     let stack = Stack::compose(Example::Ledger);
     stack.edit("switchback.yaml", "start: 120s", "start: 300s");
     let path = stack.root.join("switchback.yaml");
     let text = fs::read_to_string(&path).expect("reads");
-    // The test archives when it wants to; the keeper once, when it starts.
-    let backup = format!("backup: {{ repository: \"{}\", wal: {{ every: 24h }} }}", repository.display());
+    let backup = format!("backup: {{ repository: \"{}\", {archiving} }}", repository.display());
     fs::write(&path, format!("{text}\n{backup}\n")).expect("writes");
     stack.up();
     stack.run(&["up", "--yes"]).expect(0);
@@ -146,7 +150,7 @@ fn copied_key(stack: &Stack, beside: &Path) -> PathBuf {
 fn the_moment_before_the_damage_comes_back_on_a_bare_machine() {
     let beside = tempfile::tempdir().expect("tempdir");
     let repository = beside.path().join("repository");
-    let stack = ledger(&repository);
+    let stack = ledger(&repository, BY_HAND);
     let writer = Writer::start(&stack);
     wait_for_rows(&writer, 5);
     let made = stack.run(&["backup", "--json"]).expect(0).json();
@@ -349,4 +353,52 @@ fn moments_before_and_after_a_promotion_and_a_rollback_come_back() {
         }
         stack.run(&["rollback", "--yes"]).expect(0);
     }
+}
+
+/// By the clock: a chain that breaks is told, and a new one begins with a backup; a repository that is away is told, and that it is back.
+/// About six minutes: nobody is alarmed before five.
+#[test]
+fn a_log_that_cannot_be_archived_is_told_and_so_is_that_it_can_again() {
+    let beside = tempfile::tempdir().expect("tempdir");
+    let repository = beside.path().join("repository");
+    let stack = ledger(&repository, "wal: { every: 2s }");
+    let heard = Heard::default();
+    let hook = format!("http://127.0.0.1:{}/hook", heard.serve(http));
+    stack.edit("switchback.yaml", "backup: {", &format!("notify: [\"{hook}\"]\nbackup: {{"));
+    let told = |event: &str| {
+        let all =
+            heard.all().into_iter().map(|b| serde_json::from_str::<serde_json::Value>(&b).expect("JSON"));
+        all.filter(|v| v["message"]["event"] == event).count()
+    };
+    let backups = || stack.run(&["backup", "list", "--json"]).expect(0).json().as_array().map_or(0, Vec::len);
+    let archived = || windows(&stack).last().map_or(0, |(_, until)| *until);
+    stack.run(&["backup"]).expect(0);
+    let long = Duration::from_secs(120);
+    stack.wait_until("it is archived by the clock", long, || {
+        stack.psql("create table if not exists marks (n bigint primary key); insert into marks select coalesce(max(n), 0) + 1 from marks");
+        archived() > 0
+    });
+    let before = backups();
+
+    // Somebody removes what has the server keep its log; its connection may hold it for a moment.
+    stack.wait_until("the slot is gone", long, || {
+        let drop = "select slot_name, pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = 'switchback_wal' and not active";
+        !stack.psql(drop).is_empty()
+    });
+    stack.wait_until("it is told that the chain broke", long, || told("wal_broken") > 0);
+    stack.wait_until("a backup, from which it goes on", long, || backups() > before);
+    let newest = now_ms();
+    stack.wait_until("it is archived again", long, || {
+        stack.psql("insert into marks select max(n) + 1 from marks");
+        archived() > newest
+    });
+
+    let away = beside.path().join("away");
+    fs::rename(&repository, &away).expect("moves");
+    stack.wait_until("it is told that it is late", Duration::from_secs(480), || told("wal_late") > 0);
+    assert_eq!(told("wal_well"), 0);
+    fs::rename(&away, &repository).expect("moves");
+    stack.wait_until("it is told that it is well", long, || told("wal_well") > 0);
+    assert_eq!((told("wal_broken"), told("wal_late")), (1, 1));
+    assert!(!heard.all().concat().contains(common::docker::DB_PASSWORD));
 }

@@ -139,6 +139,7 @@ fn a_good_upgrade_of_containers_proves_what_can_be_proved_and_production_is_not_
         "rollback.services",
         "rollback.validated",
         "rollback.failure",
+        "rollback.drill",
         "integration.automation",
         "integration.backup",
         "integration.recovery",

@@ -4,6 +4,7 @@
 mod common;
 
 use common::docker::{Example, Stack, program};
+use common::engine::OwnEngine;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -204,4 +205,50 @@ fn none_is_lost_either_where_only_the_rows_that_were_written_to_are_looked_at() 
     // Of the trial that runs now.
     let slots = "select count(*) from pg_replication_slots where slot_name like 'switchback%' and database = current_database()";
     assert_eq!(stack.psql(slots), "1");
+}
+
+#[test]
+fn an_engine_that_is_killed_while_they_are_captured_loses_none() {
+    const SOME: usize = 3000;
+    // Its own engine: the others' goes on. (A rehearsal needs networks that it does not make, so what was written is exported.)
+    let Some(mut engine) = OwnEngine::start(&["sbt/bank:1", "sbt/bank:2", "sbt/postgres:15"]) else { return };
+    let stack = Stack::compose(Example::Ledger);
+    stack.set("BANK_RATE", "0");
+    stack.edit(
+        "switchback.yaml",
+        "rollback: {",
+        "rollback: { capture: continuous, failures: 1000, triggers: { restarts: { action: \"off\" }, errors: { action: \"off\" }, latency: { action: \"off\" } },",
+    );
+    stack.up();
+    stack.psql(
+        "create table orders (id bigserial primary key, number bigint not null unique, what text not null)",
+    );
+    stack.run(&["up", "--yes"]).expect(0);
+    let promote = ["promote", "bank=2", "--yes", "--detach", "--without-certificate", "--reason", "test"];
+    stack.run(&promote).expect(0);
+    let client = Client::start(stack.container("db").expect("it runs"), SOME);
+    let reached = |n: usize| client.acknowledged.load(Ordering::Relaxed) >= n;
+    stack.wait_until("a third is written", Duration::from_secs(180), || reached(SOME / 3));
+    engine.kill();
+    engine.boot();
+    stack.wait_until("two thirds are written", Duration::from_secs(240), || reached(2 * SOME / 3));
+    engine.kill();
+    engine.boot();
+    let acknowledged = client.thread.join().expect("the client ends");
+    let report = stack.run(&["rollback", "--yes", "--json"]).expect(0).json();
+    let known = captured(&stack);
+    assert!(known["trouble"].is_null() && known["ended"] == true, "{known} {report}");
+    let part = &report["exports"]["db"]["parts"]["ledger.public.orders"];
+    let file = part["file"].as_str().expect("a file");
+    let text =
+        fs::read_to_string(stack.root.join(".switchback/exports/generation-2/db").join(file)).expect("reads");
+    let numbers: Vec<usize> = text
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).expect("JSON"))
+        .filter_map(|r| usize::try_from(r["row"]["number"].as_u64()?).ok())
+        .collect();
+    let once: BTreeSet<usize> = numbers.iter().copied().collect();
+    assert_eq!(numbers.len(), once.len(), "twice");
+    let lost: Vec<&usize> = acknowledged.difference(&once).take(10).collect();
+    assert!(lost.is_empty(), "lost: {lost:?}");
 }

@@ -197,6 +197,7 @@ fn a_good_upgrade_proves_what_can_be_proved_and_production_is_not_touched() {
         "rollback.services",
         "rollback.validated",
         "rollback.failure",
+        "rollback.drill",
         "integration.automation",
         "integration.reporting",
         "integration.analytics",
@@ -217,10 +218,11 @@ fn a_good_upgrade_proves_what_can_be_proved_and_production_is_not_touched() {
     ] {
         assert_eq!(rows[id], "not_run", "{id}");
     }
-    // One service alone has nothing to integrate with, and SQLite no version of its own: facts, counted apart.
+    // One service alone has nothing to integrate with or to leave running, and SQLite no version of its own: facts, counted apart.
     assert_eq!(rows["validation.integration"], "not_applicable");
+    assert_eq!(rows["rollback.single"], "not_applicable");
     assert_eq!(evidence["compat.database-versions"], "not_applicable");
-    assert_eq!(matrix["counts"]["not_applicable"], 1);
+    assert_eq!(matrix["counts"]["not_applicable"], 2);
     for id in ["mutants.basic", "workflow:notes", "workflow:reading", "staging.isolated", "staging.masked"] {
         assert_eq!(evidence[id], "pass", "{id}");
     }

@@ -26,7 +26,7 @@ use switchback_core::backup::{Archived, MANIFEST, Manifest, Snapshot};
 use switchback_core::config::{Backup, Config};
 use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::Procedure;
-use vault::{Task, Vault};
+use vault::{Key, Task, Vault};
 
 /// Runs that are looked through for the newest backup.
 const LOOK_BACK: usize = 500;
@@ -52,6 +52,15 @@ pub fn ask<T: DeserializeOwned>(
     progress: &Progress<'_>,
 ) -> Result<T, EngineError> {
     parsed(world.data.vault(home, vault, task, progress)?)
+}
+
+/// The same repository, of which it is known what its key guards: for several tasks in a row.
+pub fn opened(vault: &Vault, progress: &Progress<'_>) -> Result<Vault, EngineError> {
+    if !vault.location.is_ours() {
+        return Ok(vault.clone());
+    }
+    let opened: String = parsed(child::perform(vault, &Task::Open, progress)?)?;
+    Ok(Vault { opened: Key::of(&opened), ..vault.clone() })
 }
 
 /// The answer of a task.

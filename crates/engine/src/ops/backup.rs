@@ -4,7 +4,7 @@ use super::data::{differing, must_be_cold, scratch_of, with_progress, working};
 use super::{Context, Failed, wal};
 use crate::backup::vault::{Location, Retained, Task, Vault, key_file};
 use crate::backup::{
-    Held, UNCONFIRMED, ask, below, configured, images, key_confirmed, manifest, read_manifest,
+    Held, UNCONFIRMED, ask, below, configured, images, key_confirmed, manifest, opened, read_manifest,
 };
 use crate::data;
 use crate::engine::now_ms;
@@ -204,6 +204,7 @@ pub fn fetch(context: &Context<'_>, key: &str, snapshot: &str, replay: bool) -> 
     let scratch = scratch_of(context, instance)?;
     let began = std::time::Instant::now();
     let (said, bytes) = working(context, "bringing the backup back", |w| {
+        let vault = opened(&vault, w.progress)?;
         let text: String = ask(context.home, context.world, &vault, &read_manifest(snapshot), w.progress)?;
         let said = manifest(&text, snapshot)?;
         let bytes = context.world.data.fetch(&at, &vault, (snapshot, &said.parts), Some(&scratch), w)?;

@@ -39,7 +39,7 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let mut config = lab.sandbox()?.desired.clone();
     config.backup = Some(backup.clone());
     let location = Location::Folder(backup.repository.clone());
-    let vault = Vault { location, key: Key::generate()?, serving: None };
+    let vault = Vault { location, key: Key::generate()?, opened: None, serving: None };
     keep_key(&key_file(&home, &backup), &vault.key)?;
     let none = Progress::none();
     let _: String = ask(&home, lab.world, &vault, &Task::Init, &none)?;

@@ -3,6 +3,7 @@
 //! Owns the order of the phases and what each proves. It drives the real procedures on a sandbox stack
 //! and never touches production but for one snapshot. What was not observed is never evidence.
 
+mod apart;
 mod backups;
 mod carried;
 mod certificate;

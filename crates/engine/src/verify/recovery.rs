@@ -15,7 +15,7 @@ const FAULT: Duration = Duration::from_secs(3);
 /// Long enough that the trial cannot end before the fault is noticed.
 const LONG_TRIAL: Span = Span::secs(120);
 /// The trials before a failing rollback only have to pass.
-const SHORT_TRIAL: Span = Span::secs(1);
+pub const SHORT_TRIAL: Span = Span::secs(1);
 
 /// Kills the promoted version during its trial: the watchdog must roll back by itself.
 pub fn automatic(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {

@@ -2,7 +2,7 @@
 
 use super::lab::{Fingerprints, Lab, Ran};
 use super::proof::{Proof, Stop};
-use super::{carried, exports, recovery};
+use super::{apart, carried, exports, recovery};
 use crate::checks::{Suite, Target};
 use crate::error::EngineError;
 use crate::home::create_dir;
@@ -42,6 +42,7 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     by_command(lab, &config)?;
     recovery::automatic(lab, &config)?;
     recovery::failure(lab, &config)?;
+    apart::prove(lab, &config)?;
     let proof = trends(lab)?;
     lab.add(proof);
     Ok(())
@@ -279,9 +280,10 @@ fn rolled_back(lab: &Lab<'_>, config: &Config, old: &Instance) -> Result<(Ran, O
     })
 }
 
-/// From the last good answer before the first bad one to the first good answer after the last bad one.
-/// `None` where no outage was seen, or no end of it.
+/// From the last good answer before the first bad one to the first good answer after the last bad one; what was bad before anything was
+/// good is no part of it. `None` where no outage was seen, or no end of it.
 fn outage(seen: &[(Instant, bool)]) -> Option<u64> {
+    let seen = seen.get(seen.iter().position(|(_, ok)| *ok)?..)?;
     let first_bad = seen.iter().position(|(_, ok)| !ok)?;
     let last_bad = seen.iter().rposition(|(_, ok)| !ok)?;
     let from = seen.get(first_bad.checked_sub(1)?)?.0;

@@ -361,7 +361,7 @@ fn key(
             ));
         };
         let world = World::open(config)?;
-        let other = Vault { key: typed, ..vault };
+        let other = Vault { key: typed, opened: None, ..vault };
         let _: Vec<Snapshot> = shown(global, "opening the repository with it", |work| {
             backup::ask(home, &world, &other, &Task::List, work)
         })?;

@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 const STOP: Duration = Duration::from_secs(90);
 const START: Duration = Duration::from_secs(90);
 
-/// A running engine, or one that was stopped.
+/// A running engine, or one that was stopped. What manages its containers is a process of its own, as under a service manager: an
+/// engine that is killed takes along the containerd that it started itself, and what that one knows of the containers.
 pub struct OwnEngine {
     dir: PathBuf,
+    containerd: Child,
     child: Option<Child>,
 }
 
@@ -29,7 +31,8 @@ impl OwnEngine {
         }
         // Short: the path of a socket has at most 107 bytes.
         let dir = tempfile::Builder::new().prefix("sb-engine-").tempdir().expect("tempdir").keep();
-        let mut engine = Self { dir, child: None };
+        let containerd = containerd(&dir);
+        let mut engine = Self { dir, containerd, child: None };
         engine.boot();
         let mut save =
             Command::new("docker").arg("save").args(images).stdout(Stdio::piped()).spawn().expect("docker");
@@ -79,6 +82,7 @@ impl OwnEngine {
         self.make_bridge();
         let mut command = Command::new("dockerd");
         command.args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")]);
+        command.args(["--containerd", &at("c.sock")]);
         command.args(["-H", &self.host(), "--bridge", &self.bridge(), "--iptables=false", "--ip-masq=false"]);
         // No pools of addresses: with its own, an engine that is started again removes `docker0`, too. It sees what routes there are.
         command.arg("--ip-forward=false");
@@ -97,17 +101,63 @@ impl OwnEngine {
         }
     }
 
+    /// Kills it, as the kernel does for want of memory. Its containers go on, until it is started again and begins them anew.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("kills");
+        child.wait().expect("waits");
+        let _ = fs::remove_file(self.dir.join("pid"));
+    }
+
     /// Stops it as its service manager does; its containers are stopped, too.
     pub fn stop(&mut self) {
         let mut child = self.child.take().expect("it runs");
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signals");
-        let deadline = Instant::now() + STOP;
-        while child.try_wait().expect("waits").is_none() {
-            assert!(Instant::now() < deadline, "the engine does not end: {}", self.log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        assert!(ends(&mut child), "the engine does not end: {}", self.log());
     }
+}
+
+/// What manages containers, in a place of its own, started and answering.
+fn containerd(dir: &Path) -> Child {
+    let at = |name: &str| dir.join(name);
+    let config = format!(
+        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+        at("c-data"),
+        at("c-state"),
+        at("c.sock"),
+        at("c.ttrpc")
+    );
+    fs::write(at("containerd.toml"), config).expect("writes");
+    let log = fs::File::create(at("containerd.log")).expect("a file");
+    let mut child = Command::new("containerd")
+        .arg("--config")
+        .arg(at("containerd.toml"))
+        .stdin(Stdio::null())
+        .stderr(log.try_clone().expect("a file"))
+        .stdout(log)
+        .spawn()
+        .expect("containerd starts: it comes with the engine");
+    let deadline = Instant::now() + START;
+    while std::os::unix::net::UnixStream::connect(at("c.sock")).is_err() {
+        let said = || fs::read_to_string(at("containerd.log")).unwrap_or_default();
+        assert!(child.try_wait().expect("asks").is_none(), "containerd ended: {}", said());
+        assert!(Instant::now() < deadline, "containerd does not answer: {}", said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child
+}
+
+/// Asks a process to end, and waits for it.
+fn ends(child: &mut Child) -> bool {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signals");
+    let deadline = Instant::now() + STOP;
+    while child.try_wait().expect("waits").is_none() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    true
 }
 
 impl Drop for OwnEngine {
@@ -128,6 +178,9 @@ impl Drop for OwnEngine {
             }
         }
         self.stop();
+        if !ends(&mut self.containerd) {
+            eprintln!("containerd of {} does not end", self.dir.display());
+        }
         let _ = Command::new("ip").args(["link", "del", &self.bridge()]).status();
         unmount_below(&self.dir);
         if let Err(e) = fs::remove_dir_all(&self.dir) {

@@ -5,6 +5,7 @@ pub mod applications;
 pub mod bank;
 pub mod docker;
 pub mod engine;
+pub mod heard;
 pub mod pa;
 pub mod ssh;
 pub mod upgrade;

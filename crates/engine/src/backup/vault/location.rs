@@ -8,6 +8,7 @@ use crate::runtime::process::start::read_env_file;
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use switchback_core::config::Backup;
@@ -152,6 +153,14 @@ impl Location {
         Ok(Self::Folder(path.to_string_lossy().into_owned()))
     }
 
+    /// Whether what a process of this user writes there is like what is there: helpers write as their own user. Somewhere else than
+    /// in a folder, nobody owns anything.
+    pub fn is_ours(&self) -> bool {
+        let Self::Folder(path) = self else { return true };
+        std::fs::metadata(Path::new(path).join("config"))
+            .is_ok_and(|m| m.uid() == rustix::process::geteuid().as_raw())
+    }
+
     /// For people: without user and password.
     pub fn shown(&self) -> String {
         match self {
@@ -181,6 +190,9 @@ pub struct Vault {
     pub location: Location,
     /// What opens it.
     pub key: Key,
+    /// What that key guards, once it opened it: finding that out takes half a second, on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Key>,
     /// What serves it meanwhile.
     #[serde(skip)]
     pub serving: Option<Arc<Serving>>,
@@ -232,12 +244,12 @@ impl Vault {
         if let Some(remote) = text.strip_prefix("rclone:") {
             let serving = Serving::start(remote, &known)?;
             let location = Location::Rclone { remote: remote.to_owned(), url: serving.url().clone() };
-            return Ok(Self { location, key, serving: Some(Arc::new(serving)) });
+            return Ok(Self { location, key, opened: None, serving: Some(Arc::new(serving)) });
         }
         let variable = |name: &str| known.get(name).cloned().or_else(|| std::env::var(name).ok());
         let location = Location::of(text, root, &variable)
             .map_err(|why| EngineError::refused(why, "see `backup.repository` in the documentation"))?;
-        Ok(Self { location, key, serving: None })
+        Ok(Self { location, key, opened: None, serving: None })
     }
 }
 

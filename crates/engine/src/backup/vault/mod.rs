@@ -28,6 +28,8 @@ use switchback_core::wal::Piece;
 pub enum Task {
     /// Makes it. The answer is its id.
     Init,
+    /// Opens it. The answer is what the key guards (`Vault::opened`): for a process of this host only, as what helpers say may be kept.
+    Open,
     /// Writes a snapshot. The answer is an `Archived`.
     Archive {
         /// What is in it.

@@ -89,6 +89,10 @@ fn worked(vault: &Vault, task: &Task, meter: &Meter) -> store::Result<Value> {
             });
             json(made.map_err(fails)?.config().id.to_hex().as_str())
         }
+        Task::Open => {
+            let guarded = open(vault, meter).map_err(fails)?.key();
+            json(serde_json::to_string(&guarded).map_err(|_| refused(vault, "its key cannot be told"))?)
+        }
         Task::Archive { parts, stamp } => json(archive(vault, meter, parts, stamp)?),
         Task::Logs => json(wal::kept(&open(vault, meter).map_err(fails)?).map_err(fails)?),
         Task::Segments { pieces, parts } => json(wal::segments(vault, meter, pieces, parts)?),
@@ -152,7 +156,10 @@ fn closed(vault: &Vault, meter: &Meter) -> RusticResult<Repository<()>> {
 }
 
 pub(super) fn open(vault: &Vault, meter: &Meter) -> RusticResult<Repository<OpenStatus>> {
-    closed(vault, meter)?.open(&Credentials::password(vault.key.reveal()))
+    let guarded = vault.opened.as_ref().and_then(|k| serde_json::from_str(k.reveal()).ok());
+    let credentials =
+        guarded.map_or_else(|| Credentials::password(vault.key.reveal()), Credentials::Masterkey);
+    closed(vault, meter)?.open(&credentials)
 }
 
 /// The snapshots that this program made.
@@ -198,7 +205,7 @@ fn archive(vault: &Vault, meter: &Meter, parts: &[Part], stamp: &Stamp) -> store
     let saved = repository.archive(&options, &source, snapshot, &[PathBuf::from("/")]).map_err(fails)?;
     let mut seen = std::mem::take(&mut *record.lock());
     // With what was written just now.
-    let repository = open(vault, meter).and_then(Repository::to_indexed).map_err(fails)?;
+    let repository = repository.drop_index().to_indexed().map_err(fails)?;
     if seen.broken.is_empty() {
         // The library passes over what it cannot read: what is in the snapshot is looked at, not believed.
         let root = repository.node_from_snapshot_and_path(&saved, "").map_err(fails)?;

@@ -2,6 +2,7 @@
 
 use super::mounts::mounts;
 use super::{ComposeData, Work};
+use crate::backup::child;
 use crate::backup::vault::{Location, Task, Vault};
 use crate::docker::hands::Placed;
 use crate::error::{EngineError, io};
@@ -152,6 +153,10 @@ impl ComposeData {
                 }
                 _ => {}
             }
+        }
+        if placed.is_empty() && vault.location.is_ours() {
+            // A helper takes a third of a second to start.
+            return child::perform(vault, task, progress);
         }
         Ok(self.hands(home)?.vault(vault, task, placed, progress)?)
     }

@@ -78,6 +78,7 @@ impl Hands<'_> {
                     .collect::<Result<_>>()?;
             }
             Task::Init
+            | Task::Open
             | Task::List
             | Task::Logs
             | Task::Read { .. }

@@ -214,6 +214,8 @@ fn an_engine_that_is_killed_while_they_are_captured_loses_none() {
     let Some(mut engine) = OwnEngine::start(&["sbt/bank:1", "sbt/bank:2", "sbt/postgres:15"]) else { return };
     let stack = Stack::compose(Example::Ledger);
     stack.set("BANK_RATE", "0");
+    // A Docker 20.10 that is started again after that ends what still runs, and begins only that anew.
+    stack.edit("compose.yaml", "restart: unless-stopped", "restart: always");
     stack.edit(
         "switchback.yaml",
         "rollback: {",

@@ -11,6 +11,44 @@ use std::time::{Duration, Instant};
 /// Stopping one waits for its containers, which have 10 s each.
 const STOP: Duration = Duration::from_secs(90);
 const START: Duration = Duration::from_secs(90);
+/// Set in a test that runs in a network of its own.
+const INSIDE: &str = "SWITCHBACK_TEST_INSIDE";
+
+/// Runs a test of this program once more, in a network of its own: there, an engine can do with firewall and networks what it always
+/// does. `true` in that one. Where this user may not, that is said.
+pub fn in_own_network(test: &str) -> bool {
+    if inside() {
+        ip(&["link", "set", "lo", "up"]);
+        return true;
+    }
+    if !may() {
+        return false;
+    }
+    let program = std::env::current_exe().expect("has a path");
+    let mut command = Command::new("unshare");
+    command.arg("--net").arg(program).args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
+    assert!(command.status().expect("util-linux is installed").success(), "{test}, in a network of its own");
+    false
+}
+
+fn inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+fn ip(args: &[&str]) {
+    let done = Command::new("ip").args(args).status().expect("iproute2 is installed");
+    assert!(done.success(), "ip {}", args.join(" "));
+}
+
+/// Whether a second engine can be started.
+fn may() -> bool {
+    let dockerd = Command::new("dockerd").arg("--version").output().is_ok_and(|o| o.status.success());
+    let may = dockerd && rustix::process::geteuid().is_root();
+    if !may {
+        eprintln!("SKIPPED: a second Docker engine needs root and the program dockerd");
+    }
+    may
+}
 
 /// A running engine, or one that was stopped. What manages its containers is a process of its own, as under a service manager: an
 /// engine that is killed takes along the containerd that it started itself, and what that one knows of the containers.
@@ -24,9 +62,7 @@ impl OwnEngine {
     /// Starts one with some images of the usual engine, and has everything in this process use it. `None` where this
     /// user may not, which is said.
     pub fn start(images: &[&str]) -> Option<Self> {
-        let dockerd = Command::new("dockerd").arg("--version").output().is_ok_and(|o| o.status.success());
-        if !dockerd || !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: a second Docker engine needs root and the program dockerd");
+        if !may() {
             return None;
         }
         // Short: the path of a socket has at most 107 bytes.
@@ -69,8 +105,7 @@ impl OwnEngine {
             vec!["addr", "add", "10.214.0.1/24", "dev", &name],
             vec!["link", "set", &name, "up"],
         ] {
-            let done = Command::new("ip").args(&args).status().expect("iproute2 is installed");
-            assert!(done.success(), "ip {}", args.join(" "));
+            ip(&args);
         }
     }
 
@@ -79,13 +114,21 @@ impl OwnEngine {
         assert!(self.child.is_none(), "it runs");
         let at = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
         let log = fs::OpenOptions::new().create(true).append(true).open(at("log")).expect("opens");
-        self.make_bridge();
         let mut command = Command::new("dockerd");
         command.args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")]);
         command.args(["--containerd", &at("c.sock")]);
-        command.args(["-H", &self.host(), "--bridge", &self.bridge(), "--iptables=false", "--ip-masq=false"]);
-        // No pools of addresses: with its own, an engine that is started again removes `docker0`, too. It sees what routes there are.
-        command.arg("--ip-forward=false");
+        command.args(["-H", &self.host()]);
+        if !inside() {
+            self.make_bridge();
+            // No pools of addresses: with its own, an engine that is started again removes `docker0`, too. It sees what routes there are.
+            command.args([
+                "--bridge",
+                &self.bridge(),
+                "--iptables=false",
+                "--ip-masq=false",
+                "--ip-forward=false",
+            ]);
+        }
         command.stdin(Stdio::null()).stderr(log.try_clone().expect("a file")).stdout(log);
         self.child = Some(command.spawn().expect("dockerd starts"));
         let deadline = Instant::now() + START;
@@ -181,7 +224,9 @@ impl Drop for OwnEngine {
         if !ends(&mut self.containerd) {
             eprintln!("containerd of {} does not end", self.dir.display());
         }
-        let _ = Command::new("ip").args(["link", "del", &self.bridge()]).status();
+        if !inside() {
+            let _ = Command::new("ip").args(["link", "del", &self.bridge()]).status();
+        }
         unmount_below(&self.dir);
         if let Err(e) = fs::remove_dir_all(&self.dir) {
             eprintln!("left behind: {}: {e}", self.dir.display());

@@ -197,8 +197,10 @@ fn captured(stack: &Stack) -> serde_json::Value {
 #[test]
 fn none_is_lost_either_where_only_the_rows_that_were_written_to_are_looked_at() {
     let stack = no_order_is_lost("capture: continuous,", &mut |stack| {
-        let status = stack.run(&["status", "--json"]).expect(0).json();
-        assert!(status["capture"]["db"]["changes"].as_u64() > Some(500), "{}", status["capture"]);
+        stack.wait_until("some is captured", Duration::from_secs(60), || {
+            let status = stack.run(&["status", "--json"]).expect(0).json();
+            status["capture"]["db"]["changes"].as_u64() > Some(500)
+        });
     });
     let known = captured(&stack);
     assert!(known["trouble"].is_null() && known["ended"] == true, "{known}");

@@ -361,7 +361,7 @@ fn moments_before_and_after_a_promotion_and_a_rollback_come_back() {
 fn a_log_that_cannot_be_archived_is_told_and_so_is_that_it_can_again() {
     let beside = tempfile::tempdir().expect("tempdir");
     let repository = beside.path().join("repository");
-    let stack = ledger(&repository, "wal: { every: 2s }");
+    let stack = ledger(&repository, "wal: { every: 5s }");
     let heard = Heard::default();
     let hook = format!("http://127.0.0.1:{}/hook", heard.serve(http));
     stack.edit("switchback.yaml", "backup: {", &format!("notify: [\"{hook}\"]\nbackup: {{"));

@@ -473,6 +473,12 @@ mod tests {
         );
         assert_eq!(seen(&[(0, true), (10, true)]), None);
         assert_eq!(seen(&[(0, true), (10, false)]), None, "an outage without an end");
+        assert_eq!(
+            seen(&[(0, false), (5, true), (10, false), (30, true)]),
+            Some(25),
+            "bad before anything was good"
+        );
+        assert_eq!(seen(&[(0, false)]), None);
         assert_eq!(seen(&[]), None);
     }
 }

@@ -1,14 +1,14 @@
 //! How long do a backup and a restore of a large Postgres take, beside plain restic on the same machine?
 //!
 //! `cargo bench --bench backup` fills a server by `pgbench -i` in the engine's own volumes; `-- 200` is the scale (200 is 3
-//! GB). The repositories lie in the temporary folder (`TMPDIR`). `REPEAT=3` repetitions of each, in turn:
+//! GB); `-- --dir /mnt/xfs` has the data in a folder, which may lie where blocks are shared, and measures backups only. The repositories lie in the temporary folder (`TMPDIR`). `REPEAT=3` repetitions of each, in turn:
 //!
 //! - backup: 1 % of the rows changed in one range, or scattered over the whole table, then `switchback backup`;
 //!   `restic backup` of the volumes' folders into a repository of its own, while production runs; and the same of one moment: the
 //!   services paused, `cp -a`, the services going on, `restic backup` of the copy, which is removed;
-//! - restore: everything of the stack is removed; `switchback restore` and `up` from the repository and its key, until the
-//!   services are healthy; then, from the same repository, `restic restore` into the volumes and `docker compose up --wait`,
-//!   without and with `--verify`, by which restic reads again what it wrote.
+//! - restore: everything of the stack is removed; `switchback restore` and `up` from the repository and its key; then, from the
+//!   same repository, `restic restore` into the volumes and `docker compose up --wait`, without and with `--verify`, by which restic
+//!   reads again what it wrote. Each until the engine has seen all services healthy; `up` waits two seconds more, in which they stay so.
 //!
 //! It needs restic, the images of scripts/lib/images.sh, and about six times the size.
 
@@ -22,10 +22,11 @@ mod samples;
 use common::docker::{Example, Stack, docker};
 use common::upgrade::{burn_down, empty, mountpoint};
 use samples::{Named, Samples};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// 3 GB.
 const SCALE: u64 = 200;
@@ -71,7 +72,15 @@ impl Restic {
 }
 
 fn main() {
-    let scale: u64 = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(SCALE);
+    let (mut scale, mut dir) = (SCALE, None);
+    let mut args = std::env::args().skip(1).filter(|a| a != "--bench");
+    while let Some(arg) = args.next() {
+        match (arg.as_str(), arg.parse()) {
+            ("--dir", _) => dir = args.next().map(PathBuf::from),
+            (_, Ok(rows)) => scale = rows,
+            _ => panic!("{arg}: neither a scale nor --dir FOLDER"),
+        }
+    }
     let repeat: u64 = std::env::var("REPEAT").ok().and_then(|v| v.parse().ok()).unwrap_or(3);
     let rows = scale * ROWS_PER_SCALE;
     let beside = tempfile::tempdir().expect("a folder");
@@ -79,6 +88,10 @@ fn main() {
 
     let stack = Stack::compose(Example::Ledger);
     stack.set("BANK_RATE", "0");
+    let data = dir.as_ref().map(|d| d.join(&stack.project));
+    if let Some(data) = &data {
+        place_in(&stack, data);
+    }
     let path = stack.root.join("switchback.yaml");
     let text = fs::read_to_string(&path).expect("reads");
     let backup = format!("backup: {{ repository: \"{}\", keep: {{ last: 100 }} }}", at("ours").display());
@@ -97,8 +110,7 @@ fn main() {
 
     let restic = Restic { repository: at("restic"), key: key.clone(), cache: at("cache") };
     restic.run(&["init"]);
-    let folders: Vec<PathBuf> =
-        STORES.iter().map(|name| mountpoint(&format!("{}_{name}", stack.project))).collect();
+    let folders: Vec<PathBuf> = STORES.iter().map(|name| folder_of(&stack, data.as_deref(), name)).collect();
     let folders: Vec<&str> = folders.iter().map(|f| f.to_str().expect("text")).collect();
     let theirs = || restic.run(&[&["backup"], &folders[..]].concat());
     let ours = || drop(stack.run(&["backup", "--quiet"]).expect(0));
@@ -109,8 +121,8 @@ fn main() {
         let services = ["db", "bank"].map(|s| stack.container(s).expect("it runs"));
         docker(&["pause", &services[0], &services[1]]).expect(0);
         // On the same file system, and at the same place each time.
-        let copy =
-            Path::new(folders[0]).parent().and_then(Path::parent).expect("a folder").join("switchback-bench");
+        let up = Path::new(folders[0]).parent().and_then(Path::parent).expect("a folder");
+        let copy = up.join("switchback-bench");
         fs::create_dir(&copy).expect("makes");
         for (name, folder) in STORES.iter().zip(&folders) {
             copy_all(Path::new(folder), &copy.join(name));
@@ -122,7 +134,8 @@ fn main() {
     };
     let first = (timed(ours), timed(theirs));
     of_one_moment();
-    println!("Scale {scale}, {rows} rows; median (fastest–slowest) of {repeat}, seconds.\n");
+    let place = dir.map_or("the engine's volumes".to_owned(), |d| d.display().to_string());
+    println!("Scale {scale}, {rows} rows, in {place}; median (fastest–slowest) of {repeat}, seconds.\n");
     println!("First backup: {:.1}, restic {:.1}.\n", first.0, first.1);
     println!(
         "| 1 % of the rows | backup | restic | ratio | cp, restic, rm | ratio | steps |\n|---|---|---|---|---|---|---|"
@@ -169,25 +182,34 @@ fn main() {
         );
     }
 
-    let [mut fetched, mut started, mut own, mut plain, mut ratio, mut verified, mut of_verified]: [Samples;
-        7] = std::array::from_fn(|_| Samples::default());
+    if let Some(data) = data {
+        burn_down(&stack);
+        fs::remove_dir_all(&data).expect("removes");
+        return;
+    }
+    let [mut fetched, mut own, mut whole, mut plain, mut ratio, mut verified, mut of_verified]: [Samples; 7] =
+        std::array::from_fn(|_| Samples::default());
     let same = Restic { repository: at("ours"), key, cache: at("cache-of-ours") };
     burn_down(&stack);
     for _ in 0..repeat {
-        let fetch = timed(|| restore(&stack, &same));
-        let start = timed(|| drop(stack.run(&["up", "--yes", "--quiet"]).expect(0)));
-        fetched.add(fetch);
-        started.add(start);
+        let began = begun();
+        restore(&stack, &same);
+        fetched.add(since(began));
+        stack.run(&["up", "--yes", "--quiet"]).expect(0);
+        whole.add(since(began));
+        let ours = healthy(&stack, began);
+        own.add(ours);
         burn_down(&stack);
-        own.add(fetch + start);
         for (options, took, of) in
             [(&[][..], &mut plain, &mut ratio), (&["--verify"], &mut verified, &mut of_verified)]
         {
             // A bare machine has no cache.
             let _ = fs::remove_dir_all(&same.cache);
-            let by_hand = timed(|| restore_by_hand(&stack, &same, options));
+            let began = begun();
+            restore_by_hand(&stack, &same, options);
+            let by_hand = healthy(&stack, began);
             took.add(by_hand);
-            of.add((fetch + start) / by_hand);
+            of.add(ours / by_hand);
             let counted = stack.psql("select count(*) from pgbench_accounts");
             assert_eq!(counted.trim(), rows.to_string());
             // Switchback knows nothing of what was brought back by hand.
@@ -199,18 +221,74 @@ fn main() {
         }
     }
     println!(
-        "\n| restore | up | both | restic restore, compose up | ratio | with --verify | ratio |\n|---|---|---|---|---|---|---|"
+        "\n| of it the restore | until all services are healthy | until `up` said so | restic restore, compose up, until healthy | ratio | with --verify | ratio |\n|---|---|---|---|---|---|---|"
     );
     println!(
         "| {} | {} | {} | {} | {} | {} | {} |",
         fetched.show(2),
-        started.show(2),
         own.show(2),
+        whole.show(2),
         plain.show(2),
         ratio.show(2),
         verified.show(2),
         of_verified.show(2)
     );
+}
+
+/// Puts the data of the stores into a folder, which may lie where blocks are shared.
+fn place_in(stack: &Stack, data: &Path) {
+    let mut volumes = "volumes:\n".to_owned();
+    for name in STORES {
+        let device = data.join(name);
+        fs::create_dir_all(&device).expect("creates");
+        let device = device.display();
+        volumes += &format!("  {name}: {{ driver_opts: {{ type: none, o: bind, device: \"{device}\" }} }}\n");
+    }
+    stack.edit("compose.yaml", "volumes:\n  db:\n  books:\n  receipts:\n", &volumes);
+}
+
+/// Where the files of a store lie.
+fn folder_of(stack: &Stack, data: Option<&Path>, name: &str) -> PathBuf {
+    data.map_or_else(|| mountpoint(&format!("{}_{name}", stack.project)), |data| data.join(name))
+}
+
+/// Now, when nothing waits to be written.
+fn begun() -> SystemTime {
+    rustix::fs::sync();
+    SystemTime::now()
+}
+
+fn since(began: SystemTime) -> f64 {
+    began.elapsed().expect("time goes on").as_secs_f64()
+}
+
+/// Seconds until the engine saw the last of the services healthy for the first time.
+fn healthy(stack: &Stack, began: SystemTime) -> f64 {
+    let unix = |t: SystemTime| t.duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    let (since, until) = (format!("{:.3}", unix(began)), format!("{:.3}", unix(SystemTime::now())));
+    let project = format!("label=com.docker.compose.project={}", stack.project);
+    let events = docker(&[
+        "events",
+        "--since",
+        &since,
+        "--until",
+        &until,
+        "--filter",
+        &project,
+        "--filter",
+        "event=health_status",
+        "--format",
+        "{{.TimeNano}} {{.Actor.ID}} {{.Action}}",
+    ]);
+    let events = events.expect(0);
+    let mut first: BTreeMap<String, f64> = BTreeMap::new();
+    for line in events.stdout.lines().filter(|l| l.ends_with(" health_status: healthy")) {
+        let mut words = line.split(' ');
+        let at: f64 = words.next().and_then(|n| n.parse().ok()).expect("a time");
+        first.entry(words.next().expect("an id").to_owned()).or_insert(at / 1e9);
+    }
+    assert_eq!(first.len(), 2, "both services have a health check:\n{}", events.stdout);
+    first.into_values().fold(0.0, f64::max) - unix(began)
 }
 
 fn restore(stack: &Stack, from: &Restic) {

@@ -360,6 +360,9 @@ fn note_changes(home: &Home, config: &Config, run: &RunId, changes: &[Change]) -
     Ok(())
 }
 
+/// From this pause on it pays to unmap the program and to map again what the next probe needs, some hundred page faults.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// Waits for the next probe; shorter at the deadline, so that a trial does not last longer than it must.
 fn sleep(every: Duration, deadline_ms: i64, failures: u32, cancel: &Cancel) {
     let left = u64::try_from(deadline_ms - now_ms()).unwrap_or(0);
@@ -368,6 +371,10 @@ fn sleep(every: Duration, deadline_ms: i64, failures: u32, cancel: &Cancel) {
         wait = wait.min(Duration::from_millis(left));
     }
     let until = Instant::now() + wait.max(Duration::from_millis(20));
+    if wait >= IDLE {
+        // What it cannot give back it keeps.
+        let _ = switchback_memory::give_back_program();
+    }
     while Instant::now() < until && !cancel.requested() {
         std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(500)));
     }

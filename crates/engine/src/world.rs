@@ -1,5 +1,6 @@
 //! What a stack runs on and where its data is: the runtime and the data behind it, chosen by the configuration.
 
+use crate::backup::Keys;
 use crate::data::{ComposeData, Data, LocalData};
 use crate::docker::Docker;
 use crate::error::EngineError;
@@ -40,20 +41,24 @@ pub struct World {
     pub runtime: Box<dyn Runtime>,
     /// The stores.
     pub data: Box<dyn Data>,
+    /// What keys of repositories of backups guard, as far as a run found it out.
+    pub keys: Keys,
 }
 
 impl World {
     /// Opens what the configuration names.
     pub fn open(config: &Config) -> Result<Self, EngineError> {
+        let keys = Keys::default();
         match config.runtime {
             RuntimeKind::Process => {
-                Ok(Self { runtime: Box::new(ProcessRuntime), data: Box::new(LocalData::default()) })
+                Ok(Self { runtime: Box::new(ProcessRuntime), data: Box::new(LocalData::default()), keys })
             }
             RuntimeKind::Compose => {
                 let docker = Arc::new(Docker::connect()?);
                 Ok(Self {
                     runtime: Box::new(ComposeRuntime::new(Arc::clone(&docker))?),
                     data: Box::new(ComposeData::new(docker)),
+                    keys,
                 })
             }
         }

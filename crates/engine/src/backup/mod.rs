@@ -8,12 +8,14 @@ pub mod due;
 pub mod facts;
 mod held;
 pub mod images;
+mod keys;
 mod rclone;
 pub mod restore;
 pub mod vault;
 pub mod wal;
 
 pub use held::Held;
+pub use keys::Keys;
 
 use crate::error::EngineError;
 use crate::home::Home;
@@ -26,7 +28,7 @@ use switchback_core::backup::{Archived, MANIFEST, Manifest, Snapshot};
 use switchback_core::config::{Backup, Config};
 use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::Procedure;
-use vault::{Key, Task, Vault};
+use vault::{Task, Vault};
 
 /// Runs that are looked through for the newest backup.
 const LOOK_BACK: usize = 500;
@@ -52,15 +54,6 @@ pub fn ask<T: DeserializeOwned>(
     progress: &Progress<'_>,
 ) -> Result<T, EngineError> {
     parsed(world.data.vault(home, vault, task, progress)?)
-}
-
-/// The same repository, of which it is known what its key guards: for several tasks in a row.
-pub fn opened(vault: &Vault, progress: &Progress<'_>) -> Result<Vault, EngineError> {
-    if !vault.location.is_ours() {
-        return Ok(vault.clone());
-    }
-    let opened: String = parsed(child::perform(vault, &Task::Open, progress)?)?;
-    Ok(Vault { opened: Key::of(&opened), ..vault.clone() })
 }
 
 /// The answer of a task.

@@ -1,7 +1,7 @@
 //! Bringing a stack back on a machine that has nothing of it: from the repository and its key alone.
 
 use super::vault::{Location, Task, Vault, keep_key, key_file};
-use super::{Held, child, choose, manifest, occupied, opened, parsed, read_manifest, wal};
+use super::{Held, Keys, child, choose, manifest, occupied, parsed, read_manifest, wal};
 use crate::data::Work;
 use crate::engine::now_ms;
 use crate::error::{EngineError, io};
@@ -72,7 +72,7 @@ pub fn bare(request: &Request<'_>) -> Result<Restored, EngineError> {
         ));
     }
     (stage.say)("looking for the backup");
-    let vault = &opened(vault, progress)?;
+    let vault = &Keys::default().open(vault, progress)?;
     let all: Vec<Snapshot> = parsed(child::perform(vault, &Task::List, progress)?)?;
     let stack = one_stack(&all, request.stack)?;
     let way = match request.at_ms {

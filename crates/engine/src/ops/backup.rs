@@ -4,7 +4,7 @@ use super::data::{differing, must_be_cold, scratch_of, with_progress, working};
 use super::{Context, Failed, wal};
 use crate::backup::vault::{Location, Retained, Task, Vault, key_file};
 use crate::backup::{
-    Held, UNCONFIRMED, ask, below, configured, images, key_confirmed, manifest, opened, read_manifest,
+    Held, UNCONFIRMED, ask, below, configured, images, key_confirmed, manifest, read_manifest,
 };
 use crate::data;
 use crate::engine::now_ms;
@@ -96,6 +96,7 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
     };
     stamp.note = (!bases.is_empty()).then_some(Note::Bases(bases));
     let done: Archived = working(context, "writing the backup", |w| {
+        let vault = context.world.keys.open(&vault, w.progress)?;
         context.world.data.archive(&at, &vault, (beside, &made.contents), &stamp, w)
     })?;
     crate::backup::wal::based(context.home, &done.snapshot.bases, at_ms)?;
@@ -176,6 +177,7 @@ pub fn retain(context: &Context<'_>) -> Result<Output, Failed> {
     };
     context.midway();
     let done: Retained = working(context, "removing old backups", |w| {
+        let vault = context.world.keys.open(&vault, w.progress)?;
         ask(context.home, context.world, &vault, &task, w.progress)
     })?;
     let note = format!("kept: {}, removed: {}", done.kept.len(), done.removed.len());
@@ -186,6 +188,7 @@ pub fn retain(context: &Context<'_>) -> Result<Output, Failed> {
 pub fn images(context: &Context<'_>, snapshot: &str) -> Result<Output, Failed> {
     let vault = Vault::of_stack(context.home, configured(context.config)?)?;
     let brought = working(context, "bringing back images", |w| {
+        let vault = context.world.keys.open(&vault, w.progress)?;
         let text: String = ask(context.home, context.world, &vault, &read_manifest(snapshot), w.progress)?;
         let said = manifest(&text, snapshot)?;
         images::load(context.home, context.world, &vault, (snapshot, &said), &w.stage, w.progress)
@@ -204,7 +207,7 @@ pub fn fetch(context: &Context<'_>, key: &str, snapshot: &str, replay: bool) -> 
     let scratch = scratch_of(context, instance)?;
     let began = std::time::Instant::now();
     let (said, bytes) = working(context, "bringing the backup back", |w| {
-        let vault = opened(&vault, w.progress)?;
+        let vault = context.world.keys.open(&vault, w.progress)?;
         let text: String = ask(context.home, context.world, &vault, &read_manifest(snapshot), w.progress)?;
         let said = manifest(&text, snapshot)?;
         let bytes = context.world.data.fetch(&at, &vault, (snapshot, &said.parts), Some(&scratch), w)?;

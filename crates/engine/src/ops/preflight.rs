@@ -1,6 +1,8 @@
 //! Before anything is touched: does what the plan was made from still hold?
 
 use super::{Context, Failed};
+use crate::backup::configured;
+use crate::backup::vault::Vault;
 use crate::budget;
 use crate::certificate;
 use crate::error::EngineError;
@@ -57,6 +59,10 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
             super::capture::end(context, source, &old)?;
         }
         let (from, to) = (context.placement(source, &old), context.placement(instance, &release));
+        if context.plan.procedure == Procedure::Backup {
+            let backup = configured(context.config)?;
+            context.world.keys.open_ahead(Vault::of_stack(context.home, backup)?);
+        }
         output.notes.extend(context.world.data.preflight(&from, &to, need_bytes)?);
         if matches!(context.plan.procedure, Procedure::Rehearse | Procedure::Promote) {
             let (was, is) = ((&source.release, &old), (&instance.release, &release));

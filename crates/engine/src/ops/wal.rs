@@ -41,6 +41,7 @@ pub fn replay(context: &Context<'_>, key: &str, snapshot: &str, at_ms: i64) -> R
     let vault = Vault::of_stack(context.home, configured(context.config)?)?;
     let release = context.release(instance)?;
     let at = context.placement(instance, &release);
+    let vault = working(context, "opening the repository", |w| context.world.keys.open(&vault, w.progress))?;
     let logs = logs(context)?;
     let way = wal::find(context.home, context.config, context.world, &vault, at_ms)?;
     if way.base != snapshot {

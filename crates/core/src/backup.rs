@@ -22,6 +22,11 @@ pub const STORES: &str = "/stores";
 /// On snapshots that hold only a part of a backup, until the rest of it is there.
 pub const TAG_PART: &str = "switchback-part";
 
+/// Where the journal lies in a snapshot: what was done to the stack until then.
+pub const HISTORY: &str = "/history";
+/// Where the exports of later writes lie in a snapshot.
+pub const EXPORTS: &str = "/exports";
+
 /// Where images lie in a snapshot, if it has any.
 pub const IMAGES: &str = "/images";
 
@@ -53,6 +58,9 @@ pub struct Manifest {
     /// Where the images of the release lie in the snapshot, by their ids; none if they are not in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, String>,
+    /// Whether the journal and the exports of later writes are in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub history: bool,
 }
 
 impl Manifest {

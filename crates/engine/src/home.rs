@@ -97,6 +97,11 @@ impl Home {
         Ok(())
     }
 
+    /// What a backup brought of the time before: the journal, and the exports of later writes.
+    pub fn before(&self) -> PathBuf {
+        self.state().join("before")
+    }
+
     /// Keeps some space aside, so that a run can be undone and recorded on a disk that it filled up.
     ///
     /// Not being able to is no reason to refuse: the preflight of every run looks at the free space.

@@ -15,6 +15,7 @@ use crate::notify;
 use crate::runtime::Placement;
 use crate::runtime::process::start::own_program;
 use crate::session::Session;
+use crate::tidy;
 use crate::world::World;
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt as _;
@@ -83,6 +84,7 @@ fn wanted(home: &Home) -> Result<bool, EngineError> {
     // A file that is being edited is read at the next look.
     let scheduled = |c: Config| {
         c.rollback.drills()
+            || c.retention.gc.is_some()
             || wal::wanted(&c).is_some()
             || c.backup.is_some_and(|b| b.every.is_some() || b.drill.is_some())
     };
@@ -168,8 +170,10 @@ fn look_after(
 
 /// Makes the backup or drill that is due. Returns when to look again.
 fn scheduled(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Duration {
-    let done =
-        crate::world::config(home).and_then(|config| due::run_due(home, &config, cancel, &|_| {}, say));
+    let done = crate::world::config(home).and_then(|config| {
+        tidy::run_due(home, &config, say)?;
+        due::run_due(home, &config, cancel, &|_| {}, say)
+    });
     match done {
         Ok(_) => BACKUPS,
         Err(e) => {

@@ -42,6 +42,7 @@ pub mod scratch;
 pub mod session;
 pub mod stacks;
 pub mod store;
+pub mod tidy;
 pub mod verify;
 pub mod watch;
 pub mod world;

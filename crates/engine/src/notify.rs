@@ -76,6 +76,9 @@ pub fn message(
     }
 }
 
+/// A log that reaches this size begins anew; the one before is kept.
+const LOG_BYTES: u64 = 1 << 20;
+
 /// Tells every receiver, without waiting for any of them. Trouble goes to `.switchback/notify.log`.
 pub fn tell(home: &Home, config: &Config, message: Message) {
     if config.notify.is_empty() || gap(Gap::Notifications) {
@@ -89,6 +92,9 @@ pub fn tell(home: &Home, config: &Config, message: Message) {
                 Err(e) => format!("NOT told: {e}"),
             };
             let path = home.state().join("notify.log");
+            if std::fs::metadata(&path).is_ok_and(|m| m.len() > LOG_BYTES) {
+                let _ = std::fs::rename(&path, path.with_extension("log.1"));
+            }
             if let Ok(mut log) = OpenOptions::new().append(true).create(true).open(path) {
                 let _ = writeln!(log, "{} {} {shown}: {outcome}", jiff::Timestamp::now(), message.event);
             }

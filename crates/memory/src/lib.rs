@@ -7,7 +7,6 @@
 use rustix::mm::{Advice, madvise};
 use std::ffi::c_void;
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::{fs, io};
 
 /// Unmaps the pages of the program and its libraries that hold what is in their files, and returns how many bytes of
@@ -15,21 +14,16 @@ use std::{fs, io};
 ///
 /// Whatever this process could have changed is left alone. Fails if the kernel does not say what is mapped.
 pub fn give_back_program() -> io::Result<usize> {
-    static MAPPED: OnceLock<Vec<Range<usize>>> = OnceLock::new();
-    let mapped = match MAPPED.get() {
-        Some(mapped) => mapped,
-        None => {
-            let text = fs::read_to_string("/proc/self/smaps")?;
-            MAPPED.get_or_init(|| of_files(&text))
-        }
-    };
+    let program = std::env::current_exe()?;
+    let program = program.to_string_lossy();
     let mut bytes = 0;
-    for range in mapped {
+    // Read anew each time: what was mapped there once may be something else by now.
+    for range in of_files(&fs::read_to_string("/proc/self/smaps")?, &program) {
         let start: *mut c_void = std::ptr::with_exposed_provenance_mut(range.start);
-        // SAFETY: `of_files` returns only ranges that are private, mapped from a file, not writable, and hold no page that
-        // differs from the file. Dropping them changes no value that is ever read: a later access maps the same page of the
-        // same file again. The program's own mappings are never unmapped while it runs, libraries are not unloaded, and a
-        // program that is running is replaced by a new file, never written to.
+        // SAFETY: `of_files` returns only ranges that are private, mapped from the program or a library, not writable, and hold
+        // no page that differs from the file. Dropping them changes no value that is ever read: a later access maps the same
+        // page of the same file again. Nothing in this program unmaps itself or unloads a library, so what was just read
+        // still holds; and a program that is running is replaced by a new file, never written to.
         unsafe { madvise(start, range.len(), Advice::LinuxDontNeed)? };
         bytes += range.len();
     }
@@ -38,24 +32,24 @@ pub fn give_back_program() -> io::Result<usize> {
 
 /// The ranges of `smaps` (proc_pid_smaps(5)) that are mapped from the program or a library, for reading only, with no page of
 /// the process's own.
-fn of_files(smaps: &str) -> Vec<Range<usize>> {
+fn of_files(smaps: &str, program: &str) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     // The range that is being described, until one of its lines says otherwise.
     let mut current: Option<Range<usize>> = None;
     for line in smaps.lines() {
-        let mut words = line.split_whitespace();
-        let Some(first) = words.next() else { continue };
+        let first = line.split(' ').next().unwrap_or("");
         if let Some(key) = first.strip_suffix(':') {
             let own = matches!(key, "Anonymous" | "Private_Dirty" | "Shared_Dirty" | "Swap");
-            if own && words.next() != Some("0") {
+            if own && line.split_whitespace().nth(1) != Some("0") {
                 current = None;
             }
             continue;
         }
         found.extend(current.take());
-        let (Some(permissions), Some(path)) = (words.next(), words.nth(3)) else { continue };
-        let library = path.contains(".so");
-        if matches!(permissions, "r-xp" | "r--p") && path.starts_with('/') && (library || own_path(path)) {
+        // Addresses, permissions, offset, device, inode, and a path that may have spaces in it.
+        let mut fields = line.splitn(6, ' ');
+        let (permissions, path) = (fields.nth(1).unwrap_or(""), fields.nth(3).unwrap_or("").trim_start());
+        if matches!(permissions, "r-xp" | "r--p") && (path == program || is_library(path)) {
             current = range(first);
         }
     }
@@ -63,8 +57,10 @@ fn of_files(smaps: &str) -> Vec<Range<usize>> {
     found
 }
 
-fn own_path(path: &str) -> bool {
-    std::env::current_exe().is_ok_and(|own| own.as_os_str() == path)
+/// Whether a file is named as shared libraries are.
+fn is_library(path: &str) -> bool {
+    let name = path.strip_prefix('/').and_then(|p| p.rsplit('/').next()).unwrap_or("");
+    name.ends_with(".so") || name.contains(".so.")
 }
 
 fn range(text: &str) -> Option<Range<usize>> {
@@ -99,8 +95,7 @@ mod tests {
 
     #[test]
     fn only_what_nothing_can_have_changed_is_given_back() {
-        let own = std::env::current_exe().expect("a path");
-        let own = own.to_str().expect("text");
+        let own = "/opt/two words/switchback";
         let entry = |range: &str, permissions: &str, path: &str, anonymous: u32| {
             format!(
                 "{range} {permissions} 00000000 fe:00 42 {path}\nSize: 8 kB\nRss: 8 kB\nAnonymous: {anonymous} kB\nVmFlags: rd mr\n"
@@ -115,10 +110,10 @@ mod tests {
             entry("9000-a000", "rw-p", "[heap]", 0),
             entry("a000-c000", "r-xp", "/usr/lib/libc.so.6", 0),
             entry("c000-e000", "r--s", "/var/lib/journal.db-shm", 0),
-            entry("e000-f000", "r--p", "/var/lib/journal.db", 0),
+            entry("e000-f000", "r--p", "/srv/my.social/journal.db", 0),
             entry("f000-11000", "r-xp", "[vdso]", 0),
             entry("11000-12000", "rw-p", "", 0),
         ];
-        assert_eq!(of_files(&smaps.concat()), [0x1000..0x3000, 0x3000..0x5000, 0xa000..0xc000]);
+        assert_eq!(of_files(&smaps.concat(), own), [0x1000..0x3000, 0x3000..0x5000, 0xa000..0xc000]);
     }
 }

@@ -110,13 +110,17 @@ fn what_was_backed_up_comes_back_on_a_machine_that_has_nothing_of_it() {
     assert_eq!(fs::metadata(kept.key()).expect("there").permissions().mode() & 0o777, 0o600);
 
     stack.write_note("before the first backup");
+    // What cannot be compressed.
+    let mut noise = vec![0; 300_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    fs::write(stack.root.join("data/uploads/large"), noise).expect("writes");
     let first = kept.backup();
     stack.write_note("between the backups");
     let second = kept.backup();
     let size = |b: &Value| {
         (b["snapshot"]["bytes"].as_u64().expect("n"), b["snapshot"]["added"].as_u64().expect("n"))
     };
-    assert!(size(&second).1 * 2 < size(&first).1, "what is the same is stored once: {first} {second}");
+    assert!(size(&second).1 * 4 < size(&first).1, "what is the same is stored once: {first} {second}");
     assert_eq!(kept.list().len(), 2);
     assert_eq!(stack.run(&["backup", "check", "--read-data"]).expect(0).all().matches("sound").count(), 1);
 
@@ -176,6 +180,9 @@ fn what_was_backed_up_comes_back_on_a_machine_that_has_nothing_of_it() {
     assert_eq!(stack.version().as_deref(), Some("1.0.0"), "it answers on the same port");
     // And it goes on from there: the chain of the journal holds, and backups follow the earlier ones.
     switchback(&["-C", root, "audit", "verify"]).expect(0);
+    // What was done to the stack that is gone came along.
+    let trail = switchback(&["-C", root, "audit", "verify", "--before", "--json"]).expect(0).json();
+    assert!(trail["runs"].as_u64().is_some_and(|n| n >= 3), "up and two backups: {trail}");
     switchback(&["-C", root, "backup"]).expect(0);
     switchback(&["-C", root, "down", "--yes"]).expect(0);
     assert_eq!(kept.list().len(), 2, "two are kept");
@@ -293,6 +300,48 @@ fn what_is_killed_or_cannot_be_read_is_no_backup() {
     let gone = stack.run(&["backup"]).expect(3);
     assert!(gone.all().contains("repository"), "{}", gone.all());
     assert_eq!(stack.version().as_deref(), Some("1.0.0"), "production is left alone");
+}
+
+#[test]
+fn a_backup_that_fails_or_is_missed_is_told() {
+    let kept = Kept { stack: Stack::new(&[]), beside: tempfile::tempdir().expect("tempdir") };
+    kept.configure(&kept.repository().display().to_string());
+    let stack = &kept.stack;
+    stack.run(&["up"]).expect(0);
+    stack.run(&["backup", "init"]).expect(0);
+    // Nobody listens there: the log says what would have been told.
+    stack.configure("stores:", "notify: [\"slack+http://127.0.0.1:9/hook\"]\nstores:");
+    stack.configure("repository: ", "every: 1m, repository: ");
+    let due = || stack.run(&["backup", "--if-due"]);
+    let told = |event: &str| {
+        let log = fs::read_to_string(stack.state().join("notify.log")).unwrap_or_default();
+        log.lines().filter(|l| l.contains(event)).count()
+    };
+    let late = || stack.run(&["status", "--json"]).expect(0).json()["backup"]["late"]["backup"].clone();
+    assert_eq!(late(), false);
+    let away = kept.beside.path().join("away");
+    fs::rename(kept.repository(), &away).expect("renames");
+    due().expect(3);
+    assert_eq!((told("backup_failed"), told("backup_missed")), (1, 0));
+    // Ten minutes later it is not there either, whatever keeps it from being made.
+    let marks = stack.state().join("late.json");
+    let mut kept_in_mind: Value =
+        serde_json::from_str(&fs::read_to_string(&marks).expect("reads")).expect("JSON");
+    let first = kept_in_mind["backup"]["first_ms"].as_i64().expect("a time");
+    kept_in_mind["backup"]["first_ms"] = (first - 600_000).into();
+    fs::write(&marks, kept_in_mind.to_string()).expect("writes");
+    assert_eq!(late(), true);
+    assert!(stack.run(&["status"]).expect(0).stdout.contains("LATE"));
+    assert!(
+        stack.run(&["metrics"]).expect(0).stdout.contains("switchback_backup_late{stack=\"assistant\"} 1")
+    );
+    for _ in 0..2 {
+        due();
+    }
+    assert_eq!(told("backup_missed"), 1, "once a day");
+    fs::rename(&away, kept.repository()).expect("renames");
+    kept.backup();
+    assert_eq!(late(), false);
 }
 
 #[test]

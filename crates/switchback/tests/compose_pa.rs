@@ -211,3 +211,45 @@ fn the_acceptance_run_finds_nothing_wrong_with_the_assistant() {
     }
     assert_eq!(pa.made(), before, "production was touched");
 }
+
+/// A safeguard that is switched off, the phase that notices, and a criterion that fails by it.
+const GAPS: [(&str, &str, &str); 10] = [
+    ("isolation", "staging", "staging.isolation"),
+    ("masking", "staging", "staging.isolation"),
+    ("disposal", "staging", "staging.lifecycle"),
+    ("history", "staging", "staging.monitoring"),
+    ("backup-check", "staging", "integration.backup"),
+    ("certificate", "certificate", "integration.validated"),
+    ("budget", "certificate", "integration.validated"),
+    ("trigger", "rollback", "rollback.triggers"),
+    ("export", "rollback", "rollback.data"),
+    ("validation", "rollback", "rollback.validated"),
+];
+
+/// An hour and a half. `SWITCHBACK_TEST_GAPS=isolation,history` tries only these.
+#[test]
+fn whatever_is_switched_off_the_acceptance_run_names_it_on_the_assistant() {
+    if !full() {
+        eprintln!("SKIPPED: long; scripts/test --full runs it");
+        return;
+    }
+    let wanted = std::env::var("SWITCHBACK_TEST_GAPS").unwrap_or_default();
+    let wanted: Vec<&str> = wanted.split(',').filter(|g| !g.is_empty()).collect();
+    let pa = Pa::up();
+    pa.0.run(&["up", "--yes"]).expect(0);
+    let before = pa.made();
+    for (gap, phase, criterion) in GAPS.into_iter().filter(|(g, ..)| wanted.is_empty() || wanted.contains(g))
+    {
+        let args = ["verify", UPGRADE[0], UPGRADE[1], "--phase", phase, "--json", "--quiet"];
+        let ran = pa.0.run_with(&args, &[("SWITCHBACK_GAP", gap)]);
+        let matrix: Value =
+            serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{gap}: {e}\n{}", ran.all()));
+        let rows = matrix["rows"].as_array().expect("rows");
+        let row = rows.iter().find(|r| r["id"] == criterion).expect("a criterion");
+        assert_eq!(row["verdict"], "fail", "{gap}: {row}");
+        assert_eq!(ran.code, Some(3), "{gap}");
+        assert_eq!(pa.made(), before, "{gap}: production was touched");
+        // What the switched-off safeguard would have removed.
+        pa.0.run(&["gc", "--yes"]);
+    }
+}

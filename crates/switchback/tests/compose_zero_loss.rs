@@ -16,6 +16,11 @@ use std::time::Duration;
 
 const ORDERS: usize = 10_000;
 
+/// What the version before refuses: orders of which there is no room for in it.
+fn refused(number: usize) -> bool {
+    number % 500 == 7
+}
+
 /// Writes orders one by one, each with a number of its own, and keeps those that were acknowledged. Begins anew with the next
 /// one where the server was away.
 struct Client {
@@ -62,9 +67,9 @@ fn session(
     let mut answers = BufReader::new(output).lines();
     let mut number = first;
     while done.len() < until {
-        let sql = format!(
-            "insert into orders (number, what) values ({number}, 'order {number}') returning number;\n"
-        );
+        let what = if refused(number) { "of a new kind".to_owned() } else { format!("order {number}") };
+        let sql =
+            format!("insert into orders (number, what) values ({number}, '{what}') returning number;\n");
         if input.write_all(sql.as_bytes()).and_then(|()| input.flush()).is_err() {
             break;
         }
@@ -98,7 +103,7 @@ fn quarantined(stack: &Stack) -> Vec<usize> {
             } else if in_quarantine(&path) {
                 let text = fs::read_to_string(&path).expect("reads");
                 let rows = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-                found.extend(rows.filter_map(|r| usize::try_from(r["row"]["number"].as_u64()?).ok()));
+                found.extend(rows.filter_map(|r| usize::try_from(r["key"]["number"].as_u64()?).ok()));
             }
         }
     }
@@ -122,12 +127,14 @@ fn no_order_is_lost(settings: &str, harm: &mut dyn FnMut(&Stack)) -> Stack {
         &format!("rollback: {{ {settings} writes: carry, failures: 1000, triggers: {{ restarts: {{ action: \"off\" }}, errors: {{ action: \"off\" }}, latency: {{ action: \"off\" }} }},"),
     );
     stack.up();
-    stack.psql("create table orders (id bigserial primary key, number bigint not null unique, what text not null); insert into orders (number, what) select -g, 'before' from generate_series(1, 1000) g");
+    stack.psql("create table orders (number bigint primary key, id bigserial not null unique, what text not null constraint kinds check (what <> 'of a new kind')); insert into orders (number, what) select -g, 'before' from generate_series(1, 1000) g");
     stack.run(&["up", "--yes"]).expect(0);
     // From it is known what the upgrade itself changes.
     stack.run(&["rehearse", "bank=2"]).expect(0);
     stack.run(&["promote", "bank=2", "--yes", "--detach"]).expect(0);
 
+    // The new version knows more than the one before.
+    stack.psql("alter table orders drop constraint kinds");
     let db = stack.container("db").expect("it runs");
     let client = Client::start(db.clone(), ORDERS);
     let reached = |n: usize| client.acknowledged.load(Ordering::Relaxed) >= n;
@@ -174,6 +181,10 @@ fn no_order_is_lost(settings: &str, harm: &mut dyn FnMut(&Stack)) -> Stack {
     let all: Vec<usize> = kept.iter().chain(&quarantined).copied().collect();
     let once: BTreeSet<usize> = all.iter().copied().collect();
     assert_eq!(all.len(), once.len(), "twice");
+    let wrong: Vec<&usize> = quarantined.iter().filter(|n| !refused(**n)).take(10).collect();
+    assert!(wrong.is_empty(), "these fit: {wrong:?}");
+    let expected = acknowledged.iter().filter(|n| refused(**n)).count();
+    assert!(expected >= 10 && quarantined.len() >= expected, "{} of {expected}", quarantined.len());
     let lost: Vec<&usize> = acknowledged.difference(&once).take(10).collect();
     assert!(lost.is_empty(), "lost: {lost:?} (killed in the middle: {})", killed.load(Ordering::Relaxed));
     assert_eq!(stack.psql("select count(*) from orders where number < 0"), "1000");

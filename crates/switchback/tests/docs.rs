@@ -208,6 +208,69 @@ fn compose_configurations_in_the_documentation_are_accepted() {
     assert!(seen >= 3, "only {seen} configurations were found");
 }
 
+/// Whether a path of the schema (`services.NAME.env`, `checks.api[].service`) stands for this one.
+fn stands_for(schema: &str, path: &[String]) -> bool {
+    let known: Vec<&str> = schema.split('.').collect();
+    known.len() == path.len()
+        && known.iter().zip(path).all(|(k, p)| *k == "NAME" || k.trim_end_matches("[]") == p)
+}
+
+/// The paths of all keys of a document.
+fn paths(value: &Value, above: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+    match value {
+        Value::Object(map) => {
+            for (key, inner) in map {
+                above.push(key.clone());
+                found.push(above.clone());
+                paths(inner, above, found);
+                above.pop();
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|inner| paths(inner, above, found)),
+        _ => {}
+    }
+}
+
+/// Parts of a configuration: every key in them exists.
+#[test]
+fn pieces_of_configuration_in_the_documentation_have_only_keys_that_exist() {
+    let schema: Value = serde_json::from_str(&program(&["schema"])).expect("JSON");
+    let mut known = BTreeSet::new();
+    keys(&schema, &schema, "", &mut Vec::new(), &mut known);
+    let top = |key: &str| known.contains(key);
+    let (mut pieces, mut others) = (0, 0);
+    for (page, text) in pages() {
+        for block in blocks(&text).into_iter().filter(|b| b.info == "yaml") {
+            let value: Value = serde_yaml_ng::from_str(&block.text)
+                .unwrap_or_else(|e| panic!("{page}:{}: no YAML: {e}", block.line));
+            let map = value.as_object().unwrap_or_else(|| panic!("{page}:{}: no keys", block.line));
+            // Files of other programs, criteria, journeys, and services of a Compose file.
+            if !map.keys().all(|k| top(k)) || block.text.contains("image:") {
+                others += 1;
+                continue;
+            }
+            let mut found = Vec::new();
+            paths(&value, &mut Vec::new(), &mut found);
+            for path in found {
+                // Below a map of names whose values have no keys, every name is right.
+                let known = known.iter().any(|k| stands_for(k, &path))
+                    || path.len() > 1
+                        && known.iter().any(|k| stands_for(k, &path[..path.len() - 1]))
+                        && !known.iter().any(|k| {
+                            k.split('.').count() == path.len()
+                                && stands_for(
+                                    k.rsplit_once('.').map_or("", |(up, _)| up),
+                                    &path[..path.len() - 1],
+                                )
+                        });
+                assert!(known, "{page}:{}: {}", block.line, path.join("."));
+            }
+            pieces += 1;
+        }
+    }
+    assert!(pieces >= 10 && others <= 8, "{pieces} pieces, {others} others");
+}
+
 /// The commands of Switchback in a block: those that stand at the beginning of a line.
 fn commands_in(block: &str) -> impl Iterator<Item = Vec<&str>> {
     block.lines().filter_map(|line| {

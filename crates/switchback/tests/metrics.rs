@@ -6,6 +6,9 @@ use assistant::ReleaseKind;
 use common::Stack;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Stdio;
 
 /// Samples by name with labels; panics where the text is not in the format.
 fn samples(text: &str) -> BTreeMap<String, f64> {
@@ -62,4 +65,51 @@ fn the_numbers_are_those_of_status_and_history() {
     );
     assert!(after["switchback_restore_seconds{stack=\"assistant\",of=\"median\"}"] > 0.0);
     assert!(after.keys().any(|k| k.starts_with("switchback_prevented_total")), "{after:?}");
+}
+
+/// The head of an answer, and its body.
+fn ask(address: &str, request: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.write_all(request.as_bytes()).expect("sends");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.to_owned(), body.to_owned())
+}
+
+#[test]
+fn prometheus_can_fetch_them() {
+    let stack = Stack::new(&[]);
+    stack.run(&["up"]).expect(0);
+    let mut command = stack.command(&["metrics", "--listen", "127.0.0.1:0"]);
+    let mut server = command.stdout(Stdio::piped()).spawn().expect("starts");
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
+    let address = line.split("http://").nth(1).and_then(|l| l.split('/').next()).expect("an address");
+    // One that says nothing holds nobody up for long, nor does one that says anything else.
+    let silent = TcpStream::connect(address).expect("connects");
+    for (request, status) in [
+        ("POST /metrics HTTP/1.1\r\n\r\n", "405"),
+        ("GET /../journal.db HTTP/1.1\r\nHost: a\r\n\r\n", "404"),
+        ("\u{1}\u{2}\r\n\r\n", "405"),
+    ] {
+        assert!(ask(address, request).0.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}");
+    }
+    drop(silent);
+    let (head, body) = ask(address, "GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("version=0.0.4"), "{head}");
+    assert_eq!(samples(&body)["switchback_generation{stack=\"assistant\"}"], 1.0);
+    // What happens meanwhile is in the next answer.
+    stack.run(&["down", "--yes"]).expect(0);
+    let later = samples(&ask(address, "GET /metrics HTTP/1.0\r\n\r\n").1);
+    assert_eq!(
+        later["switchback_service_running{stack=\"assistant\",service=\"app\",version=\"1.0.0\"}"],
+        0.0
+    );
+    let taken = stack.run(&["metrics", "--listen", address]).expect(3);
+    assert!(taken.all().contains("cannot listen"), "{}", taken.all());
+    let pid =
+        rustix::process::Pid::from_raw(i32::try_from(server.id()).expect("a process")).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("ends it");
+    assert!(server.wait().expect("ends").success());
 }

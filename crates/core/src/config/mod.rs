@@ -24,7 +24,7 @@ pub use comparing::{ApiCheck, PerformanceCheck};
 pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matches};
 pub use hooks::{Hook, Hooks};
 pub use located::{ConfigError, line_of, suggest};
-pub use promotion::{Promotion, Window};
+pub use promotion::{Auto, Promotion, Window};
 pub use rehearsal::Rehearsal;
 pub use service::{Health, Restart, Service, Stop, StopSignal};
 pub use triggers::{Action, Database, Disk, Errors, Latency, LogErrors, Memory, Restarts, Triggers};
@@ -398,11 +398,14 @@ pub struct Retention {
     pub generations: u32,
     /// Runs (reports, logs, artefacts) kept.
     pub runs: u32,
+    /// How often the keeper does what `switchback gc` does; never if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gc: Option<Span>,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { generations: 1, runs: 50 }
+        Self { generations: 1, runs: 50, gc: None }
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Promotion {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Auto {
+    /// Nothing, and nobody is told that it could be: it is rehearsed, for whoever looks at the reports.
+    Never,
     /// Nothing: it is rehearsed, and people are told that it can be promoted.
     #[default]
     Ask,
@@ -44,7 +46,7 @@ impl Auto {
     /// Whether a change of versions is promoted without asking.
     pub fn permits(self, from: &Versions, to: &Versions) -> bool {
         match self {
-            Self::Ask => false,
+            Self::Never | Self::Ask => false,
             Self::Always => true,
             Self::Patch => {
                 let mut changed =
@@ -240,6 +242,7 @@ mod tests {
         let from = versions(&[("app", "5.4.5"), ("db", "17.2-alpine")]);
         let case = |app: &str, db: &str| {
             let to = versions(&[("app", app), ("db", db)]);
+            assert!(!Auto::Never.permits(&from, &to));
             [Auto::Ask, Auto::Patch, Auto::Always].map(|a| a.permits(&from, &to))
         };
         assert_eq!(case("5.4.6", "17.2-alpine"), [false, true, true]);

@@ -111,6 +111,8 @@ pub fn run_due(
     observe: Observer<'_>,
     say: &dyn Fn(&str),
 ) -> Result<Option<Outcome>, EngineError> {
+    // What keeps it from being made must not keep this from being told.
+    super::late::tell(home, config, say)?;
     let Some(procedure) = due(home, config)? else { return Ok(None) };
     let why = format!("a {} is due", procedure.noun());
     let mut session = match Session::open(home, &why, Duration::ZERO) {

@@ -9,6 +9,7 @@ pub mod facts;
 mod held;
 pub mod images;
 mod keys;
+pub mod late;
 mod rclone;
 pub mod restore;
 pub mod vault;

@@ -5,8 +5,10 @@ use super::{Held, Keys, child, choose, manifest, occupied, parsed, read_manifest
 use crate::data::Work;
 use crate::engine::now_ms;
 use crate::error::{EngineError, io};
+use crate::fault;
 use crate::gather;
-use crate::home::{CONFIG_FILE, Home, create_dir, write_json};
+use crate::home::{CONFIG_FILE, Home, STATE_DIR, create_dir, read_json, sync_dir, write_json};
+use crate::lock::Lock;
 use crate::ops::differing;
 use crate::runtime::{Placement, Stage};
 use crate::scratch::Scratch;
@@ -14,8 +16,9 @@ use crate::session::Session;
 use crate::store::Progress;
 use crate::world::{self, World};
 use std::fs;
-use std::path::Path;
-use switchback_core::backup::{Manifest, Part, RELEASE, STACK, Snapshot};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use switchback_core::backup::{EXPORTS, HISTORY, Manifest, Part, RELEASE, STACK, Snapshot};
 use switchback_core::config::Config;
 use switchback_core::ids::StoreName;
 use switchback_core::journal::{Event, Outcome};
@@ -35,6 +38,8 @@ pub struct Request<'a> {
     pub stack: Option<&'a str>,
     /// The folder that the stack gets; empty, or not there.
     pub into: &'a Path,
+    /// Whether what a killed attempt left there may be removed first.
+    pub start_over: bool,
     /// Told of the steps, asked whether to stop.
     pub stage: Stage<'a>,
     /// Told how far it is.
@@ -60,9 +65,7 @@ pub struct Restored {
 /// Brings it back; nothing is started.
 pub fn bare(request: &Request<'_>) -> Result<Restored, EngineError> {
     let Request { vault, into, stage, progress, .. } = request;
-    if into.exists() && fs::read_dir(into).map_err(io("list", into))?.next().is_some() {
-        return Err(occupied(&format!("something in {}", into.display())));
-    }
+    begin(into, request.start_over)?;
     if let Location::Folder(path) = &vault.location
         && !Path::new(path).is_dir()
     {
@@ -85,19 +88,43 @@ pub fn bare(request: &Request<'_>) -> Result<Restored, EngineError> {
     create_dir(into)?;
     let root = into.canonicalize().map_err(io("open", into))?;
     let manifest = manifest(&text, &snapshot.id)?.moved_to(&root.to_string_lossy());
+    // First of all, so that the next attempt knows what was begun here.
+    create_dir(&root.join(STATE_DIR))?;
+    let _own = Lock::take(&root.join(STATE_DIR).join("restore.lock"), "restore", Duration::ZERO)?;
+    write_json(&unfinished(&root), &manifest)?;
+    crash("restore-begun");
+    let request = Request { vault, ..*request };
+    let brought = bring(&request, &root, snapshot, manifest, way.as_ref()).inspect_err(|_| give_up(&root))?;
+    crash("restore-done");
+    let marker = unfinished(&root);
+    fs::remove_file(&marker).map_err(io("remove", &marker))?;
+    sync_dir(&root.join(STATE_DIR))?;
+    Ok(brought)
+}
+
+/// Brings everything back: the folder, what is known of the release, the data, the generation.
+fn bring(
+    request: &Request<'_>,
+    root: &Path,
+    snapshot: Snapshot,
+    manifest: Manifest,
+    way: Option<&Way>,
+) -> Result<Restored, EngineError> {
+    let Request { vault, stage, progress, .. } = request;
     (stage.say)("bringing back the stack's folder");
     let part = |real: &Path, logical: &str| vec![Part::new(real.to_string_lossy(), logical)];
     let fetch = |parts: Vec<Part>| {
         child::perform(vault, &Task::Restore { snapshot: snapshot.id.clone(), parts }, progress)
     };
-    fetch(part(&root, STACK))?;
+    fetch(part(root, STACK))?;
     if !root.join(CONFIG_FILE).is_file() {
         return Err(EngineError::refused(
             format!("snapshot {} has no {CONFIG_FILE}", snapshot.id),
             "its files can be restored with restic",
         ));
     }
-    let home = Home::open(&root)?;
+    crash("restore-folder");
+    let home = Home::open(root)?;
     home.create_state()?;
     let id = manifest.release.id();
     let dir = home.release_dir(&id);
@@ -105,6 +132,14 @@ pub fn bare(request: &Request<'_>) -> Result<Restored, EngineError> {
     fetch(part(&dir, RELEASE))?;
     fs::remove_file(dir.join("release.json")).map_err(io("remove", &dir))?;
     write_json(&dir.join("release.json"), &manifest.release)?;
+    if manifest.history {
+        // What was done to the stack that is gone; the journal of this one begins with the restore.
+        let before = home.before();
+        create_dir(&before)?;
+        fetch(part(&before, HISTORY))?;
+        create_dir(&before.join("exports"))?;
+        fetch(part(&before.join("exports"), EXPORTS))?;
+    }
     let config = world::config(&home)?;
     if let Some(backup) = &config.backup
         && !key_file(&home, backup).exists()
@@ -114,29 +149,70 @@ pub fn bare(request: &Request<'_>) -> Result<Restored, EngineError> {
         super::confirm_key(&home)?;
     }
     let world = World::open(&config)?;
-    let request = Request { vault, ..*request };
-    let (bytes, replayed) = match data(&home, &config, &world, &request, (&snapshot, &manifest), way.as_ref())
-    {
-        Ok(done) => done,
-        Err(e) => {
-            give_up(&home, &world, &manifest);
-            return Err(e);
-        }
-    };
+    let (bytes, replayed) = data(&home, &config, &world, request, (&snapshot, &manifest), way)?;
     Ok(Restored { home, config, snapshot, manifest, bytes, replayed })
 }
 
-/// Removes what a failed attempt made, as far as it can: the folder was empty before, and volumes carry the mark of scratch. What is
-/// in the way afterwards is named by the next attempt.
-fn give_up(home: &Home, world: &World, manifest: &Manifest) {
-    if !matches!(home.pointer(), Ok(None)) {
-        return; // it is production's already
+/// The mark of an attempt that has not ended, and what it was bringing back.
+fn unfinished(root: &Path) -> PathBuf {
+    root.join(STATE_DIR).join("restoring.json")
+}
+
+/// Dies there, in a test.
+fn crash(point: &str) {
+    fault::point(fault::Way::Do, point, fault::At::During);
+}
+
+/// Confirms that nothing is in the folder, or removes what a killed attempt left there.
+fn begin(into: &Path, start_over: bool) -> Result<(), EngineError> {
+    if !into.exists() || fs::read_dir(into).map_err(io("list", into))?.next().is_none() {
+        return Ok(());
     }
+    let marker = unfinished(into);
+    if !marker.is_file() {
+        return Err(occupied(&format!("something in {}", into.display())));
+    }
+    // Not while it goes on.
+    let lock = into.join(STATE_DIR).join("restore.lock");
+    let _own = Lock::take(&lock, "restore", Duration::ZERO)?;
+    let home = Home::open(into);
+    if let Ok(home) = &home
+        && home.pointer()?.is_some()
+    {
+        // It was killed when all that was left to do was to remove the mark.
+        fs::remove_file(&marker).map_err(io("remove", &marker))?;
+        return Err(EngineError::refused(
+            format!("the restore into {} was done already", into.display()),
+            format!("`switchback -C {} up` starts it", into.display()),
+        ));
+    }
+    if !start_over {
+        return Err(EngineError::refused(
+            format!("an earlier restore into {} did not end", into.display()),
+            "--start-over removes what it brought there, and begins anew",
+        ));
+    }
+    discard(into)?;
+    empty(into);
+    match fs::read_dir(into).map_err(io("list", into))?.flatten().next() {
+        None => Ok(()),
+        Some(stays) => Err(occupied(&stays.path().display().to_string())),
+    }
+}
+
+/// Removes data that a restore which did not end has brought outside of the folder: volumes carry the mark of scratch.
+fn discard(root: &Path) -> Result<(), EngineError> {
+    // Before there is a configuration there is nothing but the folder.
+    let Ok(home) = Home::open(root) else { return Ok(()) };
+    let manifest: Manifest = read_json(&unfinished(root))?;
     let instance = Instance { environment: PRODUCTION.to_owned(), ..alone(&manifest.instance) };
-    if let Ok(Some(scratch)) = Scratch::open(home, &instance.dir) {
-        let _ = world.data.discard(home, &instance, &scratch);
-    }
-    for entry in fs::read_dir(home.root()).into_iter().flatten().flatten() {
+    // What is no scratch any more is whole; volumes of it are in the way of the next attempt, which names them.
+    let Ok(Some(scratch)) = Scratch::open(&home, &instance.dir) else { return Ok(()) };
+    World::open(&world::config(&home)?)?.data.discard(&home, &instance, &scratch)
+}
+
+fn empty(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let _ = if path.is_dir() && !path.is_symlink() {
             fs::remove_dir_all(path)
@@ -144,6 +220,16 @@ fn give_up(home: &Home, world: &World, manifest: &Manifest) {
             fs::remove_file(path)
         };
     }
+}
+
+/// Removes what a failed attempt made, as far as it can: the folder was empty before. What is in the way afterwards is named by
+/// the next attempt.
+fn give_up(root: &Path) {
+    if Home::open(root).is_ok_and(|home| !matches!(home.pointer(), Ok(None))) {
+        return; // it is production's already
+    }
+    let _ = discard(root);
+    empty(root);
 }
 
 /// An instance on a machine on which there are no others.
@@ -193,6 +279,7 @@ fn data(
     create_dir(&temp)?;
     let work = Work { stage: *stage, progress: request.progress, temp: &temp };
     let mut bytes = world.data.fetch(&at, request.vault, (&snapshot.id, &manifest.parts), None, &work)?;
+    crash("restore-data");
     let mut replayed = Vec::new();
     (stage.say)("comparing it with what was backed up");
     let logged = way.map(|w| w.pieces.keys().cloned().collect()).unwrap_or_default();
@@ -221,6 +308,7 @@ fn data(
         }
     }
     let _ = fs::remove_dir_all(&temp);
+    crash("restore-compared");
     // From here on it is production's.
     world.data.keep(home, &instance)?;
     scratch.keep()?;
@@ -239,7 +327,7 @@ fn data(
     plan.reason = Some(format!("snapshot {} of {}", snapshot.id, request.vault.location.shown()));
     plan.steps.clear();
     // The journal begins with where everything came from.
-    let mut session = Session::open(home, "restore", std::time::Duration::ZERO)?;
+    let mut session = Session::open(home, "restore", Duration::ZERO)?;
     session.keep(&run, config)?;
     let planned = Event::Planned { plan: Box::new(plan) };
     let ended = Event::Ended { outcome: Outcome::Done };
@@ -252,6 +340,7 @@ fn data(
         previous: None,
         instance: instance.clone(),
     })?;
+    crash("restore-recorded");
     home.set_pointer(Some(&Pointer { format: FORMAT, current, previous: None }))?;
     world.runtime.activated(&at)?;
     Ok((bytes, replayed))

@@ -5,10 +5,12 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
-/// Runs a program as long as the input is open, and a little longer, so that what is under way can end by itself.
+/// Runs a program as long as the input is open, and a little longer, so that what is under way can end by itself. The input has a number
+/// of its own: what a shell runs in the background has nothing as its standard input before it is redirected.
 const AS_LONG_AS_WE_LIVE: &str = r#"
-"$@" <&0 & program=$!
-(read -r _; sleep 2; kill "$program") <&0 >/dev/null 2>&1 & guard=$!
+exec 3<&0
+"$@" <&3 3<&- & program=$!
+(read -r _; sleep 2; kill "$program") <&3 3<&- >/dev/null 2>&1 & guard=$!
 wait "$program"; status=$?
 kill "$guard" 2>/dev/null
 exit "$status"
@@ -48,8 +50,12 @@ mod tests {
     #[test]
     fn a_program_that_waits_for_something_else_than_its_input_ends_with_us() {
         let mut child = started(&["sleep", "1000"]);
-        std::thread::sleep(Duration::from_millis(300));
-        assert!(child.try_wait().expect("asks").is_none(), "it lives as long as its input is open");
+        // Longer than it goes on after its input has ended.
+        let until = Instant::now() + Duration::from_secs(4);
+        while Instant::now() < until {
+            assert!(child.try_wait().expect("asks").is_none(), "it lives as long as its input is open");
+            std::thread::sleep(Duration::from_millis(50));
+        }
         drop(child.stdin.take());
         let began = Instant::now();
         child.wait().expect("ends");

@@ -47,6 +47,12 @@ impl HeadFile {
         Ok(head)
     }
 
+    /// Makes the one of a copy of a journal.
+    pub fn of_copy(journal: &Path, seq: i64, chain: &str) -> Result<(), EngineError> {
+        let path = journal.with_extension("head");
+        std::fs::write(&path, line(seq, chain)).map_err(io("write", &path))
+    }
+
     /// Opens it for reading.
     pub fn open_read(journal: &Path) -> Result<Self, EngineError> {
         let path = journal.with_extension("head");
@@ -102,12 +108,13 @@ impl Turn<'_> {
 
     /// Remembers the last event.
     pub fn write(&self, seq: i64, chain: &str) -> Result<(), EngineError> {
-        let mut text = format!("{seq}:{chain}\n");
-        while text.len() < LENGTH {
-            text.push(' ');
-        }
-        self.0.file.write_all_at(text.as_bytes(), 0).map_err(io("write", &self.0.path))
+        self.0.file.write_all_at(line(seq, chain).as_bytes(), 0).map_err(io("write", &self.0.path))
     }
+}
+
+/// What a head file holds.
+fn line(seq: i64, chain: &str) -> String {
+    format!("{:<LENGTH$}", format!("{seq}:{chain}\n"))
 }
 
 impl Drop for Turn<'_> {

@@ -78,6 +78,21 @@ impl Journal {
         Ok(Some(journal))
     }
 
+    /// Copies it, as it is now, to where there is no file yet.
+    pub fn copy_to(&self, path: &Path) -> Result<(), EngineError> {
+        let name = path.to_string_lossy();
+        self.connection.execute("VACUUM INTO ?1", params![name]).map_err(|e| self.wrap(e))?;
+        let copy = Connection::open(path).map_err(|e| sqlite(path, e))?;
+        let last = copy
+            .query_row("SELECT seq, chain FROM events ORDER BY seq DESC LIMIT 1", [], |r| {
+                Ok((r.get(0)?, r.get::<_, String>(1)?))
+            })
+            .optional()
+            .map_err(|e| sqlite(path, e))?;
+        let (seq, chain) = last.unwrap_or((0, GENESIS.to_owned()));
+        HeadFile::of_copy(path, seq, &chain)
+    }
+
     fn check_version(&self) -> Result<(), EngineError> {
         let has_meta: bool = self
             .connection

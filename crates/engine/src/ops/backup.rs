@@ -8,11 +8,13 @@ use crate::backup::{
 };
 use crate::data;
 use crate::engine::now_ms;
-use crate::home::write_json;
+use crate::home::{create_dir, write_json};
+use crate::journal::Journal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use switchback_core::backup::{
-    Archived, IMAGES, MANIFEST, Manifest, Note, Part, RELEASE, SCHEMA, STACK, Snapshot, Stamp,
+    Archived, EXPORTS, HISTORY, IMAGES, MANIFEST, Manifest, Note, Part, RELEASE, SCHEMA, STACK, Snapshot,
+    Stamp,
 };
 use switchback_core::duration::{human_bytes, human_ms};
 use switchback_core::ids::StepId;
@@ -69,7 +71,9 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
         fingerprints: BTreeMap::new(),
         contents,
         images,
+        history: true,
     };
+    let history = history(context)?;
     let file = super::data::temp_dir(context)?.join("switchback.json");
     write_json(&file, &made)?;
     context.midway();
@@ -85,6 +89,9 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
         Part::new(context.home.release_dir(&production.release).to_string_lossy(), RELEASE),
         stack,
     ];
+    beside.push(Part::new(history.to_string_lossy(), HISTORY));
+    let exports = context.home.state().join("exports");
+    beside.push(Part { live: true, ..Part::new(exports.to_string_lossy(), EXPORTS) });
     if !made.images.is_empty() {
         beside.push(Part::new(folder.to_string_lossy(), IMAGES));
     }
@@ -101,6 +108,7 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
     })?;
     crate::backup::wal::based(context.home, &done.snapshot.bases, at_ms)?;
     let _ = std::fs::remove_dir_all(&folder);
+    let _ = std::fs::remove_dir_all(&history);
     let mut output = Output::default();
     output.notes.push(format!(
         "snapshot {} in {}: {} files, {}; {} were new",
@@ -118,6 +126,18 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
     }
     output.backup = Some(done);
     Ok(output)
+}
+
+/// A copy of the journal, which is written to while a backup is made.
+fn history(context: &Context<'_>) -> Result<PathBuf, Failed> {
+    let folder = super::data::temp_dir(context)?.join("history");
+    // What an earlier attempt left.
+    let _ = std::fs::remove_dir_all(&folder);
+    create_dir(&folder)?;
+    if let Some(journal) = Journal::open_read(&context.home.state().join("journal.db"))? {
+        journal.copy_to(&folder.join("journal.db"))?;
+    }
+    Ok(folder)
 }
 
 pub(super) fn short(snapshot: &Snapshot) -> &str {

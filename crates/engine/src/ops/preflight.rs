@@ -2,7 +2,6 @@
 
 use super::{Context, Failed};
 use crate::backup::configured;
-use crate::backup::vault::Vault;
 use crate::budget;
 use crate::certificate;
 use crate::error::EngineError;
@@ -60,8 +59,7 @@ pub fn preflight(context: &Context<'_>, target: &str, need_bytes: u64) -> Result
         }
         let (from, to) = (context.placement(source, &old), context.placement(instance, &release));
         if context.plan.procedure == Procedure::Backup {
-            let backup = configured(context.config)?;
-            context.world.keys.open_ahead(Vault::of_stack(context.home, backup)?);
+            context.world.keys.open_ahead(context.home, configured(context.config)?);
         }
         output.notes.extend(context.world.data.preflight(&from, &to, need_bytes)?);
         if matches!(context.plan.procedure, Procedure::Rehearse | Procedure::Promote) {

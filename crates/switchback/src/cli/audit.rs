@@ -7,13 +7,14 @@ use serde::Serialize;
 use switchback_core::ids::RunId;
 use switchback_engine::certificate;
 use switchback_engine::home::Home;
+use switchback_engine::journal::Journal;
 
 /// What to do with the audit trail.
 #[derive(Debug, Clone, Subcommand)]
 pub enum AuditCommand {
     /// Confirm that no event of the journal was changed, removed or reordered
     #[command(
-        after_help = "Examples:\n  switchback audit verify\n  switchback audit verify --head 3fa9c1d2e4b5"
+        after_help = "Examples:\n  switchback audit verify\n  switchback audit verify --head 3fa9c1d2e4b5\n  switchback audit verify --before"
     )]
     Verify(VerifyArgs),
 }
@@ -24,6 +25,9 @@ pub struct VerifyArgs {
     /// A chain value that was noted earlier, elsewhere: the journal must still contain it
     #[arg(long, value_name = "HASH")]
     pub head: Option<String>,
+    /// Look at the journal that a backup brought along (`restore --from`), instead of this stack's own
+    #[arg(long)]
+    pub before: bool,
 }
 
 #[derive(Serialize)]
@@ -48,7 +52,18 @@ pub fn audit(global: &Global, command: &AuditCommand) -> Result<Exit, Trouble> {
     let AuditCommand::Verify(args) = command;
     let home = Home::open(&global.directory)?;
     let out = Output::new(global.json);
-    let Some(journal) = journal(&home)? else {
+    let path = home.before().join("journal.db");
+    let found = if !args.before {
+        journal(&home)?
+    } else if path.exists() {
+        Journal::open_read(&path)?
+    } else {
+        return Err(Trouble::refused(
+            "no journal came with a backup",
+            "only `switchback restore --from` brings one; it lies in .switchback/before",
+        ));
+    };
+    let Some(journal) = found else {
         return Err(Trouble::refused("there is no journal yet", "`switchback up` begins one"));
     };
     if let Some(given) = &args.head
@@ -74,7 +89,10 @@ pub fn audit(global: &Global, command: &AuditCommand) -> Result<Exit, Trouble> {
     let certificates = certificate::certificates(&journal)?;
     let mut refused = Vec::new();
     for one in &certificates {
-        if let Err(why) = certificate::check_signature(&home, one)? {
+        // The key that signed them is gone with the machine; no backup holds it.
+        if !args.before
+            && let Err(why) = certificate::check_signature(&home, one)?
+        {
             refused.push((one.run.clone(), why));
         }
     }
@@ -103,6 +121,7 @@ pub fn audit(global: &Global, command: &AuditCommand) -> Result<Exit, Trouble> {
     }
     match answer.certificates {
         0 => {}
+        n if args.before => out.line(&format!("{n} certificates, signed with the key of that machine."))?,
         n if exit == Exit::Done => out.line(&format!("{n} certificates, and each is as it was signed."))?,
         n => {
             for (run, why) in &answer.certificates_refused {

@@ -5,7 +5,7 @@ use super::upgrade::{PromoteArgs, TargetArgs, carry_out_as, open, planning, prom
 use super::{Exit, Global, Output, Trouble};
 use clap::Args;
 use serde_json::json;
-use switchback_core::config::Config;
+use switchback_core::config::{Auto, Config};
 use switchback_core::notify::Severity;
 use switchback_core::plan::Plan;
 use switchback_core::release::describe_change;
@@ -54,6 +54,9 @@ pub fn auto(global: &Global, args: &AutoArgs) -> Result<Exit, Trouble> {
     let change = describe_change(&plan.from, &plan.to);
     if !config.promotion.auto.permits(&plan.from, &plan.to) {
         let title = format!("{change} passed its rehearsal and can be promoted");
+        if config.promotion.auto == Auto::Never {
+            return nothing(global, &format!("{title}: `switchback promote`"));
+        }
         tell(&home, &config, Severity::Info, "upgrade_ready", &title, &plan)?;
         return nothing(global, &format!("{title}: `switchback promote`"));
     }

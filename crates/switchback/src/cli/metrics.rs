@@ -3,10 +3,13 @@
 //! Owns the names of the metrics; the documentation, the dashboard and the rules are held against [`NAMES`].
 
 use super::history::all_reports;
+use super::run::cancel_on_signals;
+use super::serve::serve;
 use super::status::{Status, gather};
 use super::{Exit, Global, Output, Trouble};
 use clap::Args;
 use std::fmt::{Display, Write as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use switchback_core::analytics::{Analytics, analyse};
 use switchback_engine::home::{Home, write_atomic};
@@ -17,13 +20,16 @@ pub struct MetricsArgs {
     /// Write them to this file, all at once, instead of printing them; for the textfile collector of node_exporter
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Answer `GET /metrics` at this address until it is ended, for Prometheus to fetch them; it has no password
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "output")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// A metric: name, type, what it says.
 type Metric = (&'static str, &'static str, &'static str);
 
 /// All metrics, in the order in which they are printed.
-pub const NAMES: [Metric; 33] = [
+pub const NAMES: [Metric; 35] = [
     ("switchback_info", "gauge", "1; the runtime and the program's version are labels"),
     ("switchback_generation", "gauge", "Production's generation; 0 before the first"),
     ("switchback_blind", "gauge", "1 if it is not known what runs"),
@@ -62,6 +68,12 @@ pub const NAMES: [Metric; 33] = [
     ("switchback_uncarried_writes", "gauge", "Exported writes that were not carried into production"),
     ("switchback_backup_age_seconds", "gauge", "Age of the newest backup; absent without one"),
     ("switchback_backup_drill_age_seconds", "gauge", "Time since a backup was last brought back and tried"),
+    (
+        "switchback_backup_late",
+        "gauge",
+        "1 if backups are scheduled and none went well for twice as long as they say; absent otherwise",
+    ),
+    ("switchback_backup_drill_late", "gauge", "The same of drills of backups"),
     ("switchback_wal_age_seconds", "gauge", "Time since the last commit whose log is archived"),
     ("switchback_backup_key_confirmed", "gauge", "1 if a copy of the key has opened the repository"),
     ("switchback_rehearsals_total", "counter", "Upgrades that were rehearsed, by result"),
@@ -94,11 +106,20 @@ pub const NAMES: [Metric; 33] = [
 /// Prints the numbers.
 pub fn metrics(global: &Global, args: &MetricsArgs) -> Result<Exit, Trouble> {
     let home = Home::open(&global.directory)?;
-    let config = home.config()?;
-    let status = gather(&home, &config)?;
-    let found = analyse(&all_reports(&home, i64::MIN)?);
-    let text = Page::new(&status.stack).fill(&status, &found);
     let out = Output::new(global.json);
+    if let Some(at) = args.listen {
+        let ready = |at: SocketAddr| -> Result<(), Trouble> {
+            if out.is_json() {
+                out.json(&serde_json::json!({ "listens": at.to_string() }))?;
+            } else {
+                out.line(&format!("The numbers are at http://{at}/metrics, until this is ended."))?;
+            }
+            Ok(())
+        };
+        serve(at, &cancel_on_signals(), ready, || page(&home))?;
+        return Ok(Exit::Done);
+    }
+    let text = page(&home)?;
     match &args.output {
         Some(path) => {
             write_atomic(path, text.as_bytes())?;
@@ -110,6 +131,13 @@ pub fn metrics(global: &Global, args: &MetricsArgs) -> Result<Exit, Trouble> {
         None => out.text(&text)?,
     }
     Ok(Exit::Done)
+}
+
+/// The numbers as they are now.
+fn page(home: &Home) -> Result<String, Trouble> {
+    let status = gather(home, &home.config()?)?;
+    let found = analyse(&all_reports(home, i64::MIN)?);
+    Ok(Page::new(&status.stack).fill(&status, &found))
 }
 
 /// The text in the making: samples by metric, since those of one metric must stand together.
@@ -206,6 +234,13 @@ impl<'a> Page<'a> {
         if let Some(backup) = &status.backup {
             self.seconds("switchback_backup_age_seconds", &[], backup.age_ms);
             self.seconds("switchback_backup_drill_age_seconds", &[], backup.drilled_ago_ms);
+            for (name, metric) in
+                [("backup", "switchback_backup_late"), ("drill", "switchback_backup_drill_late")]
+            {
+                if let Some(late) = backup.late.get(name) {
+                    self.flag(metric, *late);
+                }
+            }
             for (store, ms) in &backup.archived_ago_ms {
                 self.seconds("switchback_wal_age_seconds", &[("store", store.as_str())], Some(*ms));
             }

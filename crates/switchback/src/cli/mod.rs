@@ -27,8 +27,10 @@ mod path;
 mod prove;
 mod reference;
 mod report;
+mod restore;
 pub mod run;
 mod scaling;
+mod serve;
 mod services;
 mod staging;
 mod status;
@@ -185,7 +187,7 @@ pub enum Command {
     Report(report::ReportArgs),
     /// Print numbers for a monitoring system, in the text format of Prometheus
     #[command(
-        after_help = "Examples:\n  switchback metrics\n  switchback metrics --output /var/lib/node_exporter/switchback.prom"
+        after_help = "Examples:\n  switchback metrics\n  switchback metrics --output /var/lib/node_exporter/switchback.prom\n  switchback metrics --listen 127.0.0.1:9464      # for Prometheus to fetch"
     )]
     Metrics(metrics::MetricsArgs),
     /// Watch the trial that is running, in the foreground (a detached watchdog does it by itself)
@@ -230,7 +232,7 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  switchback restore\n  switchback restore --snapshot 1f2e3d4c\n  switchback restore --from /mnt/backup --key-file key.txt --into /srv/pa"
     )]
-    Restore(backup::RestoreArgs),
+    Restore(restore::RestoreArgs),
     /// Bring the writes made to a generation that was rolled back into production, as far as they fit
     #[command(
         after_help = "Examples:\n  switchback carry --dry-run\n  switchback carry\n  switchback carry --from 3"
@@ -319,7 +321,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Check(command) => check::check(&global, &command),
         Command::Prove(args) => prove::prove(&global, &args),
         Command::Backup(args) => backup::backup(&global, &args),
-        Command::Restore(args) => backup::restore(&global, &args),
+        Command::Restore(args) => restore::restore(&global, &args),
         Command::Carry(args) => carry::carry(&global, &args),
         Command::Drill(command) => backup::drill(&global, &command),
         Command::Schema { of } => {

@@ -13,7 +13,7 @@ use switchback_core::journal::{Event, Record};
 use switchback_core::plan::Procedure;
 use switchback_core::release::{Instance, describe};
 use switchback_core::trigger::{Standing, Trigger};
-use switchback_engine::backup::{key_confirmed, newest};
+use switchback_engine::backup::{key_confirmed, late, newest};
 use switchback_engine::capture::Progress as Captured;
 use switchback_engine::carry::Left;
 use switchback_engine::engine::{now_ms, production_down};
@@ -76,6 +76,9 @@ pub(super) struct BackupStatus {
     /// Since the last time that one was brought back to see whether it works.
     pub drilled_ago_ms: Option<i64>,
     pub key_confirmed: bool,
+    /// What is scheduled (`backup`, `drill`), and whether it is late.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub late: BTreeMap<String, bool>,
     /// Since the last commit that is archived, by store.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub archived_ago_ms: BTreeMap<StoreName, i64>,
@@ -251,6 +254,10 @@ fn backup(home: &Home, config: &Config) -> Result<Option<BackupStatus>, EngineEr
         age_ms: ago(Procedure::Backup)?,
         drilled_ago_ms: ago(Procedure::Drill)?,
         key_confirmed: key_confirmed(home),
+        late: late::scheduled(home, config)?
+            .into_iter()
+            .map(|s| (s.procedure.as_str().to_owned(), s.is_late()))
+            .collect(),
         archived_ago_ms: config
             .archived()
             .into_iter()
@@ -398,7 +405,8 @@ fn print(out: &Output, status: &Status) -> Result<(), Trouble> {
         let drilled =
             ago(backup.drilled_ago_ms).map_or("never tried".to_owned(), |a| format!("tried {a} ago"));
         let key = if backup.key_confirmed { "" } else { ", no copy of the key is known" };
-        out.line(&format!("  backup         {newest}, {drilled}{key}"))?;
+        let late = if backup.late.values().any(|late| *late) { ", LATE" } else { "" };
+        out.line(&format!("  backup         {newest}, {drilled}{late}{key}"))?;
         for (store, ms) in &backup.archived_ago_ms {
             let ago = ago(Some(*ms)).unwrap_or_default();
             out.line(&format!("  log            {store}: archived up to {ago} ago"))?;

@@ -182,7 +182,9 @@ fn example(folder: &Path, long: bool) -> Result<(), EngineError> {
 fn docs() -> Option<PathBuf> {
     let here = PathBuf::from(DOCS);
     let source = option_env!("CARGO_MANIFEST_DIR").map(|d| Path::new(d).join("../..").join(DOCS));
-    [Some(here), source].into_iter().flatten().find(|d| d.is_dir())
+    // Where packages put it.
+    let installed = Path::new("/usr/share/doc/switchback").join(DOCS);
+    [Some(here), source, Some(installed)].into_iter().flatten().find(|d| d.is_dir())
 }
 
 impl From<matrix::WriteError> for Trouble {

@@ -9,7 +9,7 @@ use super::source::{Parts, Record};
 use super::wal;
 use super::{Retained, Task};
 use crate::exec::elapsed_ms;
-use crate::fault::{Gap, gap};
+use crate::fault::{self, Gap, gap};
 use crate::store::{self, Progress, StoreError};
 use rustic_backend::LocalBackend;
 use rustic_core::jiff::{Timestamp, Zoned, tz::TimeZone};
@@ -318,6 +318,7 @@ fn forget(
         if !gone.is_empty() {
             repository.delete_snapshots(&gone).map_err(fails)?;
         }
+        fault::point(fault::Way::Do, "prune", fault::At::During);
         let options = PruneOptions::default();
         let plan = repository.prune_plan(&options).map_err(fails)?;
         repository.prune(&options, plan).map_err(fails)?;

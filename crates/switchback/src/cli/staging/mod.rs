@@ -84,7 +84,7 @@ pub struct UpArgs {
     #[arg(value_name = "NAME | SERVICE=VERSION")]
     pub words: Vec<String>,
     /// With the data of a backup instead of production's: `latest`, or the beginning of an id
-    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "latest", require_equals = true, value_parser = super::backup::snapshot)]
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "latest", require_equals = true, value_parser = super::restore::snapshot)]
     pub from_backup: Option<String>,
     /// With the data of the backup before this moment, and what `backup.wal` archived until then
     #[arg(long, value_name = "TIME", value_parser = super::moments::moment, conflicts_with = "from_backup")]

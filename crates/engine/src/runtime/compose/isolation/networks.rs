@@ -3,6 +3,7 @@
 use super::labels;
 use crate::docker::{Docker, DockerError, Network, NetworkSpec, STACK_LABEL, Subnet};
 use crate::error::EngineError;
+use crate::fault::{Gap, gap};
 use crate::home::{read_json, write_json};
 use crate::runtime::Placement;
 use crate::runtime::compose::{containers, release};
@@ -66,7 +67,7 @@ fn own(network: &Network) -> Option<Net> {
 fn make(docker: &Docker, at: &Placement<'_>, name: &str, before: Option<&Net>) -> Result<Net, EngineError> {
     let stack = at.home.id()?;
     if let Some(found) = docker.network(name)? {
-        let ours = found.labels.get(STACK_LABEL) == Some(&stack) && found.internal;
+        let ours = found.labels.get(STACK_LABEL) == Some(&stack) && (found.internal || gap(Gap::Isolation));
         return own(&found).filter(|_| ours).ok_or_else(|| {
             EngineError::refused(
                 format!("there is a network {name} already, and Switchback did not make it so"),
@@ -80,7 +81,7 @@ fn make(docker: &Docker, at: &Placement<'_>, name: &str, before: Option<&Net>) -
     let spec = |subnet| NetworkSpec {
         name,
         labels: &labels,
-        internal: true,
+        internal: !gap(Gap::Isolation),
         options: &options,
         subnet: Some(subnet),
     };

@@ -2,13 +2,13 @@
 //!
 //! Owns the names of the metrics; the documentation, the dashboard and the rules are held against [`NAMES`].
 
-use super::history::all_reports;
+use super::history::all_runs;
 use super::status::{Status, gather};
 use super::{Exit, Global, Output, Trouble};
 use clap::Args;
 use std::fmt::{Display, Write as _};
 use std::path::PathBuf;
-use switchback_core::analytics::{Analytics, analyse};
+use switchback_core::analytics::{Analytics, Period, analyse};
 use switchback_engine::home::{Home, write_atomic};
 
 /// Options of metrics.
@@ -23,7 +23,7 @@ pub struct MetricsArgs {
 type Metric = (&'static str, &'static str, &'static str);
 
 /// All metrics, in the order in which they are printed.
-pub const NAMES: [Metric; 33] = [
+pub const NAMES: [Metric; 34] = [
     ("switchback_info", "gauge", "1; the runtime and the program's version are labels"),
     ("switchback_generation", "gauge", "Production's generation; 0 before the first"),
     ("switchback_blind", "gauge", "1 if it is not known what runs"),
@@ -86,8 +86,9 @@ pub const NAMES: [Metric; 33] = [
     (
         "switchback_restore_seconds",
         "gauge",
-        "From the beginning of a rollback until production answered again",
+        "From the failure, or the command of a rollback, until production answered again",
     ),
+    ("switchback_rollback_seconds", "gauge", "How long rollbacks took until everything was read back"),
     ("switchback_downtime_seconds", "gauge", "Production's outage in promotions"),
 ];
 
@@ -96,7 +97,7 @@ pub fn metrics(global: &Global, args: &MetricsArgs) -> Result<Exit, Trouble> {
     let home = Home::open(&global.directory)?;
     let config = home.config()?;
     let status = gather(&home, &config)?;
-    let found = analyse(&all_reports(&home, i64::MIN)?);
+    let found = analyse(&all_runs(&home)?, Period::ALL);
     let text = Page::new(&status.stack).fill(&status, &found);
     let out = Output::new(global.json);
     match &args.output {
@@ -230,9 +231,11 @@ impl<'a> Page<'a> {
         if let Some(rate) = found.change_failure_rate {
             self.add("switchback_change_failure_ratio", &[], rate);
         }
-        for (name, spread) in
-            [("switchback_restore_seconds", found.restore), ("switchback_downtime_seconds", found.downtime)]
-        {
+        for (name, spread) in [
+            ("switchback_restore_seconds", found.restore),
+            ("switchback_rollback_seconds", found.rollback),
+            ("switchback_downtime_seconds", found.downtime),
+        ] {
             if spread.count > 0 {
                 let ms = |n: u64| i64::try_from(n).ok();
                 self.seconds(name, &[("of", "median")], ms(spread.median_ms));

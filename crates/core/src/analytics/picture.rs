@@ -47,8 +47,10 @@ const STEPS_MS: [u64; 30] = [
     432_000_000,
     864_000_000,
 ];
+/// Something that is counted: its name, its colour, how often it was.
+type Kind = (&'static str, &'static str, fn(&Bucket) -> usize);
 /// Told apart by place and name as well as by colour.
-const KINDS: [(&str, &str, fn(&Bucket) -> usize); 4] = [
+const KINDS: [Kind; 4] = [
     ("tried", "#7b8896", |b| b.rehearsed),
     ("refused", "#c97a08", |b| b.refused),
     ("promoted", "#2c7fb8", |b| b.promoted),

@@ -16,6 +16,9 @@ use crate::trigger::{Standing, Trigger};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// How the reason of a rollback begins that nobody asked for.
+pub const TRIAL_FAILED: &str = "trial failed";
+
 /// Something that happened, in the order it happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

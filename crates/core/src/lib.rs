@@ -14,6 +14,7 @@ pub mod compat;
 pub mod compose;
 pub mod config;
 pub mod criteria;
+pub mod csv;
 pub mod data;
 pub mod duration;
 pub mod egress;

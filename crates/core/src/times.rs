@@ -1,7 +1,10 @@
 //! How long things took, read from the journal.
 
+use crate::config::Action;
 use crate::ids::StepId;
 use crate::journal::{Event, Record};
+use crate::trigger::Standing;
+use std::collections::BTreeMap;
 
 /// UTC time of day with its date: `2026-11-27 18:50:29 UTC`.
 pub fn utc(ms: i64) -> String {
@@ -56,6 +59,45 @@ pub fn downtime(records: &[Record], stop: &str, start: &str) -> Option<u64> {
     Some(total - first_healthy.unwrap_or(0).min(start_took).min(total))
 }
 
+/// When the outage of a switch ended: the first healthy answer of what was started; UTC, milliseconds since 1970.
+pub fn answered_again_at(records: &[Record], stop: &str, start: &str) -> Option<i64> {
+    let began = records.iter().find_map(|r| match &r.event {
+        Event::Started { step, .. } if step.as_str() == stop => Some(r.at_ms),
+        _ => None,
+    })?;
+    began.checked_add(i64::try_from(downtime(records, stop, start)?).ok()?)
+}
+
+/// Since when a trial that failed, or that a rollback ended, had shown the failure: its first bad sign that was not followed by a
+/// good one; UTC, milliseconds since 1970. `None` for a trial that passed, and where nothing bad was seen before it ended.
+pub fn failing_since(records: &[Record]) -> Option<i64> {
+    let mut probes = None;
+    let mut triggers = BTreeMap::new();
+    for record in records {
+        match &record.event {
+            Event::TrialProbe { ok: true, .. } => probes = None,
+            // Without a failure in a row it is the watchdog that cannot look.
+            Event::TrialProbe { failures_in_a_row: 1.., .. } => {
+                probes.get_or_insert(record.at_ms);
+            }
+            Event::TriggerChanged { trigger, standing: Standing::Quiet, .. } => {
+                triggers.remove(trigger);
+            }
+            // What only tells somebody, or waits, is not what the rollback was for.
+            Event::TriggerChanged { trigger, action: Action::Rollback, .. } => {
+                triggers.entry(*trigger).or_insert(record.at_ms);
+            }
+            Event::TrialFailed { .. } => {
+                return Some(triggers.into_values().chain(probes).fold(record.at_ms, i64::min));
+            }
+            Event::TrialCancelled { .. } => return triggers.into_values().chain(probes).min(),
+            Event::TrialConfirmed { .. } => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
 /// How long production will be down for the migration, as a rehearsal shows it: without what only a rehearsal prepares.
 pub fn predicted_downtime(records: &[Record]) -> Option<u64> {
     let prepared =
@@ -70,4 +112,74 @@ pub fn resumed_between(records: &[Record], from: &str, to: &str) -> bool {
     let ended = position(&|e| matches!(e, Event::Finished { step, .. } if step.as_str() == to));
     let (Some(began), Some(ended)) = (began, ended) else { return false };
     records.iter().take(ended).skip(began).any(|r| matches!(r.event, Event::Resumed { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::RunId;
+    use crate::trigger::Trigger;
+
+    fn records(events: &[(i64, Event)]) -> Vec<Record> {
+        let record = |(at_ms, event): &(i64, Event)| Record {
+            run: RunId::from("R"),
+            seq: 1,
+            at_ms: *at_ms,
+            event: event.clone(),
+        };
+        events.iter().map(record).collect()
+    }
+
+    fn probe(at_ms: i64, ok: bool, failures_in_a_row: u32) -> (i64, Event) {
+        (at_ms, Event::TrialProbe { ok, seen: String::new(), failures_in_a_row })
+    }
+
+    fn trigger(at_ms: i64, standing: Standing, action: Action) -> (i64, Event) {
+        let why = String::new();
+        (at_ms, Event::TriggerChanged { trigger: Trigger::Latency, standing, action, why })
+    }
+
+    #[test]
+    fn a_failure_lasts_since_its_first_bad_sign() {
+        let failed = |at_ms| (at_ms, Event::TrialFailed { trigger: "t".to_owned(), reasons: Vec::new() });
+        let cancelled = |at_ms| (at_ms, Event::TrialCancelled { why: String::new() });
+        let since = |events: &[(i64, Event)]| failing_since(&records(events));
+        let good_again = [probe(1, false, 1), probe(2, true, 0), probe(5, false, 1), probe(6, false, 2)];
+        assert_eq!(since(&[&good_again[..], &[failed(7)]].concat()), Some(5));
+        assert_eq!(since(&[&good_again[..], &[cancelled(9)]].concat()), Some(5));
+        assert_eq!(since(&[probe(5, true, 0), failed(7)]), Some(7), "nothing was seen before");
+        assert_eq!(since(&[probe(5, true, 0), cancelled(7)]), None, "nothing speaks for a failure");
+        assert_eq!(since(&[probe(5, false, 0), failed(7)]), Some(7), "the watchdog was blind");
+        let suspect = trigger(3, Standing::Suspect, Action::Rollback);
+        let fired = trigger(6, Standing::Fired, Action::Rollback);
+        assert_eq!(since(&[suspect.clone(), fired.clone(), failed(7)]), Some(3));
+        let quiet = trigger(4, Standing::Quiet, Action::Rollback);
+        assert_eq!(since(&[suspect.clone(), quiet, fired, failed(7)]), Some(6));
+        assert_eq!(since(&[trigger(3, Standing::Fired, Action::Notify), failed(7)]), Some(7));
+        let confirmed = Event::TrialConfirmed { probes: 1, by: None };
+        assert_eq!(since(&[probe(5, false, 1), (8, confirmed)]), None);
+        assert_eq!(since(&good_again), None, "it has not ended");
+    }
+
+    #[test]
+    fn production_answers_again_with_the_first_healthy_answer() {
+        let started = |at_ms, step: &str| (at_ms, Event::Started { step: step.into(), attempt: 1 });
+        let finished =
+            |at_ms, step: &str, output| (at_ms, Event::Finished { step: step.into(), output, took_ms: 0 });
+        let mut output = crate::journal::Output::default();
+        let times = crate::journal::ServiceTimes {
+            healthy_after_ms: Some(100),
+            stable_after_ms: Some(400),
+            ..Default::default()
+        };
+        output.services.insert(crate::ids::ServiceName::new("app").expect("valid"), times);
+        let events = [
+            started(1000, "stop-new"),
+            finished(1200, "stop-new", crate::journal::Output::default()),
+            started(1300, "start-old"),
+            finished(1800, "start-old", output),
+        ];
+        assert_eq!(answered_again_at(&records(&events), "stop-new", "start-old"), Some(1500));
+        assert_eq!(answered_again_at(&records(&events[..3]), "stop-new", "start-old"), None);
+    }
 }

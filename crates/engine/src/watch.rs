@@ -32,7 +32,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use switchback_core::config::{Action, Config};
 use switchback_core::ids::RunId;
-use switchback_core::journal::{Event, Outcome, RunState};
+use switchback_core::journal::{Event, Outcome, RunState, TRIAL_FAILED};
 use switchback_core::notify::Severity;
 use switchback_core::plan::{self, OnFailure, Plan};
 use switchback_core::release::describe_change;
@@ -401,7 +401,7 @@ fn roll_back(
     let title =
         format!("{}: the trial failed, rolling back", describe_change(&trial.plan.from, &trial.plan.to));
     tell(home, config, Severity::Bad, "trial_failed", title, seen);
-    let reason = format!("trial failed: {}", seen.join("; "));
+    let reason = format!("{TRIAL_FAILED}: {}", seen.join("; "));
     let plan = session.plan_rollback(config, None, &reason, OnFailure::Persist { attempts: 3 })?;
     let end = session.carry_out(&plan, config, cancel, observe);
     let back = plan.to_generation.map_or_else(String::new, |g| format!(" on generation {g}"));

@@ -24,6 +24,7 @@ mod recovery;
 mod rollback;
 mod sandbox;
 mod staging;
+mod trends;
 mod validation;
 mod versions;
 

@@ -8,7 +8,7 @@ use crate::error::{EngineError, io};
 use std::time::{Duration, Instant};
 use switchback_core::config::Config;
 use switchback_core::duration::{Span, human_ms};
-use switchback_core::journal::{Event, Outcome};
+use switchback_core::journal::{Event, Outcome, TRIAL_FAILED};
 
 /// How long the services are killed again and again.
 const FAULT: Duration = Duration::from_secs(3);
@@ -79,7 +79,7 @@ pub fn automatic(lab: &mut Lab<'_>, config: &Config) -> Result<(), Stop> {
                 proof.measure("from the fault to the old version, healthy and read back", human_ms(ms));
             }
             proof.demand(ran.done(), "rollback", ran.why());
-            let by_itself = ran.plan.reason.as_deref().is_some_and(|r| r.starts_with("trial failed"));
+            let by_itself = ran.plan.reason.as_deref().is_some_and(|r| r.starts_with(TRIAL_FAILED));
             proof.demand(by_itself, "rollback", "it was not the trial that began it");
             proof.demand_known(took, |ms| *ms <= limit, "recovery", "it took longer than its limit");
         }

@@ -2,7 +2,7 @@
 
 use super::lab::{Fingerprints, Lab, Ran};
 use super::proof::{Proof, Stop};
-use super::{apart, carried, exports, recovery};
+use super::{apart, carried, exports, recovery, trends};
 use crate::checks::{Suite, Target};
 use crate::error::EngineError;
 use crate::home::create_dir;
@@ -12,17 +12,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use switchback_core::analytics::analyse;
 use switchback_core::check::{CheckKind, CheckResult, Verdict};
 use switchback_core::config::Config;
 use switchback_core::criteria::{Judgement, Phase};
 use switchback_core::data::Fingerprint;
 use switchback_core::duration::human_ms;
 use switchback_core::ids::{Digest, GenerationId, RunId, StoreName};
-use switchback_core::journal::{Event, Outcome};
-use switchback_core::plan::{CheckPhase, CloneMode, Procedure, stores_in};
+use switchback_core::journal::Event;
+use switchback_core::plan::{CheckPhase, CloneMode, stores_in};
 use switchback_core::release::{Instance, Shared};
-use switchback_core::report::Report;
 
 /// The acceptance criterion's limit, whatever the stack's own budget is.
 pub const LIMIT_MS: u64 = 5 * 60 * 1000;
@@ -43,43 +41,9 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
     recovery::automatic(lab, &config)?;
     recovery::failure(lab, &config)?;
     apart::prove(lab, &config)?;
-    let proof = trends(lab)?;
+    let proof = trends::prove(lab)?;
     lab.add(proof);
     Ok(())
-}
-
-/// The numbers over the sandbox's own history, held against what this run did.
-fn trends(lab: &Lab<'_>) -> Result<Proof, Stop> {
-    let mut proof = Proof::new(
-        "analytics.trends",
-        "the history's numbers are those of what was done: rehearsals, refusals, promotions, rollbacks and their times",
-    );
-    let journal = lab.journal()?;
-    let mut reports = Vec::new();
-    let (mut refused, mut rehearsed) = (0, 0);
-    for run in journal.runs(10_000)? {
-        let (plan, state, records) = journal.load(&run)?;
-        if plan.procedure == Procedure::Rehearse && state.ended.is_some() {
-            rehearsed += 1;
-            refused += usize::from(matches!(state.ended, Some(Outcome::Refused { .. })));
-        }
-        reports.push(Report::build(&plan, &records, lab.request.tool, ""));
-    }
-    let found = analyse(&reports);
-    proof
-        .measure("rehearsed, refused", format!("{}, {}", found.rehearsed, found.refused))
-        .measure("promoted, rolled back by itself", format!("{}, {}", found.promoted, found.rolled_back))
-        .measure("change failure rate", found.change_failure_rate.map_or(0, |r| (r * 100.0) as u64))
-        .measure("time to restore, median", human_ms(found.restore.median_ms))
-        .measure("downtime of promotions, median", human_ms(found.downtime.median_ms));
-    proof.demand(found.rehearsed == rehearsed && rehearsed > 0, "rehearsals", "they are counted otherwise");
-    proof.demand(found.refused == refused, "refusals", "they are counted otherwise");
-    proof.demand(
-        found.promoted > 0 && found.restore.count > 0,
-        "promotions and rollbacks",
-        "none is counted",
-    );
-    Ok(proof)
 }
 
 /// The generation that the sandbox's pointer names, and the one that a rollback returns to.

@@ -2,10 +2,11 @@
 
 use super::run::{TOOL, host, journal};
 use super::{Exit, Global, Output, Trouble};
+use crate::render::trends::totals;
 use clap::Args;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
-use switchback_core::analytics::{Analytics, CheckCount, analyse};
+use switchback_core::analytics::{Past, Period, analyse, table};
 use switchback_core::duration::{Span, human_ms};
 use switchback_core::plan::Procedure;
 use switchback_core::report::{Conclusion, Report};
@@ -15,16 +16,22 @@ use switchback_engine::home::Home;
 /// Options of history.
 #[derive(Debug, Clone, Args)]
 pub struct HistoryArgs {
-    /// How many runs, newest first
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    pub limit: usize,
+    /// How many runs, newest first; by default 20, with --csv all
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
     /// Only runs that began so long ago or later, such as 30d
     #[arg(long, value_name = "TIME")]
     pub since: Option<Span>,
     /// Print numbers instead: upgrades tried, prevented, promoted and rolled back, times, checks that are flaky
     #[arg(long)]
     pub stats: bool,
+    /// Print the runs as CSV, one row per run
+    #[arg(long, conflicts_with = "stats")]
+    pub csv: bool,
 }
+
+/// Runs that are listed where nobody says how many: what a screen holds.
+const LISTED: usize = 20;
 
 #[derive(Debug, Serialize)]
 struct Line {
@@ -43,15 +50,16 @@ struct Line {
 /// Lists the runs.
 pub fn history(global: &Global, args: &HistoryArgs) -> Result<Exit, Trouble> {
     let home = Home::open(&global.directory)?;
-    let since = args.since.map_or(i64::MIN, |span| {
-        now_ms().saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX))
-    });
+    let since = since(args.since);
     if args.stats {
         return stats(global, &home, since);
     }
+    if args.csv {
+        return csv(global, &home, since, args.limit.unwrap_or(usize::MAX));
+    }
     let mut lines = Vec::new();
     if let Some(journal) = journal(&home)? {
-        for run in journal.runs(args.limit)? {
+        for run in journal.runs(args.limit.unwrap_or(LISTED))? {
             let (plan, _, records) = journal.load(&run)?;
             let report = Report::build(&plan, &records, TOOL, &host());
             if report.started_at_ms < since {
@@ -101,66 +109,39 @@ pub fn history(global: &Global, args: &HistoryArgs) -> Result<Exit, Trouble> {
 
 /// The numbers of all runs since then.
 fn stats(global: &Global, home: &Home, since: i64) -> Result<Exit, Trouble> {
-    let found = analyse(&all_reports(home, since)?);
+    let found = analyse(&all_runs(home)?, Period { from_ms: since, ..Period::ALL });
     let out = Output::new(global.json);
     if out.is_json() {
         out.json(&found)?;
     } else {
-        out.text(&shown(&found))?;
+        out.text(&totals(&found))?;
     }
     Ok(Exit::Done)
 }
 
-/// The reports of all runs that began since then, newest first.
-pub fn all_reports(home: &Home, since: i64) -> Result<Vec<Report>, Trouble> {
-    let mut reports = Vec::new();
-    if let Some(journal) = journal(home)? {
-        for run in journal.runs(usize::try_from(i64::MAX).unwrap_or(usize::MAX))? {
-            let (plan, _, records) = journal.load(&run)?;
-            let report = Report::build(&plan, &records, TOOL, &host());
-            if report.started_at_ms < since {
-                break;
-            }
-            reports.push(report);
-        }
+/// The runs as a table for spreadsheets.
+fn csv(global: &Global, home: &Home, since: i64, limit: usize) -> Result<Exit, Trouble> {
+    if global.json {
+        return Err(Trouble::usage("--csv and --json exclude each other", "ask for one after the other"));
     }
-    Ok(reports)
+    let period = Period { from_ms: since, ..Period::ALL };
+    Output::new(false).text(&table::of_runs(&all_runs(home)?, period, limit))?;
+    Ok(Exit::Done)
 }
 
-fn shown(found: &Analytics) -> String {
-    let day = |ms: Option<i64>| {
-        ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-            .map_or_else(|| "–".to_owned(), |t| t.strftime("%Y-%m-%d").to_string())
-    };
-    let mut lines =
-        vec![format!("{} runs, {} to {} (UTC)", found.runs, day(found.from_ms), day(found.to_ms))];
-    let mut say = |name: &str, value: String| lines.push(format!("  {name:<22} {value}"));
-    say("upgrades rehearsed", found.rehearsed.to_string());
-    say("  refused", format!("{} bad upgrades that did not reach production", found.refused));
-    say("  could not be judged", found.inconclusive.to_string());
-    say("promoted", found.promoted.to_string());
-    say("  rolled back by itself", found.rolled_back.to_string());
-    say("  undone before", found.undone.to_string());
-    say("rollbacks by command", found.rollbacks.to_string());
-    let rate = found.change_failure_rate;
-    say("change failure rate", rate.map_or_else(|| "–".to_owned(), |r| format!("{:.0} %", r * 100.0)));
-    for (name, spread) in [("time to restore", found.restore), ("downtime of promotions", found.downtime)] {
-        let value = match spread.count {
-            0 => "–".to_owned(),
-            count => format!(
-                "{} in the middle, {} at most ({count})",
-                human_ms(spread.median_ms),
-                human_ms(spread.longest_ms)
-            ),
-        };
-        say(name, value);
+/// The moment so long ago; the beginning of all time without a span.
+pub fn since(span: Option<Span>) -> i64 {
+    span.map_or(i64::MIN, |span| now_ms().saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+}
+
+/// All runs there are, newest first.
+pub fn all_runs(home: &Home) -> Result<Vec<Past>, Trouble> {
+    let mut runs = Vec::new();
+    if let Some(journal) = journal(home)? {
+        for run in journal.runs(usize::MAX >> 1)? {
+            let (plan, _, records) = journal.load(&run)?;
+            runs.push(Past::build(&plan, &records, TOOL, &host()));
+        }
     }
-    let list = |all: &[CheckCount]| {
-        let words: Vec<String> = all.iter().take(8).map(|c| format!("{} ({})", c.check, c.count)).collect();
-        if words.is_empty() { "–".to_owned() } else { words.join(", ") }
-    };
-    say("prevented by", list(&found.prevented_by));
-    say("flaky checks", list(&found.flaky));
-    lines.push(String::new());
-    lines.join("\n")
+    Ok(runs)
 }

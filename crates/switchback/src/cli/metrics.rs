@@ -2,7 +2,7 @@
 //!
 //! Owns the names of the metrics; the documentation, the dashboard and the rules are held against [`NAMES`].
 
-use super::history::all_reports;
+use super::history::all_runs;
 use super::run::cancel_on_signals;
 use super::serve::serve;
 use super::status::{Status, gather};
@@ -11,7 +11,7 @@ use clap::Args;
 use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use switchback_core::analytics::{Analytics, analyse};
+use switchback_core::analytics::{Analytics, Period, analyse};
 use switchback_engine::home::{Home, write_atomic};
 
 /// Options of metrics.
@@ -29,7 +29,7 @@ pub struct MetricsArgs {
 type Metric = (&'static str, &'static str, &'static str);
 
 /// All metrics, in the order in which they are printed.
-pub const NAMES: [Metric; 35] = [
+pub const NAMES: [Metric; 36] = [
     ("switchback_info", "gauge", "1; the runtime and the program's version are labels"),
     ("switchback_generation", "gauge", "Production's generation; 0 before the first"),
     ("switchback_blind", "gauge", "1 if it is not known what runs"),
@@ -98,8 +98,9 @@ pub const NAMES: [Metric; 35] = [
     (
         "switchback_restore_seconds",
         "gauge",
-        "From the beginning of a rollback until production answered again",
+        "From the failure, or the command of a rollback, until production answered again",
     ),
+    ("switchback_rollback_seconds", "gauge", "How long rollbacks took until everything was read back"),
     ("switchback_downtime_seconds", "gauge", "Production's outage in promotions"),
 ];
 
@@ -136,7 +137,7 @@ pub fn metrics(global: &Global, args: &MetricsArgs) -> Result<Exit, Trouble> {
 /// The numbers as they are now.
 fn page(home: &Home) -> Result<String, Trouble> {
     let status = gather(home, &home.config()?)?;
-    let found = analyse(&all_reports(home, i64::MIN)?);
+    let found = analyse(&all_runs(home)?, Period::ALL);
     Ok(Page::new(&status.stack).fill(&status, &found))
 }
 
@@ -265,9 +266,11 @@ impl<'a> Page<'a> {
         if let Some(rate) = found.change_failure_rate {
             self.add("switchback_change_failure_ratio", &[], rate);
         }
-        for (name, spread) in
-            [("switchback_restore_seconds", found.restore), ("switchback_downtime_seconds", found.downtime)]
-        {
+        for (name, spread) in [
+            ("switchback_restore_seconds", found.restore),
+            ("switchback_rollback_seconds", found.rollback),
+            ("switchback_downtime_seconds", found.downtime),
+        ] {
             if spread.count > 0 {
                 let ms = |n: u64| i64::try_from(n).ok();
                 self.seconds(name, &[("of", "median")], ms(spread.median_ms));

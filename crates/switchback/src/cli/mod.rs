@@ -34,6 +34,7 @@ mod serve;
 mod services;
 mod staging;
 mod status;
+mod trends;
 mod trial;
 mod upgrade;
 mod verify;
@@ -174,15 +175,15 @@ pub enum Command {
     Status(status::StatusArgs),
     /// List the runs
     #[command(
-        after_help = "Examples:\n  switchback history --limit 5\n  switchback history --stats --since 90d"
+        after_help = "Examples:\n  switchback history --limit 5\n  switchback history --stats --since 90d\n  switchback history --csv > history.csv"
     )]
     History(history::HistoryArgs),
     /// The audit trail: whether the journal is as it was written
     #[command(subcommand, after_help = "Example:\n  switchback audit verify")]
     Audit(audit::AuditCommand),
-    /// Show the report of a run
+    /// Show the report of a run, or over a time
     #[command(
-        after_help = "Examples:\n  switchback report                     # the last run, as text\n  switchback report --format html --output report.html\n  switchback report 01J... --format junit"
+        after_help = "Examples:\n  switchback report                     # the last run, as text\n  switchback report --format html --output report.html\n  switchback report 01J... --format junit\n  switchback report --since 90d --html history.html\n  switchback report --since 30d --csv > history.csv"
     )]
     Report(report::ReportArgs),
     /// Print numbers for a monitoring system, in the text format of Prometheus

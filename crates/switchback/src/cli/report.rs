@@ -1,9 +1,10 @@
-//! The report of a run, in the format asked for.
+//! The report of a run, in the format asked for; that over a time is [`super::trends`].
 
 use super::run::{file_of, journal, write_report};
 use super::{Exit, Global, Output, Trouble};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use switchback_core::duration::Span;
 use switchback_core::ids::RunId;
 use switchback_engine::error::EngineError;
 use switchback_engine::home::Home;
@@ -17,6 +18,15 @@ pub struct ReportArgs {
     /// The format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+    /// Not of a run, but over all runs that began so long ago or later, such as 30d: numbers, and how they went by day or week
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["run", "format"])]
+    pub since: Option<Span>,
+    /// With --since: as CSV, one row per day or week
+    #[arg(long, requires = "since")]
+    pub csv: bool,
+    /// With --since: write a page with plots to this file besides
+    #[arg(long, value_name = "FILE", requires = "since")]
+    pub html: Option<PathBuf>,
     /// Write to a file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -39,6 +49,9 @@ pub enum Format {
 
 /// Writes the report.
 pub fn report(global: &Global, args: &ReportArgs) -> Result<Exit, Trouble> {
+    if let Some(span) = args.since {
+        return super::trends::trends(global, args, span);
+    }
     let home = Home::open(&global.directory)?;
     let run = find(&home, args.run.as_deref())?;
     let report = write_report(&home, &run)?;
@@ -64,13 +77,7 @@ pub fn report(global: &Global, args: &ReportArgs) -> Result<Exit, Trouble> {
                 out.line(&format!("  Report: {}", home.run_dir(&run).join("report.html").display()))?;
             }
         }
-        Some(path) => {
-            std::fs::write(path, text).map_err(|e| Trouble {
-                exit: Exit::Usage,
-                message: format!("cannot write {}: {e}", path.display()),
-                hint: None,
-            })?;
-        }
+        Some(path) => super::trends::write(path, &text)?,
     }
     Ok(Exit::Done)
 }

@@ -12,6 +12,7 @@ mod junit;
 mod markdown;
 pub mod prove;
 mod terminal;
+pub mod trends;
 mod words;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod samples;
 #[cfg(test)]
 mod tests;
 
+use switchback_core::analytics::Trends;
 use switchback_core::report::Report;
 
 /// The content of a file of the run by its path, for pictures; nothing if there is none.
@@ -27,6 +29,11 @@ pub type Files<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
 /// Renders one self-contained page: no script, no external resource.
 pub fn html(report: &Report, files: Files<'_>) -> String {
     html::page(report, files)
+}
+
+/// Renders the page of a time: numbers, and plots of how they went; self-contained as well.
+pub fn trends_page(trends: &Trends) -> String {
+    html::trends(trends)
 }
 
 /// Renders a short text in GitHub's Markdown, for pull requests and chats.

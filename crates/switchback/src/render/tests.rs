@@ -1,7 +1,8 @@
 //! Every format on every sample: snapshots, and that no text leaves its place.
 
-use super::{html, junit, markdown, samples, terminal};
+use super::{html, junit, markdown, samples, terminal, trends_page};
 use std::path::Path;
+use switchback_core::analytics::{Period, Trends};
 
 /// Every file is a picture of one pixel.
 fn picture(_: &str) -> Option<Vec<u8>> {
@@ -102,42 +103,77 @@ fn markdown_keeps_texts_in_their_place() {
 #[test]
 fn the_page_is_whole_and_loads_nothing() {
     for (name, report) in samples::all() {
-        let page = html(&report, &picture);
-        check_tags(name, &page);
-        let tags = tags(&page);
-        for tag in &tags {
-            let lower = tag.to_ascii_lowercase();
-            for bad in [
-                "<script",
-                "<iframe",
-                "<object",
-                "<embed",
-                "<link",
-                "<base",
-                "<form",
-                " onerror",
-                " onload",
-                " onclick",
-                "javascript:",
-            ] {
-                assert!(!unquoted(&lower).contains(bad), "{name}: {tag}");
-            }
-            // Pictures are part of the page.
-            if unquoted(&lower).contains("src=") {
-                let data = attribute(tag, "src").is_some_and(|s| s.starts_with("data:image/png;base64,"));
-                assert!(lower.starts_with("<img ") && data, "{name}: {tag}");
-            }
-            if let Some(href) = attribute(tag, "href") {
-                assert!(href.starts_with('#') || href.starts_with("./"), "{name}: {tag}");
-            }
-        }
-        assert!(!page.contains("url(") && !page.contains("@import"), "{name}");
-        assert!(!page.contains(
-            |c: char| (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{202e}' | '\u{ffff}')
-        ));
-        assert!(page.len() < 900_000, "{name}: {} bytes", page.len());
-        assert!(page.contains("default-src 'none'"), "{name}");
+        check_page(name, &html(&report, &picture));
     }
+}
+
+#[test]
+fn the_page_of_a_time_shows_each_trend_and_is_whole_too() {
+    let mut runs = samples::history();
+    let period = Period::since(i64::MIN, samples::trends().period.until_ms, &runs);
+    let page = trends_page(&samples::trends());
+    check_page("trends", &page);
+    for name in
+        ["Upgrades", "Change failure rate", "Downtime of promotions", "Rollback time", "Time to restore"]
+    {
+        assert!(page.contains(&format!("<title>{name} per week</title>")), "{name}");
+    }
+    assert!(page.contains("Bad upgrades prevented") && page.contains("workflow/notes"));
+    // A name that somebody chose.
+    for run in &mut runs {
+        for check in &mut run.report.checks {
+            check.id = "workflow/</code><script>alert(1)</script>\u{202e}\"".to_owned();
+        }
+    }
+    check_page("hostile trends", &trends_page(&Trends::build(&runs, period)));
+    let nothing = trends_page(&Trends::build(&[], Period { from_ms: 0, until_ms: 86_400_000 }));
+    check_page("no trends", &nothing);
+    assert!(nothing.contains("Nothing to draw in this time") && !nothing.contains("<figure>"));
+}
+
+#[test]
+fn the_trends_on_the_terminal_are_as_recorded() {
+    insta::assert_snapshot!("terminal_trends", super::trends::text(&samples::trends()));
+    let nothing = Trends::build(&[], Period { from_ms: 0, until_ms: 86_400_000 });
+    assert_eq!(super::trends::text(&nothing), "No runs in this time.\n");
+}
+
+/// It is well-formed, and nothing is loaded or run.
+fn check_page(name: &str, page: &str) {
+    check_tags(name, page);
+    let tags = tags(page);
+    for tag in &tags {
+        let lower = tag.to_ascii_lowercase();
+        for bad in [
+            "<script",
+            "<iframe",
+            "<object",
+            "<embed",
+            "<link",
+            "<base",
+            "<form",
+            " onerror",
+            " onload",
+            " onclick",
+            "javascript:",
+        ] {
+            assert!(!unquoted(&lower).contains(bad), "{name}: {tag}");
+        }
+        // Pictures are part of the page.
+        if unquoted(&lower).contains("src=") {
+            let data = attribute(tag, "src").is_some_and(|s| s.starts_with("data:image/png;base64,"));
+            assert!(lower.starts_with("<img ") && data, "{name}: {tag}");
+        }
+        if let Some(href) = attribute(tag, "href") {
+            assert!(href.starts_with('#') || href.starts_with("./"), "{name}: {tag}");
+        }
+    }
+    assert!(!page.contains("url(") && !page.contains("@import"), "{name}");
+    assert!(!page.contains(
+        |c: char| (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{202e}' | '\u{ffff}')
+    ));
+    assert!(page.len() < 900_000, "{name}: {} bytes", page.len());
+    assert!(page.contains("default-src 'none'"), "{name}");
 }
 
 #[test]
@@ -177,6 +213,7 @@ fn samples_are_written() {
     let chosen = std::env::var_os("SWITCHBACK_SAMPLES");
     let dir = chosen.as_deref().map_or(temporary.path(), Path::new);
     std::fs::create_dir_all(dir).expect("made");
+    std::fs::write(dir.join("trends.html"), trends_page(&samples::trends())).expect("written");
     for (name, report) in samples::all() {
         for (ending, text) in
             [("html", html(&report, &picture)), ("md", markdown(&report)), ("xml", junit(&report))]
@@ -238,7 +275,7 @@ fn check_tags(name: &str, page: &str) {
         let word = tag.trim_matches(['<', '>', '/']).split([' ', '\n']).next().unwrap_or_default();
         if tag.starts_with("</") {
             assert_eq!(open.pop(), Some(word), "{name}");
-        } else if !void.contains(&word) {
+        } else if !void.contains(&word) && !tag.ends_with("/>") {
             open.push(word);
         }
     }

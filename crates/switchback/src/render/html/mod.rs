@@ -16,9 +16,11 @@ mod steps;
 mod summary;
 mod timeline;
 mod trace;
+mod trends;
 mod trial;
 
 pub use carried::remarks;
+pub use trends::page as trends;
 
 use super::words;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -53,6 +55,23 @@ pub fn page(report: &Report, files: super::Files<'_>) -> String {
         steps::section(report),
         evidence::artefacts(report),
     ];
+    let body = html! {
+        (summary::top(report))
+        main {
+            (summary::banner(report, label, tone))
+            (summary::tiles(report))
+            (summary::reasons(report))
+            (summary::next(report))
+            (parts::contents(&sections))
+            @for section in sections.iter().flatten() { (section.render()) }
+        }
+        (footer(report))
+    };
+    frame(&title, &body)
+}
+
+/// The page around its content.
+fn frame(title: &str, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -62,28 +81,12 @@ pub fn page(report: &Report, files: super::Files<'_>) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta name="referrer" content="no-referrer";
-                title { (words::shorten(&title, 150)) }
+                title { (words::shorten(title, 150)) }
                 style { (PreEscaped(STYLE)) }
             }
             body {
                 (parts::symbols())
-                (summary::top(report))
-                main {
-                    (summary::banner(report, label, tone))
-                    (summary::tiles(report))
-                    (summary::reasons(report))
-                    (summary::next(report))
-                    nav.contents aria-label="Sections" {
-                        @for section in sections.iter().flatten() {
-                            a href={ "#" (section.id) } {
-                                (section.title)
-                                @if section.open && section.wrong { (parts::icon(words::Tone::Bad)) }
-                            }
-                        }
-                    }
-                    @for section in sections.iter().flatten() { (section.render()) }
-                }
-                (footer(report))
+                (body)
             }
         }
     };

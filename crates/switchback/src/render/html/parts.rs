@@ -34,6 +34,20 @@ impl Section {
     }
 }
 
+/// Links to the sections.
+pub fn contents(sections: &[Option<Section>]) -> Markup {
+    html! {
+        nav.contents aria-label="Sections" {
+            @for section in sections.iter().flatten() {
+                a href={ "#" (section.id) } {
+                    (section.title)
+                    @if section.open && section.wrong { (icon(Tone::Bad)) }
+                }
+            }
+        }
+    }
+}
+
 /// The icons, once per page.
 pub fn symbols() -> Markup {
     html! {

@@ -1,11 +1,13 @@
 //! Realistic reports for tests: plans of core, played through with invented results.
 
 mod findings;
+mod history;
 mod queries;
 mod stack;
 mod trace;
 
 use findings::*;
+pub use history::{history, trends};
 use serde_json::json;
 use stack::*;
 use std::collections::BTreeMap;

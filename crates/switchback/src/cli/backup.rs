@@ -2,7 +2,7 @@
 
 use super::consent::{confirm, declined};
 use super::moments::Moment;
-use super::run::cancel_on_signals;
+use super::run::{cancel_giving_way, cancel_on_signals};
 use super::trial::follow;
 use super::upgrade::{carry_out, carry_out_end, open, session, show_plan};
 use super::{Exit, Global, Output, Trouble};
@@ -208,9 +208,9 @@ fn if_due(global: &Global, home: &Home, config: &Config) -> Result<Exit, Trouble
     Ok(exit)
 }
 
-/// Calls with a progress that a person sees and Ctrl-C stops.
+/// Calls with a progress that a person sees; Ctrl-C stops it, and so does a rollback.
 fn shown<T>(global: &Global, text: &str, work: impl FnOnce(&Work<'_>) -> T) -> T {
-    let cancel = cancel_on_signals();
+    let cancel = cancel_giving_way(global);
     let progress = Progress::new(global.quiet);
     let report = |done, total| progress.notice(&Notice::Doing { text, done, total });
     let asked = || cancel.requested();

@@ -27,6 +27,8 @@ mod path;
 mod prove;
 mod reference;
 mod report;
+mod resume;
+mod rollback;
 pub mod run;
 mod scaling;
 mod services;
@@ -156,7 +158,7 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  switchback rollback\n  switchback rollback --to 3 --reason 'mails are not sent'"
     )]
-    Rollback(upgrade::RollbackArgs),
+    Rollback(rollback::RollbackArgs),
     /// Keep the generation that is on trial without waiting for its trial to pass
     #[command(after_help = "Example:\n  switchback confirm --reason 'the new messages in the log are known'")]
     Confirm(confirm::ConfirmArgs),
@@ -164,7 +166,7 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  switchback resume\n  switchback resume --abort             # undo it instead"
     )]
-    Resume(upgrade::ResumeArgs),
+    Resume(resume::ResumeArgs),
     /// Show what runs, and how ready a rollback is
     #[command(
         after_help = "Examples:\n  switchback status --json\n  switchback status --why               # how the trial was judged"
@@ -303,9 +305,9 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Upgrade(args) => upgrade::upgrade(&global, &args.promote),
         Command::Auto(args) => auto::auto(&global, &args),
         Command::Outdated(args) => outdated::outdated(&global, &args),
-        Command::Rollback(args) => upgrade::rollback(&global, &args),
+        Command::Rollback(args) => rollback::rollback(&global, &args),
         Command::Confirm(args) => confirm::confirm(&global, &args),
-        Command::Resume(args) => upgrade::resume(&global, &args),
+        Command::Resume(args) => resume::resume(&global, &args),
         Command::Status(args) => status::status(&global, &args),
         Command::History(args) => history::history(&global, &args),
         Command::Audit(command) => audit::audit(&global, &command),

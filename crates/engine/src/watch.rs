@@ -5,10 +5,12 @@
 
 mod back;
 mod capture;
+mod guard;
 mod kept;
 mod look;
 mod tried;
 
+pub use guard::{ensure_of_trial, guard};
 pub use kept::samples;
 pub use look::{before, mark_logs, observe_before};
 pub use tried::{Tried, tried};

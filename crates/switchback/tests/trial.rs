@@ -4,6 +4,7 @@ mod common;
 
 use assistant::ReleaseKind;
 use common::Stack;
+use common::heard::{Heard, http};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -130,6 +131,43 @@ fn a_killed_watchdog_is_noticed_and_resume_starts_another() {
     // A killed service is down for good (its shim too): the new watchdog rolls back.
     stack.kill_services();
     assert!(stack.wait_for_rollback(), "{}", stack.status());
+}
+
+/// Nobody types anything: the keeper notices, tells people, and starts another one.
+#[test]
+fn a_killed_watchdog_is_replaced_by_the_keeper_and_the_bad_release_is_still_rolled_back() {
+    let web = Heard::default();
+    let port = web.serve(http);
+    let stack = Stack::new(&[ReleaseKind::LeakyPool]);
+    stack.configure("stores:", &format!("notify: [\"http://127.0.0.1:{port}/hook\"]\nstores:"));
+    stack.configure("watch: 2s", "watch: 1h");
+    stack.run(&["up"]).expect(0);
+    stack
+        .run(&["promote", "app=2.2.0", "--yes", "--detach", "--without-certificate", "--reason", "test"])
+        .expect(0);
+    stack.wait_until("a keeper guards the trial", Duration::from_secs(10), || stack.keeper().is_some());
+    stack.kill_only_the_watchdog();
+    for i in 0..20 {
+        stack.write_note(&format!("note {i}"));
+    }
+    stack.wait_until("another watchdog is there", Duration::from_secs(30), || stack.watchdog().is_some());
+    assert!(stack.wait_for_rollback(), "{}", stack.status());
+    let told = |event: &str| web.all().iter().any(|m| m.contains(&format!("\"event\":\"{event}\"")));
+    stack.wait_until("people are told", Duration::from_secs(20), || {
+        told("watchdog_restarted") && told("rolled_back")
+    });
+    stack.wait_until("the keeper has nothing to keep", Duration::from_secs(30), || stack.keeper().is_none());
+}
+
+/// The command of a timer is what comes back after a reboot.
+#[test]
+fn what_a_timer_starts_gives_a_trial_its_watchdog_again() {
+    let stack = promoted(ReleaseKind::V2, "1h", &["--detach"]);
+    stack.kill_watchdog();
+    stack.run(&["auto", "--dry-run"]).expect(0);
+    assert!(stack.watchdog().is_none());
+    stack.run(&["auto"]).expect(0);
+    assert!(stack.watchdog().is_some());
 }
 
 #[test]

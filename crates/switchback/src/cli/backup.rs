@@ -190,6 +190,8 @@ fn if_due(global: &Global, home: &Home, config: &Config) -> Result<Exit, Trouble
     let cancel = cancel_on_signals();
     let progress = Progress::new(global.quiet);
     let observe = |notice: &Notice<'_>| progress.notice(notice);
+    // A clock's command is what comes back after a reboot.
+    switchback_engine::watch::ensure_of_trial(home)?;
     let done = backup::due::run_due(home, config, &cancel, &observe, &|t| progress.line(t))?;
     drop(progress);
     let out = Output::new(global.json);

@@ -221,6 +221,21 @@ fn a_service_that_ignores_its_stop_signal_does_not_hold_a_rollback_up() {
     assert!(is_back(&stack));
 }
 
+/// A long grace time must not use up the budget that the start of the old version needs, too.
+#[test]
+fn stopping_takes_at_most_a_third_of_the_budget_of_a_rollback() {
+    let stack = Stack::new(&[ReleaseKind::IgnoresTerm]);
+    stack.configure("stop: { grace: 5s }", "stop: { grace: 10m }");
+    stack.configure("budget: 5m", "budget: 9s");
+    stack.run(&["up"]).expect(0);
+    stack
+        .run(&["promote", "app=2.5.0", "--yes", "--detach", "--without-certificate", "--reason", "test"])
+        .expect(0);
+    let ran = stack.run(&["rollback", "--yes"]).expect(0);
+    assert!(ran.all().contains("had 3s of its grace time of 10m"), "{}", ran.all());
+    assert!(is_back(&stack));
+}
+
 #[test]
 fn gc_keeps_what_a_rollback_needs_and_writes_that_are_not_exported() {
     let stack = promoted(ReleaseKind::V2, "1s", &[]);

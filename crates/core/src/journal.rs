@@ -2,19 +2,16 @@
 //!
 //! The journal is the truth. Whatever the engine must know after a crash is in these events.
 
-use crate::anonymise::MaskedStore;
-use crate::backup::Archived;
-use crate::carry::Carried;
-use crate::check::{Artefact, CheckResult};
 use crate::config::Action;
-use crate::data::{CopyStats, ExportStats, Fingerprint, StoreDiff};
-use crate::egress::Egress;
-use crate::ids::{GenerationId, RunId, ServiceName, StepId, StoreName};
+use crate::ids::{GenerationId, RunId, StepId};
 use crate::plan::{OnFailure, Plan, Undo};
-use crate::release::Certificate;
 use crate::trigger::{Standing, Trigger};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+mod output;
+
+pub use output::{Output, ServiceTimes};
 
 /// How the reason of a rollback begins that nobody asked for.
 pub const TRIAL_FAILED: &str = "trial failed";
@@ -87,8 +84,12 @@ pub enum Event {
         /// Wall time.
         took_ms: u64,
     },
-    /// A person (or a signal) stopped the run between two steps; it can be resumed.
-    Interrupted,
+    /// A person, a signal, or somebody who wanted to roll back stopped the run between two steps; it can be resumed.
+    Interrupted {
+        /// Who wanted to roll back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gave_way_to: Option<String>,
+    },
     /// Another process took the run over.
     Resumed {
         /// Its process id.
@@ -151,88 +152,6 @@ pub enum Event {
         /// What happened.
         why: String,
     },
-}
-
-/// What a step found.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Output {
-    /// Things worth telling, one line each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
-    /// Copies made.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub copies: BTreeMap<StoreName, CopyStats>,
-    /// Services that became healthy or were stopped.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub services: BTreeMap<ServiceName, ServiceTimes>,
-    /// Fingerprints taken.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub fingerprints: BTreeMap<StoreName, Fingerprint>,
-    /// Rows per table, or files, per store.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub counts: BTreeMap<StoreName, BTreeMap<String, u64>>,
-    /// What a migration did while it ran.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub traces: BTreeMap<StoreName, crate::trace::Trace>,
-    /// What databases were asked while the checks ran.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub queries: BTreeMap<StoreName, crate::queries::Queries>,
-    /// What a linter says of the migration files.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lint: Option<crate::lint::Lint>,
-    /// What is left of stores whose rows were removed, or what they have.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub shrunk: BTreeMap<StoreName, crate::scaling::Shrunk>,
-    /// Columns masked.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub masked: BTreeMap<StoreName, MaskedStore>,
-    /// Differences found.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub diffs: BTreeMap<StoreName, StoreDiff>,
-    /// Check results.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub checks: Vec<CheckResult>,
-    /// What the new release's settings differ in, without values.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub settings: Vec<String>,
-    /// What was compared with what after a switch, and found equal.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub read_back: Vec<String>,
-    /// A certificate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<Certificate>,
-    /// Writes exported.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub exports: BTreeMap<StoreName, ExportStats>,
-    /// Writes carried back.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub carried: BTreeMap<StoreName, Carried>,
-    /// What was written into the repository of backups, or brought back from it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backup: Option<Archived>,
-    /// Files kept.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub artefacts: Vec<Artefact>,
-    /// What environments tried to send out while they ran.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub egress: Vec<Egress>,
-}
-
-/// How long a service took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceTimes {
-    /// From the start command to the first healthy answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub healthy_after_ms: Option<u64>,
-    /// From the start command to the end of the stability time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stable_after_ms: Option<u64>,
-    /// From the stop signal to the end of the last process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stopped_after_ms: Option<u64>,
-    /// Whether processes had to be killed after the grace time.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub killed: bool,
 }
 
 /// Why a step failed.
@@ -303,8 +222,10 @@ pub struct RunState {
     pub backward: Option<Backward>,
     /// Set when the run is over.
     pub ended: Option<Outcome>,
-    /// Whether the last thing was an interruption by a person.
+    /// Whether the last thing was an interruption by a person, or by somebody who wanted to roll back.
     pub interrupted: bool,
+    /// Whether that was a rollback: it undoes the run when it is done.
+    pub gave_way: bool,
     /// The trial, if one began.
     pub trial: Option<TrialState>,
 }
@@ -382,9 +303,10 @@ impl RunState {
 
     /// Applies one more event.
     pub fn apply(&mut self, plan: &Plan, event: &Event) {
-        self.interrupted = matches!(event, Event::Interrupted);
+        self.interrupted = matches!(event, Event::Interrupted { .. });
+        self.gave_way = matches!(event, Event::Interrupted { gave_way_to: Some(_) });
         match event {
-            Event::Planned { .. } | Event::Interrupted | Event::Resumed { .. } => {}
+            Event::Planned { .. } | Event::Interrupted { .. } | Event::Resumed { .. } => {}
             Event::Started { step, attempt } => {
                 let s = self.steps.entry(step.clone()).or_default();
                 s.attempts = *attempt;

@@ -13,14 +13,16 @@ use std::fs;
 use std::path::PathBuf;
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{Digest, GenerationId};
-use switchback_core::journal::Event;
-use switchback_core::plan::{Op, Plan};
+use switchback_core::journal::{ErrorKind, Event, Outcome};
+use switchback_core::plan::{Op, Plan, Procedure};
 use switchback_core::release::{Certificate, Signature, describe_change};
 
 /// Data that has grown by less than this has not grown.
 const GROWTH_BYTES: u64 = 256 << 20;
 /// Rehearsals whose rollbacks make the range of a certificate.
 const RANGE: usize = 10;
+/// Runs that are looked through for rehearsals after a certificate.
+const RUNS: usize = 1000;
 
 fn path(home: &Home) -> PathBuf {
     home.state().join("certificate.key")
@@ -145,7 +147,8 @@ pub fn permits(home: &Home, plan: &Plan) -> Result<Option<Certificate>, EngineEr
     let matching: Vec<&Certificate> = certificates.iter().filter(matches).collect();
     let mut last = None;
     for certificate in matching.iter().rev() {
-        match objection(&own, certificate, &change, copied(plan)) {
+        let refused = journal.as_ref().map_or(Ok(None), |j| refused_since(j, certificate, &change))?;
+        match objection(&own, certificate, &change, copied(plan)).or(refused) {
             None => return Ok(Some((*certificate).clone())),
             // What is said of the newest one is what helps.
             Some(error) => drop(last.get_or_insert(error)),
@@ -166,6 +169,43 @@ pub fn permits(home: &Home, plan: &Plan) -> Result<Option<Certificate>, EngineEr
             )
         }
     }))
+}
+
+/// What a later rehearsal of exactly the same upgrade says against a certificate: what was seen last counts.
+fn refused_since(
+    journal: &Journal,
+    certificate: &Certificate,
+    change: &str,
+) -> Result<Option<EngineError>, EngineError> {
+    for run in journal.runs(RUNS)? {
+        if run == certificate.run {
+            break;
+        }
+        let (plan, state, _) = journal.load(&run)?;
+        let same = |from: &String, to: &String| {
+            plan.instance(from).is_some_and(|i| i.release == certificate.from)
+                && plan.instance(to).is_some_and(|i| i.release == certificate.to)
+        };
+        let tries = |op: &Op| matches!(op, Op::Certify { from, to, .. } if same(from, to));
+        if plan.procedure != Procedure::Rehearse || !plan.steps.iter().any(|s| tries(&s.op)) {
+            continue;
+        }
+        let why = match &state.ended {
+            Some(Outcome::Refused { reasons }) => reasons.join("; "),
+            Some(Outcome::Undone { step: Some(_), error }) if error.kind == ErrorKind::Refused => {
+                error.message.clone()
+            }
+            // It was not finished, or the host was in its way: it says nothing about the upgrade.
+            _ => continue,
+        };
+        return Ok(Some(EngineError::refused(
+            format!(
+                "the rehearsal {run} of {change} was refused, after a certificate for it was issued: {why}"
+            ),
+            format!("rehearse again: `switchback rehearse`; `switchback report {run}` has what was seen"),
+        )));
+    }
+    Ok(None)
 }
 
 /// What speaks against a certificate.

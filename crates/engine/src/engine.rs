@@ -5,6 +5,7 @@
 
 use crate::error::EngineError;
 use crate::fault::{self, At, Way};
+use crate::give_way::Look;
 use crate::home::Home;
 use crate::journal::Journal;
 use crate::ops::{self, Context, Failed};
@@ -18,18 +19,45 @@ use switchback_core::next::{Next, gave_up, next};
 use switchback_core::plan::{Op, Plan, Step};
 use switchback_core::release::PRODUCTION;
 
-/// Asks a run to stop; set by a signal handler.
+/// Asks a run to stop; set by a signal handler, or by somebody who wants to roll back.
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel {
+    flag: Arc<AtomicBool>,
+    gives_way: Option<Arc<Look>>,
+    never: bool,
+}
 
 impl Cancel {
     /// The flag itself, for signal handlers.
     pub fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.flag)
     }
+
+    /// Asks nothing to stop, ever: for what tidies up after a stop that was asked for.
+    pub fn never() -> Self {
+        Self { never: true, ..Self::default() }
+    }
+
+    /// The same, for what only works on copies: it gives way to a rollback of the stack.
+    pub fn giving_way(&self, home: &Home) -> Self {
+        if self.never || self.gives_way.is_some() {
+            return self.clone();
+        }
+        Self { gives_way: Some(Arc::new(Look::new(home))), ..self.clone() }
+    }
+
     /// Whether a stop was asked for.
     pub fn requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.flag.load(Ordering::Relaxed) || self.gives_way.as_ref().is_some_and(|look| look.asked())
+    }
+
+    /// Who wanted to roll back, where that is why a stop was asked for.
+    pub fn gave_way_to(&self) -> Option<String> {
+        self.gives_way.as_ref().and_then(|look| look.to()).map(str::to_owned)
+    }
+
+    fn interrupted(&self) -> Event {
+        Event::Interrupted { gave_way_to: self.gave_way_to() }
     }
 }
 
@@ -129,7 +157,7 @@ impl Engine<'_> {
                     output: Output::default(),
                     took_ms: 0,
                 },
-                Next::Do(_) | Next::Undo(_) if self.cancel.requested() => Event::Interrupted,
+                Next::Do(_) | Next::Undo(_) if self.cancel.requested() => self.cancel.interrupted(),
                 Next::Do(step) => Event::Started {
                     step: step.id.clone(),
                     attempt: state.steps.get(&step.id).map_or(0, |s| s.attempts) + 1,
@@ -144,7 +172,7 @@ impl Engine<'_> {
             let recorded = self.append(plan, &batch)?;
             records.extend(recorded);
             state.apply(plan, &event);
-            if event == Event::Interrupted {
+            if matches!(event, Event::Interrupted { .. }) {
                 return Ok(RunEnd::Interrupted);
             }
             let result = match (&decision, &event) {
@@ -171,7 +199,7 @@ impl Engine<'_> {
                 world.data.end_leftovers(self.home)?;
                 continue;
             }
-            if result == Event::Interrupted {
+            if matches!(result, Event::Interrupted { .. }) {
                 self.append(plan, &[(at_ms, &result)])?;
                 return Ok(RunEnd::Interrupted);
             }
@@ -244,7 +272,7 @@ impl Engine<'_> {
         Ok(match result {
             Ok(output) => Event::Finished { step: step.id.clone(), output, took_ms },
             // A failure that the interruption caused is not the step's: it is done again on resume.
-            Err(_) if self.cancel.requested() => Event::Interrupted,
+            Err(_) if self.cancel.requested() => self.cancel.interrupted(),
             Err(Failed { error, output }) => {
                 Event::Failed { step: step.id.clone(), error, output: *output, took_ms }
             }
@@ -280,7 +308,7 @@ impl Engine<'_> {
         let took_ms = elapsed(began);
         match result {
             Ok(output) => Event::Undone { step: step.id.clone(), output, took_ms },
-            Err(_) if self.cancel.requested() => Event::Interrupted,
+            Err(_) if self.cancel.requested() => self.cancel.interrupted(),
             Err(Failed { error, .. }) => Event::UndoFailed { step: step.id.clone(), error, took_ms },
         }
     }

@@ -1,4 +1,5 @@
-//! The keeper: looks after staging environments while there are any, and makes backups by the clock.
+//! The keeper: looks after staging environments while there are any, makes backups by the clock, and starts a watchdog
+//! again that was killed.
 //!
 //! Owns the health history of environments, their end when their time is over, and what is scheduled. It must never
 //! write to production's data, and never wait for the stack's lock: what is due now is due at the next look, too.
@@ -16,6 +17,7 @@ use crate::runtime::Placement;
 use crate::runtime::process::start::own_program;
 use crate::session::Session;
 use crate::tidy;
+use crate::watch;
 use crate::world::World;
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt as _;
@@ -36,6 +38,8 @@ pub const KEEPER_VERB: &str = "__keeper";
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(10);
+/// Time between two looks whether to end, or whether a watchdog is gone.
+const MOMENT: Duration = Duration::from_millis(200);
 /// Time between two looks for what is due; the journal is read for it.
 const BACKUPS: Duration = Duration::from_secs(60);
 /// A history that reaches this size begins anew; the one before is kept.
@@ -52,7 +56,7 @@ pub fn holder(home: &Home) -> Option<String> {
     Lock::holder(&lock_path(home))
 }
 
-/// Starts a detached keeper if there are environments and none keeps them.
+/// Starts a detached keeper if there is anything to keep and none keeps it.
 pub fn spawn(home: &Home) -> Result<(), EngineError> {
     if holder(home).is_some() || !wanted(home)? {
         return Ok(());
@@ -79,8 +83,13 @@ pub fn spawn(home: &Home) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Whether there is anything to keep: an environment, or backups and drills by the clock.
+/// Whether there is anything to keep: a trial or a run that a watchdog is needed for, an environment, or backups and drills
+/// by the clock.
 fn wanted(home: &Home) -> Result<bool, EngineError> {
+    // A journal that cannot be read now says nothing about a trial.
+    if watch::wanted(home).unwrap_or(true) {
+        return Ok(true);
+    }
     // A file that is being edited is read at the next look.
     let scheduled = |c: Config| {
         c.rollback.drills()
@@ -95,7 +104,7 @@ fn wanted(home: &Home) -> Result<bool, EngineError> {
         || home.pointer()?.is_some() && home.config().is_ok_and(scheduled))
 }
 
-/// Keeps until there are no environments. Returns at once if another keeper keeps.
+/// Keeps until there is nothing to keep. Returns at once if another keeper keeps.
 pub fn keep(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), EngineError> {
     let _ = rustix::process::setsid();
     let _own = match Lock::take(&lock_path(home), "keeper", Duration::ZERO) {
@@ -104,10 +113,12 @@ pub fn keep(home: &Home, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), Engi
         Err(e) => return Err(e),
     };
     let ends = AtomicBool::new(false);
+    let stops = || cancel.requested() || ends.load(Ordering::Relaxed);
     let (tell, told) = channel();
     std::thread::scope(|scope| {
-        // Beside everything else: a backup or a drill takes its time, and logs are archived nevertheless.
-        scope.spawn(|| archive(home, &|| cancel.requested() || ends.load(Ordering::Relaxed), &tell));
+        // Beside everything else: a backup or a drill takes its time, and logs are archived and trials guarded nevertheless.
+        scope.spawn(|| archive(home, &stops, &tell));
+        scope.spawn(|| guard(home, &stops, &tell));
         let kept = look_after(home, cancel, say, &told);
         ends.store(true, Ordering::Relaxed);
         kept
@@ -122,7 +133,7 @@ fn archive(home: &Home, ends: &dyn Fn() -> bool, tell: &Sender<String>) {
     let mut next = Instant::now();
     while !ends() {
         if Instant::now() < next {
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(MOMENT);
             continue;
         }
         // A file that is being edited is read at the next look.
@@ -134,6 +145,25 @@ fn archive(home: &Home, ends: &dyn Fn() -> bool, tell: &Sender<String>) {
         if let Err(e) = wal::keep(home, &config, &say) {
             say(&format!("archiving: {e}"));
         }
+    }
+}
+
+/// Starts a watchdog again that was killed, until it ends.
+fn guard(home: &Home, ends: &dyn Fn() -> bool, tell: &Sender<String>) {
+    let (mut next, mut watched) = (Instant::now() + EVERY, false);
+    while !ends() {
+        let gone = std::mem::replace(&mut watched, watch::holder(home).is_some()) && !watched;
+        if Instant::now() < next && !gone {
+            std::thread::sleep(MOMENT);
+            continue;
+        }
+        next = Instant::now() + EVERY;
+        let text = match watch::guard(home) {
+            Ok(false) => continue,
+            Ok(true) => "the watchdog was gone; another one was started".to_owned(),
+            Err(e) => format!("starting a watchdog: {e}"),
+        };
+        let _ = tell.send(text);
     }
 }
 
@@ -159,11 +189,15 @@ fn look_after(
             backups = Instant::now() + scheduled(home, cancel, say);
         }
         let until = Instant::now() + EVERY;
-        while Instant::now() < until {
+        // It is there as long as a trial lasts; what it cannot give back it keeps.
+        let _ = switchback_memory::give_back_program();
+        let watched = watch::holder(home).is_some();
+        // A watchdog that went home may have been all that there was to keep.
+        while Instant::now() < until && (!watched || watch::holder(home).is_some()) {
             if cancel.requested() {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(MOMENT);
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod exec;
 pub mod fault;
 pub mod gateway;
 pub mod gather;
+pub mod give_way;
 mod history;
 pub mod home;
 pub mod journal;

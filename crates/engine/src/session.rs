@@ -7,13 +7,14 @@ use crate::engine::{Cancel, Engine, Observer, RunEnd, now_ms};
 use crate::error::EngineError;
 use crate::fault::{Gap, gap};
 use crate::gather::{self, Target};
+use crate::give_way;
 use crate::home::{CONFIG_FILE, Home, create_dir};
 use crate::journal::Journal;
 use crate::lock::Lock;
 use crate::runtime::{Placement, Stage};
 use crate::watch;
 use crate::world::World;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use switchback_core::config::Config;
 use switchback_core::ids::{GenerationId, RunId};
 use switchback_core::journal::{Event, Outcome};
@@ -27,9 +28,61 @@ pub struct Session<'h> {
     _lock: Lock,
 }
 
+/// How often who waits for the lock looks at it again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 impl<'h> Session<'h> {
-    /// Takes the lock and opens the journal.
+    /// Takes the lock and opens the journal. Nobody overtakes who wants to roll back.
     pub fn open(home: &'h Home, what: &str, wait: Duration) -> Result<Self, EngineError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let session = Self::take(home, what, deadline.saturating_duration_since(Instant::now()))?;
+            let Some(holder) = give_way::wanted(home) else { return Ok(session) };
+            drop(session);
+            if Instant::now() >= deadline {
+                return Err(EngineError::Busy { holder });
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Takes the lock for a rollback: a run that only works on copies is asked to give way, and one that changes
+    /// production is waited for, at most `wait` (or as long as it takes). `waits` is told of whom, once. `None` where `ends`
+    /// says meanwhile that the rollback is not wanted any more.
+    pub fn open_for_rollback(
+        home: &'h Home,
+        what: &str,
+        wait: Option<Duration>,
+        ends: &dyn Fn() -> bool,
+        waits: &dyn Fn(&str),
+    ) -> Result<Option<Self>, EngineError> {
+        let began = Instant::now();
+        let (mut announced, mut told) = (None, false);
+        loop {
+            match Self::take(home, what, Duration::ZERO) {
+                Err(EngineError::Busy { holder }) => {
+                    let limit = wait.map(|w| match give_way::production_changes(home) {
+                        true => w,
+                        false => w.max(give_way::PATIENCE),
+                    });
+                    if limit.is_some_and(|limit| began.elapsed() >= limit) {
+                        return Err(EngineError::Busy { holder });
+                    }
+                    if ends() {
+                        return Ok(None);
+                    }
+                    announced = announced.or_else(|| give_way::Announcement::make(home, what));
+                    if !std::mem::replace(&mut told, true) {
+                        waits(&holder);
+                    }
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                other => return other.map(Some),
+            }
+        }
+    }
+
+    fn take(home: &'h Home, what: &str, wait: Duration) -> Result<Self, EngineError> {
         home.create_state()?;
         // On a full disk not even the lock can be taken, and production may have to be brought back.
         let full = home.is_full();
@@ -231,8 +284,8 @@ impl<'h> Session<'h> {
     ) -> Result<RunEnd, EngineError> {
         self.keep(&plan.run, config)?;
         self.cancel_trial_for(plan)?;
-        let mut engine =
-            Engine { home: self.home, journal: &mut self.journal, observe, cancel: cancel.clone() };
+        let cancel = self.cancel_of(plan, cancel);
+        let mut engine = Engine { home: self.home, journal: &mut self.journal, observe, cancel };
         engine.begin(plan)?;
         guard(self.home, plan)?;
         let end = engine.run(plan, config)?;
@@ -258,11 +311,35 @@ impl<'h> Session<'h> {
         }
         let config = self.home.run_config(run)?;
         guard(self.home, &plan)?;
-        let mut engine =
-            Engine { home: self.home, journal: &mut self.journal, observe, cancel: cancel.clone() };
+        let cancel = self.cancel_of(&plan, cancel);
+        let mut engine = Engine { home: self.home, journal: &mut self.journal, observe, cancel };
         let end = engine.run(&plan, &config)?;
         self.tidy(&plan, &end);
         Ok(end)
+    }
+
+    /// What only works on copies gives way to a rollback.
+    fn cancel_of(&self, plan: &Plan, cancel: &Cancel) -> Cancel {
+        match plan.procedure.is_aside() {
+            true => cancel.giving_way(self.home),
+            false => cancel.clone(),
+        }
+    }
+
+    /// Undoes the runs that gave way to the rollback that is done now: their copies are of no use to anybody.
+    pub fn undo_what_gave_way(
+        &mut self,
+        cancel: &Cancel,
+        observe: Observer<'_>,
+    ) -> Result<Vec<RunId>, EngineError> {
+        let mut undone = Vec::new();
+        for run in self.journal.unfinished()? {
+            if self.journal.load(&run)?.1.gave_way {
+                self.resume(&run, true, cancel, observe)?;
+                undone.push(run);
+            }
+        }
+        Ok(undone)
     }
 
     /// A rollback ends the trial of the generation that it leaves.

@@ -3,18 +3,20 @@
 //! Success is earned: only a trial whose last probe was good passes at its deadline. What the watchdog
 //! cannot see (its own errors) never counts as health.
 
+mod back;
 mod capture;
+mod guard;
 mod kept;
 mod look;
 mod tried;
 
+pub use guard::{ensure_of_trial, guard};
 pub use kept::samples;
 pub use look::{before, mark_logs, observe_before};
 pub use tried::{Tried, tried};
 
-use crate::carry;
 use crate::checks::Suite;
-use crate::engine::{Cancel, Observer, RunEnd, now_ms};
+use crate::engine::{Cancel, Observer, now_ms};
 use crate::error::{EngineError, io};
 use crate::fault::{self, Gap, gap};
 use crate::home::Home;
@@ -23,8 +25,8 @@ use crate::lock::Lock;
 use crate::notify;
 use crate::runtime::Placement;
 use crate::runtime::process::start::own_program;
-use crate::session::Session;
 use crate::world::World;
+use back::{guarded, roll_back, take_over};
 use look::Eye;
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt as _;
@@ -32,9 +34,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use switchback_core::config::{Action, Config};
 use switchback_core::ids::RunId;
-use switchback_core::journal::{Event, Outcome, RunState, TRIAL_FAILED};
+use switchback_core::journal::{Event, RunState};
 use switchback_core::notify::Severity;
-use switchback_core::plan::{self, OnFailure, Plan};
+use switchback_core::plan::Plan;
 use switchback_core::release::describe_change;
 use switchback_core::trigger::{Change, Judge, Standing};
 
@@ -122,6 +124,8 @@ pub fn watch(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<(), 
             Err(EngineError::Busy { .. }) => return Ok(()),
             Err(e) => return Err(e),
         };
+        // Whoever notices if this process is killed. That it cannot be started keeps nobody from watching.
+        let _ = crate::keeper::spawn(home);
         watch_while(home, cancel, observe)?;
         drop(own);
         // Whoever saw the lock in the moment before relies on this watchdog.
@@ -129,6 +133,11 @@ pub fn watch(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<(), 
             return Ok(());
         }
     }
+}
+
+/// Whether there is anything for a watchdog to do.
+pub fn wanted(home: &Home) -> Result<bool, EngineError> {
+    Ok(!matches!(due(home)?, Due::Nothing))
 }
 
 /// What there is for a watchdog.
@@ -170,6 +179,7 @@ fn watch_while(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<()
             Ok(None) => return Ok(()),
             Ok(Some(true)) => {}
             Ok(Some(false)) => std::thread::sleep(TAKE_OVER_EVERY),
+            Err(EngineError::Busy { .. }) => std::thread::sleep(TAKE_OVER_EVERY),
             // Nobody else waits for the engine to come back.
             Err(e) if e.is_away() => std::thread::sleep(TAKE_OVER_EVERY),
             // Nor for room on the disk. What was kept aside is for this: somebody has to roll back.
@@ -187,35 +197,6 @@ fn watch_while(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<()
 
 /// How often the watchdog looks whether a run has lost its command line.
 const TAKE_OVER_EVERY: Duration = Duration::from_millis(500);
-
-/// A promotion or rollback that somebody should be working on: begun, not ended, and not interrupted by a person
-/// (who was told that it waits for `resume`).
-fn guarded(journal: &Journal) -> Result<Option<RunId>, EngineError> {
-    for run in journal.unfinished()? {
-        let (plan, state, _) = journal.load(&run)?;
-        if plan.procedure.switches() && !state.interrupted {
-            return Ok(Some(run));
-        }
-    }
-    Ok(None)
-}
-
-/// Goes on with a run whose command line was killed; false while somebody still works on it.
-///
-/// Production may be down in the middle of a switch: nobody should have to notice that and type `resume`.
-fn take_over(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<bool, EngineError> {
-    let mut session = match Session::open(home, "the watchdog, taking over", Duration::ZERO) {
-        Ok(session) => session,
-        Err(EngineError::Busy { .. }) => return Ok(false),
-        Err(e) => return Err(e),
-    };
-    if let Some(run) = guarded(&session.journal)? {
-        // Before anything is recorded: this is asked again and again.
-        World::open(&home.run_config(&run)?)?;
-        session.resume(&run, false, cancel, observe)?;
-    }
-    Ok(true)
-}
 
 fn record(home: &Home, run: &RunId, event: &Event) -> Result<(), EngineError> {
     let append = || -> Result<(), EngineError> {
@@ -378,79 +359,6 @@ fn sleep(every: Duration, deadline_ms: i64, failures: u32, cancel: &Cancel) {
     while Instant::now() < until && !cancel.requested() {
         std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(500)));
     }
-}
-
-/// Rolls back, waiting for the lock as long as it takes: nobody else will do it.
-fn roll_back(
-    home: &Home,
-    trial: &Trial,
-    config: &Config,
-    (trigger, seen): (&str, &[String]),
-    cancel: &Cancel,
-    observe: Observer<'_>,
-) -> Result<(), EngineError> {
-    let mut session = Session::open(home, "rollback by the watchdog", Duration::from_secs(600))?;
-    if !still_running(home, &trial.plan.run)? {
-        return Ok(());
-    }
-    if let Some(run) = guarded(&session.journal)? {
-        session.resume(&run, false, cancel, observe)?;
-    }
-    let failed = Event::TrialFailed { trigger: trigger.to_owned(), reasons: seen.to_vec() };
-    record(home, &trial.plan.run, &failed)?;
-    let title =
-        format!("{}: the trial failed, rolling back", describe_change(&trial.plan.from, &trial.plan.to));
-    tell(home, config, Severity::Bad, "trial_failed", title, seen);
-    let reason = format!("{TRIAL_FAILED}: {}", seen.join("; "));
-    let plan = session.plan_rollback(config, None, &reason, OnFailure::Persist { attempts: 3 })?;
-    let end = session.carry_out(&plan, config, cancel, observe);
-    let back = plan.to_generation.map_or_else(String::new, |g| format!(" on generation {g}"));
-    let (event, title) = match &end {
-        Ok(RunEnd::Ended(Outcome::Done)) => ("rolled_back", format!("production is back{back}")),
-        Ok(RunEnd::Ended(outcome)) => ("needs_operator", format!("the rollback needs a person: {outcome:?}")),
-        Ok(RunEnd::Interrupted) => ("needs_operator", "the rollback was interrupted".to_owned()),
-        Err(e) => ("needs_operator", format!("the rollback failed: {e}")),
-    };
-    tell(home, config, Severity::Bad, event, title, &[format!("switchback report {}", plan.run)]);
-    if matches!(end, Ok(RunEnd::Ended(Outcome::Done))) {
-        carry_writes(home, &plan, config, &mut session, cancel, observe);
-    }
-    end.map(drop)
-}
-
-/// Carries the writes of the generation that was left, where the configuration says so. What comes of it is told; production
-/// is back in any case.
-fn carry_writes(
-    home: &Home,
-    rolled: &Plan,
-    config: &Config,
-    session: &mut Session<'_>,
-    cancel: &Cancel,
-    observe: Observer<'_>,
-) {
-    let Some(facts) = carry::after_rollback(home, config, rolled) else { return };
-    let done = facts.and_then(|facts| {
-        let plan = plan::promote(&facts).with_hooks(&config.hooks);
-        Ok((session.carry_out(&plan, config, cancel, observe)?, plan))
-    });
-    let (severity, title, lines) = match done {
-        Ok((RunEnd::Ended(Outcome::Done), plan)) => (
-            Severity::Info,
-            "the later writes were carried into the version before; it is on trial".to_owned(),
-            vec![format!("switchback report {}", plan.run)],
-        ),
-        Ok((_, plan)) => (
-            Severity::Bad,
-            "the later writes were not carried; they are exported".to_owned(),
-            vec![format!("switchback report {}", plan.run)],
-        ),
-        Err(e) => (
-            Severity::Bad,
-            "the later writes were not carried; they are exported".to_owned(),
-            vec![e.to_string()],
-        ),
-    };
-    tell(home, config, severity, "writes_carried", title, &lines);
 }
 
 fn tell(home: &Home, config: &Config, severity: Severity, event: &str, title: String, lines: &[String]) {

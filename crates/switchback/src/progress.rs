@@ -137,7 +137,7 @@ impl Progress {
                     error.message
                 ));
             }
-            Event::Ended { .. } | Event::Interrupted => self.bar.disable_steady_tick(),
+            Event::Ended { .. } | Event::Interrupted { .. } => self.bar.disable_steady_tick(),
             _ => {}
         }
     }

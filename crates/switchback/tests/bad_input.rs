@@ -154,6 +154,28 @@ fn certificates_are_demanded_for_exactly_this_upgrade_and_expire() {
     refused(&stack, &["promote", "app=2.0.0", "--yes"], 3, "has expired");
 }
 
+/// What was seen last counts: a certificate is void once the same upgrade did not pass its rehearsal.
+#[test]
+fn a_rehearsal_that_is_refused_voids_the_certificate_of_an_earlier_one() {
+    let stack = up(&[ReleaseKind::V2]);
+    stack.run(&["rehearse", "app=2.0.0"]).expect(0);
+    let fails = stack.root.join("checks/z-fails.yaml");
+    let workflow = "name: what fails\nsteps:\n  - name: asks\n    request: { url: \"{{app.url}}/health\" }\n    \
+                    expect: { status: 418 }\n";
+    fs::write(&fails, workflow).expect("writes");
+    let refused_run = stack.run(&["rehearse", "app=2.0.0", "--json"]).expect(3).json();
+    fs::remove_file(&fails).expect("removes");
+    let ran = stack.run(&["promote", "app=2.0.0", "--yes"]).expect(3);
+    let run = refused_run["run"].as_str().expect("a run");
+    let said = format!(
+        "the rehearsal {run} of app 1.0.0 -> 2.0.0 was refused, after a certificate for it was issued"
+    );
+    assert!(ran.stderr.contains(&said) && ran.stderr.contains("z-fails"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("rehearse again"), "{}", ran.stderr);
+    stack.run(&["rehearse", "app=2.0.0"]).expect(0);
+    stack.run(&["promote", "app=2.0.0", "--yes", "--detach"]).expect(0);
+}
+
 #[test]
 fn a_second_run_at_once_is_told_who_holds_the_lock() {
     let stack = up(&[ReleaseKind::MigrationHangs]);

@@ -175,3 +175,46 @@ fn a_rollback_carries_by_itself_where_the_configuration_says_so_and_only_once() 
     assert_eq!(found.len(), written.len());
     assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), written);
 }
+
+/// On trial with version `version`, one note written since; a rollback carries.
+fn carries(kind: ReleaseKind, version: &str) -> Stack {
+    let stack = Stack::new(&[kind]);
+    stack.configure("rollback: {", "rollback: { writes: carry,");
+    stack.configure("watch: 2s", "watch: 1h");
+    stack.run(&["up"]).expect(0);
+    let why = ["--without-certificate", "--reason", "a test"];
+    stack.run(&[&["promote", version, "--yes", "--detach"][..], &why].concat()).expect(0);
+    stack.write_note("later");
+    stack
+}
+
+fn carried_once(stack: &Stack) {
+    stack.wait_until("the writes are carried", Duration::from_secs(30), || generation(stack) == 3);
+    stack.wait_until("that has ended", Duration::from_secs(30), || stack.status()["unfinished"].is_null());
+    assert_eq!(titles(stack, 3, "later"), ["later"]);
+    assert_eq!(stack.version().as_deref(), Some("1.0.0"));
+}
+
+#[test]
+fn a_rollback_that_the_watchdog_completes_carries_all_the_same() {
+    let stack = carries(ReleaseKind::V2, "app=2.0.0");
+    let killed = stack.run_with(&["rollback", "--yes"], &[("SWITCHBACK_FAULT", "do:start-old:before")]);
+    assert_eq!(killed.code, None, "the fault did not fire: {}", killed.all());
+    carried_once(&stack);
+}
+
+#[test]
+fn a_rollback_that_is_resumed_carries_all_the_same() {
+    let stack = carries(ReleaseKind::IgnoresTerm, "app=2.5.0");
+    let args = ["rollback", "--yes"];
+    let mut rollback = stack.command(&args).stderr(std::process::Stdio::null()).spawn().expect("starts");
+    // The old version ignores its signal for five seconds: time for a person to change their mind.
+    stack.wait_until("it stops the new version", Duration::from_secs(10), || {
+        !stack.status()["unfinished"].is_null()
+    });
+    let pid = i32::try_from(rollback.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("signals");
+    assert_eq!(rollback.wait().expect("ends").code(), Some(130));
+    stack.run(&["resume"]).expect(0);
+    carried_once(&stack);
+}

@@ -4,6 +4,7 @@ mod common;
 
 use assistant::ReleaseKind;
 use common::Stack;
+use common::heard::{Heard, http};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -132,6 +133,82 @@ fn a_killed_watchdog_is_noticed_and_resume_starts_another() {
     assert!(stack.wait_for_rollback(), "{}", stack.status());
 }
 
+/// Nobody types anything: the keeper notices, tells people, and starts another one.
+#[test]
+fn a_killed_watchdog_is_replaced_by_the_keeper_and_the_bad_release_is_still_rolled_back() {
+    let web = Heard::default();
+    let port = web.serve(http);
+    let stack = Stack::new(&[ReleaseKind::LeakyPool]);
+    stack.configure("stores:", &format!("notify: [\"http://127.0.0.1:{port}/hook\"]\nstores:"));
+    stack.configure("watch: 2s", "watch: 1h");
+    stack.run(&["up"]).expect(0);
+    stack
+        .run(&["promote", "app=2.2.0", "--yes", "--detach", "--without-certificate", "--reason", "test"])
+        .expect(0);
+    stack.wait_until("a keeper guards the trial", Duration::from_secs(10), || stack.keeper().is_some());
+    stack.kill_only_the_watchdog();
+    for i in 0..20 {
+        stack.write_note(&format!("note {i}"));
+    }
+    stack.wait_until("another watchdog is there", Duration::from_secs(30), || stack.watchdog().is_some());
+    assert!(stack.wait_for_rollback(), "{}", stack.status());
+    let told = |event: &str| web.all().iter().any(|m| m.contains(&format!("\"event\":\"{event}\"")));
+    stack.wait_until("people are told", Duration::from_secs(20), || {
+        told("watchdog_restarted") && told("rolled_back")
+    });
+    stack.wait_until("the keeper has nothing to keep", Duration::from_secs(30), || stack.keeper().is_none());
+}
+
+/// The command of a timer is what comes back after a reboot.
+#[test]
+fn what_a_timer_starts_gives_a_trial_its_watchdog_again() {
+    let stack = promoted(ReleaseKind::V2, "1h", &["--detach"]);
+    stack.kill_watchdog();
+    stack.run(&["auto", "--dry-run"]).expect(0);
+    assert!(stack.watchdog().is_none());
+    stack.run(&["auto"]).expect(0);
+    assert!(stack.watchdog().is_some());
+}
+
+/// The old generation cannot start either: it is tried three times, and the generation known to be bad is not started again.
+#[test]
+fn an_automatic_rollback_that_fails_three_times_asks_a_person_and_the_runbook_helps() {
+    let web = Heard::default();
+    let port = web.serve(http);
+    let stack = Stack::new(&[ReleaseKind::LeakyPool]);
+    stack.configure("stores:", &format!("notify: [\"http://127.0.0.1:{port}/hook\"]\nstores:"));
+    stack.configure("watch: 2s", "watch: 1h");
+    stack.run(&["up"]).expect(0);
+    let args = ["promote", "app=2.2.0", "--yes", "--json", "--without-certificate", "--reason", "test"];
+    let piped = std::process::Stdio::piped;
+    let promotion = stack.command(&args).stdout(piped()).stderr(piped()).spawn().expect("starts");
+    stack.wait_until("the trial has begun", Duration::from_secs(20), || !stack.status()["trial"].is_null());
+    let before = stack.rows(1);
+    fs::rename(stack.root.join("releases/1.0.0"), stack.root.join("releases/moved")).expect("renames");
+    for i in 0..20 {
+        stack.write_note(&format!("note {i}"));
+    }
+    let ended = promotion.wait_with_output().expect("ends");
+    assert_eq!(ended.status.code(), Some(5), "{}", String::from_utf8_lossy(&ended.stderr));
+    let report = stack.report();
+    assert_eq!((&report["procedure"], &report["conclusion"]), (&"rollback".into(), &"needs_operator".into()));
+    assert!(report.to_string().contains("does not exist or is not executable"), "{report}");
+    let status = stack.status();
+    assert_eq!((&status["unfinished"], &status["trial"]), (&Value::Null, &Value::Null), "{status}");
+    assert!(status["services"].to_string().contains("\"running\":false"), "{status}");
+    assert_eq!(stack.version(), None, "the generation that is known to be bad was started again");
+    let told = || web.all().iter().any(|m| m.contains("\"event\":\"needs_operator\""));
+    stack.wait_until("a person is called", Duration::from_secs(20), told);
+    stack.wait_until("the watchdog has gone", Duration::from_secs(5), || stack.watchdog().is_none());
+
+    // As the runbook says: remove the cause, and return.
+    fs::rename(stack.root.join("releases/moved"), stack.root.join("releases/1.0.0")).expect("renames");
+    stack.run(&["rollback", "--yes"]).expect(0);
+    assert!(is_back(&stack), "{}", stack.status());
+    assert_eq!(stack.rows(1), before);
+    assert_eq!(exported(&stack, 2, "notes").len(), 20, "later writes are lost");
+}
+
 #[test]
 fn services_that_are_down_are_noticed_before_a_patient_workflow_gives_up() {
     let stack = Stack::new(&[ReleaseKind::V2]);
@@ -180,6 +257,21 @@ fn a_service_that_ignores_its_stop_signal_does_not_hold_a_rollback_up() {
         .expect(0);
     let ran = stack.run(&["rollback", "--yes"]).expect(0);
     assert!(ran.all().contains("was killed"), "{}", ran.all());
+    assert!(is_back(&stack));
+}
+
+/// A long grace time must not use up the budget that the start of the old version needs, too.
+#[test]
+fn stopping_takes_at_most_a_third_of_the_budget_of_a_rollback() {
+    let stack = Stack::new(&[ReleaseKind::IgnoresTerm]);
+    stack.configure("stop: { grace: 5s }", "stop: { grace: 10m }");
+    stack.configure("budget: 5m", "budget: 9s");
+    stack.run(&["up"]).expect(0);
+    stack
+        .run(&["promote", "app=2.5.0", "--yes", "--detach", "--without-certificate", "--reason", "test"])
+        .expect(0);
+    let ran = stack.run(&["rollback", "--yes"]).expect(0);
+    assert!(ran.all().contains("had 3s of its grace time of 10m"), "{}", ran.all());
     assert!(is_back(&stack));
 }
 

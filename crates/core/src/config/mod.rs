@@ -13,6 +13,7 @@ mod located;
 mod paths;
 mod promotion;
 mod rehearsal;
+mod retention;
 mod service;
 pub mod template;
 mod triggers;
@@ -26,6 +27,7 @@ pub use hooks::{Hook, Hooks};
 pub use located::{ConfigError, line_of, suggest};
 pub use promotion::{Auto, Promotion, Window};
 pub use rehearsal::Rehearsal;
+pub use retention::Retention;
 pub use service::{Health, Restart, Service, Stop, StopSignal};
 pub use triggers::{Action, Database, Disk, Errors, Latency, LogErrors, Memory, Restarts, Triggers};
 
@@ -387,25 +389,6 @@ impl Rollback {
     /// Whether there are drills by the clock.
     pub fn drills(&self) -> bool {
         self.drill.is_some() || self.drill_production.is_some()
-    }
-}
-
-/// What `gc` keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Retention {
-    /// Generations kept besides the current one and the one a rollback needs.
-    pub generations: u32,
-    /// Runs (reports, logs, artefacts) kept.
-    pub runs: u32,
-    /// How often the keeper does what `switchback gc` does; never if left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gc: Option<Span>,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self { generations: 1, runs: 50, gc: None }
     }
 }
 

@@ -386,7 +386,7 @@ fn kind_of(event: &Event) -> &'static str {
         Event::UndoStarted { .. } => "undo_started",
         Event::Undone { .. } => "undone",
         Event::UndoFailed { .. } => "undo_failed",
-        Event::Interrupted => "interrupted",
+        Event::Interrupted { .. } => "interrupted",
         Event::Resumed { .. } => "resumed",
         Event::AbortRequested { .. } => "abort_requested",
         Event::Ended { .. } => "ended",

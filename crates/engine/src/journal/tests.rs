@@ -31,7 +31,7 @@ fn reading_while_somebody_appends_sees_one_moment() {
         std::thread::spawn(move || {
             let mut journal = Journal::open(&path).expect("opens");
             for i in 0..150 {
-                journal.append(&"W".into(), i, &Event::Interrupted).expect("appends");
+                journal.append(&"W".into(), i, &Event::Interrupted { gave_way_to: None }).expect("appends");
             }
         })
     };
@@ -108,7 +108,7 @@ fn a_lost_end_of_the_log_is_damage_for_readers_and_writers() {
     let read = Journal::open_read(&path).and_then(|j| j.expect("exists").all());
     assert!(matches!(read, Err(EngineError::Damaged { .. })), "{read:?}");
     let mut journal = Journal::open(&path).expect("opens");
-    let appended = journal.append(&"R".into(), 1, &Event::Interrupted);
+    let appended = journal.append(&"R".into(), 1, &Event::Interrupted { gave_way_to: None });
     assert!(matches!(appended, Err(EngineError::Damaged { .. })), "{appended:?}");
 }
 
@@ -235,7 +235,7 @@ fn a_noted_chain_value_is_found_again_and_another_journal_has_it_not() {
     let (path, _) = filled(dir.path(), 3);
     let mut journal = Journal::open(&path).expect("opens");
     let (seq, noted) = journal.tip().expect("reads");
-    journal.append(&"R9".into(), 9, &Event::Interrupted).expect("appends");
+    journal.append(&"R9".into(), 9, &Event::Interrupted { gave_way_to: None }).expect("appends");
     assert_eq!(journal.find_chain(&noted).expect("asks"), Some(seq));
     assert_eq!(journal.find_chain(&noted[..12]).expect("asks"), Some(seq));
     let (other, _) = filled(tempfile::tempdir().expect("tempdir").keep().as_path(), 4);

@@ -1,7 +1,7 @@
 //! Starting and stopping single services of an instance while the others go on.
 
-use super::services::{STARTED, keep_logs};
-use super::{Context, Failed};
+use super::services::{STARTED, keep_logs, note_what_was_cut};
+use super::{Context, Failed, grace};
 use crate::error::{EngineError, io};
 use crate::fault::Way;
 use std::fs;
@@ -57,9 +57,11 @@ pub fn start(
 /// Stops services.
 pub fn stop(context: &Context<'_>, key: &str, services: &[ServiceName]) -> Result<Output, Failed> {
     let instance = context.instance(key)?;
-    let release = context.release(instance)?;
+    let mut release = context.release(instance)?;
+    let cut = grace::within_the_budget(context, instance, &mut release);
     let at = context.placement(instance, &release);
     let mut output = context.staged(|stage| context.world.runtime.stop_services(&at, services, stage))?;
+    note_what_was_cut(&release, &cut, &mut output);
     if context.way == Way::Undo {
         keep_logs(context, instance, &mut output)?;
     }

@@ -11,6 +11,7 @@ mod checks;
 mod convert;
 mod data;
 mod discard;
+mod grace;
 mod hooks;
 mod judge;
 mod lint;

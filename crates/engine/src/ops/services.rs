@@ -1,25 +1,22 @@
 //! Preparing, migrating, starting, stopping and disposing of instances.
 
-use super::{Context, Failed};
+use super::{Context, Failed, grace};
 use crate::error::{EngineError, io};
 use crate::fault::{Gap, Way, gap};
 use crate::home::create_dir;
 use crate::runtime::migration_log;
 use crate::scratch::Scratch;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use switchback_core::check::Artefact;
-use switchback_core::duration::human_ms;
+use switchback_core::duration::{Span, human_ms};
 use switchback_core::egress::Egress;
 use switchback_core::ids::{Digest, GenerationId, ServiceName};
 use switchback_core::journal::{ErrorKind, Output, StepError};
 use switchback_core::plan::{CloneMode, Op, Plan, Procedure};
-use switchback_core::release::{FORMAT, Generation, Instance};
-
-/// The longest that a service of an environment may take to end before the environment is removed.
-const GRACE_OF_WHAT_GOES: Duration = Duration::from_secs(3);
+use switchback_core::release::{FORMAT, Generation, Instance, Release};
 
 /// Makes an instance's folder with its configuration files; records a production generation.
 pub fn prepare(context: &Context<'_>, key: &str) -> Result<Output, Failed> {
@@ -157,18 +154,32 @@ fn keep_egress(context: &Context<'_>, instance: &Instance, output: &mut Output) 
 }
 
 fn stop_instance(context: &Context<'_>, instance: &Instance) -> Result<Output, EngineError> {
-    let release = context.release(instance)?;
+    let mut release = context.release(instance)?;
+    let cut = grace::within_the_budget(context, instance, &mut release);
     let at = context.placement(instance, &release);
-    context.staged(|stage| context.world.runtime.stop(&at, stage))
+    let mut output = context.staged(|stage| context.world.runtime.stop(&at, stage))?;
+    note_what_was_cut(&release, &cut, &mut output);
+    Ok(output)
+}
+
+/// Tells of services that were killed before their own grace was over.
+pub(super) fn note_what_was_cut(release: &Release, cut: &BTreeMap<ServiceName, Span>, output: &mut Output) {
+    for (name, own) in cut {
+        if let Some(service) = release.services.get(name)
+            && output.services.get(name).is_some_and(|times| times.killed)
+        {
+            output.notes.push(format!(
+                "{name} had {} of its grace time of {own}: stopping may take a third of `rollback.budget`",
+                service.definition.stop.grace
+            ));
+        }
+    }
 }
 
 /// Stops an instance whose data is thrown away next: nothing is gained by waiting for services that do not end.
 fn stop_what_goes(context: &Context<'_>, instance: &Instance) -> Result<Output, EngineError> {
     let mut release = context.release(instance)?;
-    for service in release.services.values_mut() {
-        let grace = &mut service.definition.stop.grace.0;
-        *grace = (*grace).min(GRACE_OF_WHAT_GOES);
-    }
+    grace::of_what_goes(&mut release);
     let at = context.placement(instance, &release);
     context.staged(|stage| context.world.runtime.stop(&at, stage))
 }

@@ -114,7 +114,7 @@ impl Work<'_, '_> {
             let facts = known::facts_of(self.home, self.config, self.world, known::get(self.home, name)?)?;
             if facts.environment.pristine.is_some() {
                 let plan = plan::staging_reset(&facts);
-                self.carry_out(&plan, &Cancel::default())?;
+                self.carry_out(&plan, &Cancel::never())?;
             }
         }
         Ok(())
@@ -125,7 +125,7 @@ impl Work<'_, '_> {
         for name in [OLD, NEW] {
             if let Some(found) = known::find(self.home, name)? {
                 let facts = known::facts_of(self.home, self.config, self.world, found)?;
-                self.carry_out(&plan::staging_down(&facts), &Cancel::default())?;
+                self.carry_out(&plan::staging_down(&facts), &Cancel::never())?;
             }
         }
         Ok(())

@@ -24,6 +24,10 @@ pub struct AutoArgs {
 /// Does what there is to do.
 pub fn auto(global: &Global, args: &AutoArgs) -> Result<Exit, Trouble> {
     let (home, config) = open(global)?;
+    // A clock's command is what comes back after a reboot. It needs no lock.
+    if !args.dry_run {
+        switchback_engine::watch::ensure_of_trial(&home)?;
+    }
     let mut session = session(global, &home, "auto")?;
     session.require_settled()?;
     let mut found = planning(global, |stage| look(&session, &config, stage))?;

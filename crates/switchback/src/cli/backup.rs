@@ -1,6 +1,6 @@
 //! Backups: make, list, check, thin out; the key; try one.
 
-use super::run::cancel_on_signals;
+use super::run::{cancel_giving_way, cancel_on_signals};
 use super::upgrade::{carry_out, open, session, show_plan};
 use super::{Exit, Global, Output, Trouble};
 use crate::progress::Progress;
@@ -144,6 +144,8 @@ fn if_due(global: &Global, home: &Home, config: &Config) -> Result<Exit, Trouble
     let cancel = cancel_on_signals();
     let progress = Progress::new(global.quiet);
     let observe = |notice: &Notice<'_>| progress.notice(notice);
+    // A clock's command is what comes back after a reboot.
+    switchback_engine::watch::ensure_of_trial(home)?;
     let done = backup::due::run_due(home, config, &cancel, &observe, &|t| progress.line(t))?;
     drop(progress);
     let out = Output::new(global.json);
@@ -162,9 +164,9 @@ fn if_due(global: &Global, home: &Home, config: &Config) -> Result<Exit, Trouble
     Ok(exit)
 }
 
-/// Calls with a progress that a person sees and Ctrl-C stops.
+/// Calls with a progress that a person sees; Ctrl-C stops it, and so does a rollback.
 fn shown<T>(global: &Global, text: &str, work: impl FnOnce(&Work<'_>) -> T) -> T {
-    let cancel = cancel_on_signals();
+    let cancel = cancel_giving_way(global);
     let progress = Progress::new(global.quiet);
     let report = |done, total| progress.notice(&Notice::Doing { text, done, total });
     let asked = || cancel.requested();

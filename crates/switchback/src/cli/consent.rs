@@ -1,6 +1,8 @@
 //! A person's consent.
 
 use super::{Exit, Global, Trouble};
+use switchback_engine::give_way::wait_for_input;
+use switchback_engine::home::Home;
 
 /// Asks, unless told not to. Without a terminal nothing is taken for a yes.
 pub fn confirm(global: &Global, question: &str) -> Result<bool, Trouble> {
@@ -16,6 +18,9 @@ pub fn confirm(global: &Global, question: &str) -> Result<bool, Trouble> {
     }
     let term = console::Term::stderr();
     term.write_str(&format!("{question} [y/N] "))?;
+    if let Ok(home) = Home::open(&global.directory) {
+        wait_for_input(&home)?;
+    }
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))

@@ -28,6 +28,8 @@ mod prove;
 mod reference;
 mod report;
 mod restore;
+mod resume;
+mod rollback;
 pub mod run;
 mod scaling;
 mod serve;
@@ -159,7 +161,7 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  switchback rollback\n  switchback rollback --to 3 --reason 'mails are not sent'"
     )]
-    Rollback(upgrade::RollbackArgs),
+    Rollback(rollback::RollbackArgs),
     /// Keep the generation that is on trial without waiting for its trial to pass
     #[command(after_help = "Example:\n  switchback confirm --reason 'the new messages in the log are known'")]
     Confirm(confirm::ConfirmArgs),
@@ -167,7 +169,7 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  switchback resume\n  switchback resume --abort             # undo it instead"
     )]
-    Resume(upgrade::ResumeArgs),
+    Resume(resume::ResumeArgs),
     /// Show what runs, and how ready a rollback is
     #[command(
         after_help = "Examples:\n  switchback status --json\n  switchback status --why               # how the trial was judged"
@@ -306,9 +308,9 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Upgrade(args) => upgrade::upgrade(&global, &args.promote),
         Command::Auto(args) => auto::auto(&global, &args),
         Command::Outdated(args) => outdated::outdated(&global, &args),
-        Command::Rollback(args) => upgrade::rollback(&global, &args),
+        Command::Rollback(args) => rollback::rollback(&global, &args),
         Command::Confirm(args) => confirm::confirm(&global, &args),
-        Command::Resume(args) => upgrade::resume(&global, &args),
+        Command::Resume(args) => resume::resume(&global, &args),
         Command::Status(args) => status::status(&global, &args),
         Command::History(args) => history::history(&global, &args),
         Command::Audit(command) => audit::audit(&global, &command),

@@ -1,6 +1,6 @@
 //! Proof that the stack's checks catch bad upgrades.
 
-use super::run::cancel_on_signals;
+use super::run::cancel_giving_way;
 use super::upgrade::{open, session};
 use super::{Exit, Global, Output, Trouble};
 use crate::progress::Progress;
@@ -54,7 +54,7 @@ pub fn prove(global: &Global, args: &ProveArgs) -> Result<Exit, Trouble> {
     let mut session = session(global, &home, "prove")?;
     session.require_settled()?;
     session.end_leftovers(&config)?;
-    let cancel = cancel_on_signals();
+    let cancel = cancel_giving_way(global);
     let progress = Progress::new(global.quiet);
     progress.line(&format!("prove {}  on clones; production is not touched", config.stack));
     let observe = |notice: &Notice<'_>| {
@@ -76,6 +76,9 @@ pub fn prove(global: &Global, args: &ProveArgs) -> Result<Exit, Trouble> {
         },
     };
     let Some(proved) = prove::on_stack(&home, &config, &mut session, &request)? else {
+        if let Some(who) = cancel.gave_way_to() {
+            progress.line(&format!("\n  Gave way to a rollback: {who}."));
+        }
         progress.line("\n  Interrupted; the environments are gone and production was not touched.");
         return Ok(Exit::Interrupted);
     };

@@ -5,7 +5,7 @@ use crate::progress::Progress;
 use serde_json::json;
 use std::sync::{Arc, OnceLock};
 use switchback_core::ids::RunId;
-use switchback_core::journal::{Event, Outcome};
+use switchback_core::journal::{Event, Outcome, Record};
 use switchback_core::plan::{Plan, Procedure};
 use switchback_core::report::{Conclusion, Report};
 use switchback_engine::engine::{Cancel, RunEnd, production_down};
@@ -33,6 +33,12 @@ pub fn cancel_on_signals() -> Cancel {
         cancel
     };
     CANCEL.get_or_init(install).clone()
+}
+
+/// The same, for what only works on copies or has begun nothing yet: it gives way to a rollback of the stack.
+pub fn cancel_giving_way(global: &Global) -> Cancel {
+    let cancel = cancel_on_signals();
+    Home::open(&global.directory).map_or(cancel.clone(), |home| cancel.giving_way(&home))
 }
 
 /// The journal of a stack, for reading.
@@ -140,17 +146,25 @@ fn exit_of(plan: &Plan, outcome: &Outcome, report: &Report) -> Exit {
 }
 
 fn interrupted(global: &Global, home: &Home, plan: &Plan) -> Result<Exit, Trouble> {
-    let down = match journal(home)? {
+    let (down, to) = match journal(home)? {
         Some(journal) => {
-            let (plan, state, _) = journal.load(&plan.run)?;
-            production_down(&plan, &state)
+            let (plan, state, records) = journal.load(&plan.run)?;
+            (production_down(&plan, &state), gave_way_to(&records))
         }
-        None => false,
+        None => (false, None),
     };
     let where_it_stands = if down { "production is DOWN" } else { "production is running" };
     let out = Output::new(global.json);
     if out.is_json() {
-        out.json(&json!({ "run": plan.run, "interrupted": true, "production_down": down }))?;
+        let mut answer = json!({ "run": plan.run, "interrupted": true, "production_down": down });
+        if let (Some(to), Some(fields)) = (to, answer.as_object_mut()) {
+            fields.insert("gave_way_to".to_owned(), json!(to));
+        }
+        out.json(&answer)?;
+    } else if let Some(to) = to {
+        let progress = Progress::new(global.quiet);
+        progress.line(&format!("\n  The {} gave way to a rollback: {to}.", plan.procedure.noun()));
+        progress.line("  It is undone when production is back. Begin it again then.");
     } else {
         let progress = Progress::new(global.quiet);
         progress.line(&format!("\n  Interrupted cleanly; {where_it_stands}."));
@@ -158,6 +172,14 @@ fn interrupted(global: &Global, home: &Home, plan: &Plan) -> Result<Exit, Troubl
         progress.line("  Or undo it:      switchback resume --abort");
     }
     Ok(Exit::Interrupted)
+}
+
+/// Who wanted to roll back, if that is what the run was interrupted for.
+fn gave_way_to(records: &[Record]) -> Option<String> {
+    match records.last().map(|r| &r.event) {
+        Some(Event::Interrupted { gave_way_to }) => gave_way_to.clone(),
+        _ => None,
+    }
 }
 
 /// Whether the trial that a run began has ended, and how.

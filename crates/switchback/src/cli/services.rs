@@ -1,7 +1,8 @@
 //! Returning single services to the generation before.
 
 use super::consent::{confirm, declined};
-use super::upgrade::{RollbackArgs, carry_out, show_plan};
+use super::rollback::RollbackArgs;
+use super::upgrade::{carry_out, show_plan};
 use super::{Exit, Global, Trouble};
 use switchback_core::config::Config;
 use switchback_core::release::describe_change;

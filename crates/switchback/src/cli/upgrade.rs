@@ -1,13 +1,13 @@
-//! The verbs that change something: up, down, plan, rehearse, promote, upgrade, rollback, resume, watch.
+//! The verbs of an upgrade: up, down, plan, rehearse, promote, upgrade, watch; and what all that carry out a plan share.
 
 use super::consent::{confirm, declined};
-use super::run::{Last, cancel_on_signals, conclude, conclude_as, journal};
+use super::run::{Last, cancel_giving_way, cancel_on_signals, conclude_as, journal};
 use super::trial::follow;
 use super::{Exit, Global, Output, Trouble};
 use crate::progress::Progress;
 use clap::Args;
 use std::collections::BTreeMap;
-use switchback_core::config::{Config, Writes, suggest};
+use switchback_core::config::{Config, suggest};
 use switchback_core::duration::human_ms;
 use switchback_core::ids::{GenerationId, ServiceName};
 use switchback_core::plan::{OnFailure, Plan, Procedure};
@@ -64,31 +64,6 @@ pub struct UpgradeArgs {
     pub all: bool,
 }
 
-/// Options of a rollback.
-#[derive(Debug, Clone, Args)]
-pub struct RollbackArgs {
-    /// The generation to return to; by default the previous one
-    #[arg(long, value_name = "GENERATION")]
-    pub to: Option<u32>,
-    /// Only this service, with its stores; may be repeated. The others go on
-    #[arg(long = "service", value_name = "NAME", conflicts_with = "to")]
-    pub services: Vec<String>,
-    /// Why; recorded
-    #[arg(long, value_name = "TEXT", default_value = "asked for on the command line")]
-    pub reason: String,
-    /// Show the plan and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
-/// Options of resume.
-#[derive(Debug, Clone, Args)]
-pub struct ResumeArgs {
-    /// Undo the run instead of going on with it
-    #[arg(long)]
-    pub abort: bool,
-}
-
 /// Options of plan.
 #[derive(Debug, Clone, Args)]
 pub struct PlanArgs {
@@ -107,18 +82,6 @@ pub struct PlanArgs {
 pub fn open(global: &Global) -> Result<(Home, Config), Trouble> {
     let home = Home::open(&global.directory)?;
     let config = switchback_engine::world::config(&home)?;
-    Ok((home, config))
-}
-
-/// Opens the stack for the way back: a mistake in a file must not keep production from returning.
-pub fn open_for_return(global: &Global) -> Result<(Home, Config), Trouble> {
-    let home = Home::open(&global.directory)?;
-    let (config, trouble) = switchback_engine::world::config_for_return(&home)?;
-    if let Some(trouble) = trouble {
-        Progress::new(global.quiet).line(&format!(
-            "! {trouble}\n  The configuration that production's generation was made with is used instead."
-        ));
-    }
     Ok((home, config))
 }
 
@@ -168,13 +131,18 @@ pub fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Trouble> {
     Ok(Exit::Done)
 }
 
-/// Plans, telling what takes time (images that are built or pulled) and honouring Ctrl-C.
+/// Plans, telling what takes time (images that are built or pulled), honouring Ctrl-C, and giving way to a rollback:
+/// nothing is touched yet.
 pub fn planning<T>(global: &Global, work: impl FnOnce(&Stage<'_>) -> T) -> T {
-    let cancel = cancel_on_signals();
+    let cancel = cancel_giving_way(global);
     let progress = Progress::new(global.quiet);
     let say = |text: &str| progress.line(&format!("  {text}"));
     let cancelled = || cancel.requested();
-    work(&Stage { say: &say, cancelled: &cancelled, midway: &|| {} })
+    let done = work(&Stage { say: &say, cancelled: &cancelled, midway: &|| {} });
+    if let Some(who) = cancel.gave_way_to() {
+        progress.line(&format!("  Gave way to a rollback: {who}."));
+    }
+    done
 }
 
 pub fn session<'h>(global: &Global, home: &'h Home, what: &str) -> Result<Session<'h>, Trouble> {
@@ -184,7 +152,7 @@ pub fn session<'h>(global: &Global, home: &'h Home, what: &str) -> Result<Sessio
 }
 
 /// What a plan is about, for people.
-fn change(plan: &Plan) -> String {
+pub fn change(plan: &Plan) -> String {
     if matches!(plan.procedure, Procedure::Backup | Procedure::Drill | Procedure::Carry) {
         return describe(&plan.to);
     }
@@ -385,96 +353,6 @@ pub fn upgrade(global: &Global, args: &PromoteArgs) -> Result<Exit, Trouble> {
     }
     drop(session);
     promote(global, args)
-}
-
-/// Returns production to an earlier generation.
-pub fn rollback(global: &Global, args: &RollbackArgs) -> Result<Exit, Trouble> {
-    let (home, config) = open_for_return(global)?;
-    let mut session = session(global, &home, "rollback")?;
-    session.require_settled_for_rollback()?;
-    if !args.services.is_empty() {
-        return super::services::rollback(global, &home, &config, &mut session, args);
-    }
-    let plan = session.plan_rollback(&config, args.to.map(GenerationId), &args.reason, OnFailure::Undo)?;
-    if args.dry_run {
-        return show_plan(global, &plan);
-    }
-    let (from, to) = (plan.from_generation, plan.to_generation);
-    let (Some(from), Some(to)) = (from, to) else {
-        return Err(Trouble {
-            exit: Exit::Internal,
-            message: "a rollback without generations".to_owned(),
-            hint: None,
-        });
-    };
-    let question = format!(
-        "Return from generation {from} to {to} ({})? Writes made since generation {from} was promoted leave production; they are exported to .switchback/exports{}.",
-        describe_change(&plan.from, &plan.to),
-        if config.rollback.writes == Writes::Carry {
-            ", and then carried into the version before"
-        } else {
-            ""
-        }
-    );
-    if !confirm(global, &question)? {
-        return Err(declined());
-    }
-    if config.rollback.writes == Writes::Export {
-        return carry_out(global, &home, &mut session, &plan, &config);
-    }
-    let (exit, _) = carry_out_as(global, &home, &mut session, &plan, &config, Last::IfNotDone)?;
-    if exit != Exit::Done {
-        return Ok(exit);
-    }
-    let found = switchback_engine::carry::after_rollback(&home, &config, &plan);
-    let next = match found {
-        Some(Ok(facts)) => switchback_core::plan::promote(&facts).with_hooks(&config.hooks),
-        other => {
-            if let Some(Err(why)) = other {
-                Progress::new(global.quiet).line(&format!("! The later writes are not carried: {why}"));
-            }
-            if global.json {
-                Output::new(true).json(&super::run::write_report(&home, &plan.run)?)?;
-            }
-            return Ok(exit);
-        }
-    };
-    carry_out(global, &home, &mut session, &next, &config)
-}
-
-/// Goes on with an interrupted run.
-pub fn resume(global: &Global, args: &ResumeArgs) -> Result<Exit, Trouble> {
-    let home = Home::open(&global.directory)?;
-    let mut session = session(global, &home, "resume")?;
-    let Some(run) = session.journal.unfinished()?.pop() else {
-        // A trial whose watchdog was killed is the other thing that can be taken up again.
-        if watchdog::current(&session.journal)?.is_some() {
-            let who = watchdog::ensure(&home)?;
-            Progress::new(global.quiet).line(&format!("  ✓ The trial is watched ({who})."));
-        }
-        // A program that was killed while it planned may have left a helper. The next run ends it, too.
-        if let Ok(config) = home.config() {
-            let _ = session.end_leftovers(&config);
-        }
-        let out = Output::new(global.json);
-        if out.is_json() {
-            out.json(&serde_json::json!({ "resumed": null }))?;
-        } else {
-            out.line("There is nothing to resume.")?;
-        }
-        return Ok(Exit::Done);
-    };
-    let (plan, ..) = session.journal.load(&run)?;
-    let cancel = cancel_on_signals();
-    let progress = Progress::new(global.quiet);
-    progress.line(&format!("resuming {} {}  {}", plan.procedure.as_str(), plan.stack, change(&plan)));
-    let observe = |notice: &Notice<'_>| progress.notice(notice);
-    let end = session.resume(&run, args.abort, &cancel, &observe)?;
-    drop(progress);
-    if watchdog::current(&session.journal)?.is_some() {
-        watchdog::ensure(&home)?;
-    }
-    conclude(global, &home, &plan, &end)
 }
 
 /// Watches in the foreground.

@@ -283,11 +283,22 @@ impl Stack {
         watchdog_of(&self.root)
     }
 
+    /// The process id of the stack's keeper.
+    pub fn keeper(&self) -> Option<i32> {
+        process_of(&self.root, "__keeper")
+    }
+
+    /// Kills the watchdog, and the keeper that would start another one.
     pub fn kill_watchdog(&self) {
-        while let Some(pid) = self.watchdog() {
+        while let Some(pid) = self.keeper().or_else(|| self.watchdog()) {
             kill(pid);
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Kills the watchdog, as a machine does that has no memory left.
+    pub fn kill_only_the_watchdog(&self) {
+        kill(self.watchdog().expect("a watchdog"));
     }
 
     /// Kills every process of the services, shims first so that nothing is restarted.
@@ -343,7 +354,11 @@ impl Stack {
 
 /// The watchdog of the stack in a folder, if one runs.
 pub fn watchdog_of(root: &Path) -> Option<i32> {
+    process_of(root, "__watchdog")
+}
+
+fn process_of(root: &Path, verb: &str) -> Option<i32> {
     let root = root.to_string_lossy().into_owned();
     let all = proc_files("cmdline").into_iter();
-    all.filter(|(_, c)| c.contains("__watchdog") && c.contains(&root)).map(|(pid, _)| pid).next()
+    all.filter(|(_, c)| c.contains(verb) && c.contains(&root)).map(|(pid, _)| pid).next()
 }

@@ -1,0 +1,168 @@
+//! What the watchdog does to a stack: it rolls back, and goes on with runs whose command line was killed.
+//!
+//! Owns what follows a rollback that nobody sees: telling it, undoing what gave way to it, carrying later writes.
+
+use super::{Trial, record, still_running, tell};
+use crate::carry;
+use crate::engine::{Cancel, Notice, Observer, RunEnd};
+use crate::error::EngineError;
+use crate::home::Home;
+use crate::journal::Journal;
+use crate::session::Session;
+use crate::world::World;
+use std::time::Duration;
+use switchback_core::config::Config;
+use switchback_core::ids::RunId;
+use switchback_core::journal::{Event, Outcome, TRIAL_FAILED};
+use switchback_core::notify::Severity;
+use switchback_core::plan::{self, OnFailure, Plan, Procedure};
+use switchback_core::release::describe_change;
+
+/// A promotion or rollback that somebody should be working on: begun, not ended, and not interrupted by a person
+/// (who was told that it waits for `resume`).
+pub fn guarded(journal: &Journal) -> Result<Option<RunId>, EngineError> {
+    for run in journal.unfinished()? {
+        let (plan, state, _) = journal.load(&run)?;
+        if plan.procedure.switches() && !state.interrupted {
+            return Ok(Some(run));
+        }
+    }
+    Ok(None)
+}
+
+/// Goes on with a run whose command line was killed; false while somebody still works on it.
+///
+/// Production may be down in the middle of a switch: nobody should have to notice that and type `resume`.
+pub fn take_over(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<bool, EngineError> {
+    let mut session = match Session::open(home, "the watchdog, taking over", Duration::ZERO) {
+        Ok(session) => session,
+        Err(EngineError::Busy { .. }) => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    go_on(home, &mut session, cancel, observe)?;
+    Ok(true)
+}
+
+/// Goes on with the run that somebody should be working on, if there is one. What follows a rollback follows one that was
+/// completed here, too.
+fn go_on(
+    home: &Home,
+    session: &mut Session<'_>,
+    cancel: &Cancel,
+    observe: Observer<'_>,
+) -> Result<(), EngineError> {
+    let Some(run) = guarded(&session.journal)? else { return Ok(()) };
+    let config = home.run_config(&run)?;
+    // Before anything is recorded: this is asked again and again.
+    World::open(&config)?;
+    let plan = session.journal.load(&run)?.0;
+    let end = session.resume(&run, false, cancel, observe);
+    if plan.procedure == Procedure::Rollback {
+        follow(home, &plan, &config, session, &end, cancel, observe);
+    }
+    end.map(drop)
+}
+
+/// Rolls back, waiting for the lock as long as it takes: nobody else will do it. Whoever only works on copies is asked to
+/// give way.
+pub fn roll_back(
+    home: &Home,
+    trial: &Trial,
+    config: &Config,
+    (trigger, seen): (&str, &[String]),
+    cancel: &Cancel,
+    observe: Observer<'_>,
+) -> Result<(), EngineError> {
+    let ends = || cancel.requested() || !still_running(home, &trial.plan.run).unwrap_or(true);
+    let waits = |holder: &str| {
+        let text = format!("the rollback waits for {holder}");
+        observe(&Notice::Doing { text: &text, done: 0, total: 0 });
+    };
+    let what = "rollback by the watchdog";
+    let Some(mut session) = Session::open_for_rollback(home, what, None, &ends, &waits)? else {
+        return Ok(());
+    };
+    if !still_running(home, &trial.plan.run)? {
+        return session.undo_what_gave_way(cancel, observe).map(drop);
+    }
+    go_on(home, &mut session, cancel, observe)?;
+    let failed = Event::TrialFailed { trigger: trigger.to_owned(), reasons: seen.to_vec() };
+    record(home, &trial.plan.run, &failed)?;
+    let title =
+        format!("{}: the trial failed, rolling back", describe_change(&trial.plan.from, &trial.plan.to));
+    tell(home, config, Severity::Bad, "trial_failed", title, seen);
+    let reason = format!("{TRIAL_FAILED}: {}", seen.join("; "));
+    let plan = session.plan_rollback(config, None, &reason, OnFailure::Persist { attempts: 3 })?;
+    let end = session.carry_out(&plan, config, cancel, observe);
+    if let Err(e) = &end
+        && e.is_away()
+    {
+        tell(home, config, Severity::Bad, "needs_operator", format!("the rollback waits: {e}"), &[]);
+    }
+    follow(home, &plan, config, &mut session, &end, cancel, observe);
+    end.map(drop)
+}
+
+/// Tells what came of a rollback. Then runs that gave way to it are undone, and, where production is back, later writes carried.
+fn follow(
+    home: &Home,
+    plan: &Plan,
+    config: &Config,
+    session: &mut Session<'_>,
+    end: &Result<RunEnd, EngineError>,
+    cancel: &Cancel,
+    observe: Observer<'_>,
+) {
+    let back = plan.to_generation.map_or_else(String::new, |g| format!(" on generation {g}"));
+    let (event, title) = match end {
+        Ok(RunEnd::Ended(Outcome::Done)) => ("rolled_back", format!("production is back{back}")),
+        Ok(RunEnd::Ended(outcome)) => ("needs_operator", format!("the rollback needs a person: {outcome:?}")),
+        Ok(RunEnd::Interrupted) => ("needs_operator", "the rollback was interrupted".to_owned()),
+        // It is tried again and again; its end is told when it comes.
+        Err(e) if e.is_away() => return,
+        Err(e) => ("needs_operator", format!("the rollback failed: {e}")),
+    };
+    tell(home, config, Severity::Bad, event, title, &[format!("switchback report {}", plan.run)]);
+    if matches!(end, Ok(RunEnd::Ended(_))) {
+        // What is left of them costs disk space, and `switchback resume --abort` removes it as well.
+        let _ = session.undo_what_gave_way(cancel, observe);
+    }
+    if matches!(end, Ok(RunEnd::Ended(Outcome::Done))) {
+        carry_writes(home, plan, config, session, cancel, observe);
+    }
+}
+
+/// Carries the writes of the generation that was left, where the configuration says so. What comes of it is told; production
+/// is back in any case.
+fn carry_writes(
+    home: &Home,
+    rolled: &Plan,
+    config: &Config,
+    session: &mut Session<'_>,
+    cancel: &Cancel,
+    observe: Observer<'_>,
+) {
+    let Some(facts) = carry::after_rollback(home, config, rolled) else { return };
+    let done = facts.and_then(|facts| {
+        let plan = plan::promote(&facts).with_hooks(&config.hooks);
+        Ok((session.carry_out(&plan, config, cancel, observe)?, plan))
+    });
+    let (severity, title, lines) = match done {
+        Ok((RunEnd::Ended(Outcome::Done), plan)) => (
+            Severity::Info,
+            "the later writes were carried into the version before; it is on trial".to_owned(),
+            vec![format!("switchback report {}", plan.run)],
+        ),
+        Ok((_, plan)) => (
+            Severity::Bad,
+            "the later writes were not carried; they are exported".to_owned(),
+            vec![format!("switchback report {}", plan.run)],
+        ),
+        Err(e) => (
+            Severity::Bad,
+            "the later writes were not carried; they are exported".to_owned(),
+            vec![e.to_string()],
+        ),
+    };
+    tell(home, config, severity, "writes_carried", title, &lines);
+}

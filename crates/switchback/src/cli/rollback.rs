@@ -1,0 +1,176 @@
+//! Returning production to an earlier generation, and what follows.
+
+use super::consent::{confirm, declined};
+use super::run::{Last, cancel_on_signals};
+use super::upgrade::{carry_out, carry_out_as, session, show_plan};
+use super::{Exit, Global, Output, Trouble};
+use crate::progress::Progress;
+use clap::Args;
+use switchback_core::config::{Config, Writes};
+use switchback_core::ids::GenerationId;
+use switchback_core::plan::{OnFailure, Plan};
+use switchback_core::release::describe_change;
+use switchback_engine::give_way::production_changes;
+use switchback_engine::home::Home;
+use switchback_engine::session::Session;
+
+/// Options of a rollback.
+#[derive(Debug, Clone, Args)]
+pub struct RollbackArgs {
+    /// The generation to return to; by default the previous one
+    #[arg(long, value_name = "GENERATION")]
+    pub to: Option<u32>,
+    /// Only this service, with its stores; may be repeated. The others go on
+    #[arg(long = "service", value_name = "NAME", conflicts_with = "to")]
+    pub services: Vec<String>,
+    /// Why; recorded
+    #[arg(long, value_name = "TEXT", default_value = "asked for on the command line")]
+    pub reason: String,
+    /// Show the plan and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Opens the stack for the way back: a mistake in a file must not keep production from returning.
+pub fn open_for_return(global: &Global) -> Result<(Home, Config), Trouble> {
+    let home = Home::open(&global.directory)?;
+    let (config, trouble) = switchback_engine::world::config_for_return(&home)?;
+    if let Some(trouble) = trouble {
+        Progress::new(global.quiet).line(&format!(
+            "! {trouble}\n  The configuration that production's generation was made with is used instead."
+        ));
+    }
+    Ok((home, config))
+}
+
+/// Returns production to an earlier generation.
+pub fn rollback(global: &Global, args: &RollbackArgs) -> Result<Exit, Trouble> {
+    let (home, config) = open_for_return(global)?;
+    let Some(mut session) = session_for_rollback(global, &home, args)? else { return Ok(Exit::Interrupted) };
+    let result = roll_back(global, &home, &config, &mut session, args);
+    // Also where it was refused or not confirmed: whoever gave way was told that this undoes their run.
+    if !matches!(result, Ok(Exit::Interrupted)) {
+        undo_what_gave_way(global, &mut session);
+    }
+    result
+}
+
+fn roll_back(
+    global: &Global,
+    home: &Home,
+    config: &Config,
+    session: &mut Session<'_>,
+    args: &RollbackArgs,
+) -> Result<Exit, Trouble> {
+    session.require_settled_for_rollback()?;
+    if !args.services.is_empty() {
+        return super::services::rollback(global, home, config, session, args);
+    }
+    let plan = session.plan_rollback(config, args.to.map(GenerationId), &args.reason, OnFailure::Undo)?;
+    if args.dry_run {
+        return show_plan(global, &plan);
+    }
+    let (from, to) = (plan.from_generation, plan.to_generation);
+    let (Some(from), Some(to)) = (from, to) else {
+        return Err(Trouble {
+            exit: Exit::Internal,
+            message: "a rollback without generations".to_owned(),
+            hint: None,
+        });
+    };
+    let question = format!(
+        "Return from generation {from} to {to} ({})? Writes made since generation {from} was promoted leave production; they are exported to .switchback/exports{}.",
+        describe_change(&plan.from, &plan.to),
+        if config.rollback.writes == Writes::Carry {
+            ", and then carried into the version before"
+        } else {
+            ""
+        }
+    );
+    if !confirm(global, &question)? {
+        return Err(declined());
+    }
+    let (exit, _) = carry_out_as(global, home, session, &plan, config, Last::IfNotDone)?;
+    follow(global, home, config, session, &plan, exit)
+}
+
+/// Takes the lock; `None` after Ctrl-C. A run that only works on copies is asked to give way.
+fn session_for_rollback<'h>(
+    global: &Global,
+    home: &'h Home,
+    args: &RollbackArgs,
+) -> Result<Option<Session<'h>>, Trouble> {
+    if args.dry_run {
+        return Ok(Some(session(global, home, "rollback")?));
+    }
+    let before = home.pointer().ok().flatten().map(|p| p.current);
+    let cancel = cancel_on_signals();
+    let waits = |holder: &str| {
+        let progress = Progress::new(global.quiet);
+        if production_changes(home) {
+            progress.line(&format!("  Waiting for {holder}; what changes production is not interrupted."));
+        } else {
+            progress.line(&format!("  Waiting for {holder}, which was asked to give way."));
+        }
+    };
+    let ends = || cancel.requested();
+    let session = Session::open_for_rollback(home, "rollback", Some(global.wait()), &ends, &waits)?;
+    let now = home.pointer().ok().flatten().map(|p| p.current);
+    match (args.to, before, now) {
+        // Returning once more would leave a generation that nobody wanted to leave.
+        (None, Some(before), Some(now)) if before != now => Err(Trouble {
+            exit: Exit::Refused,
+            message: format!("production went from generation {before} to {now} while this waited"),
+            hint: Some(
+                "look at `switchback status`; nothing was done, and `switchback rollback` leaves the generation that runs now"
+                    .to_owned(),
+            ),
+        }),
+        _ => Ok(session),
+    }
+}
+
+/// What follows a rollback that is done: runs that gave way to it are undone, and later writes are carried where the
+/// configuration says so.
+pub fn follow(
+    global: &Global,
+    home: &Home,
+    config: &Config,
+    session: &mut Session<'_>,
+    plan: &Plan,
+    exit: Exit,
+) -> Result<Exit, Trouble> {
+    if exit != Exit::Done && exit != Exit::OverBudget {
+        return Ok(exit);
+    }
+    undo_what_gave_way(global, session);
+    let found = match exit {
+        Exit::Done => switchback_engine::carry::after_rollback(home, config, plan),
+        // Its report was shown.
+        _ => return Ok(exit),
+    };
+    let next = match found {
+        Some(Ok(facts)) => switchback_core::plan::promote(&facts).with_hooks(&config.hooks),
+        other => {
+            if let Some(Err(why)) = other {
+                Progress::new(global.quiet).line(&format!("! The later writes are not carried: {why}"));
+            }
+            if global.json {
+                Output::new(true).json(&super::run::write_report(home, &plan.run)?)?;
+            }
+            return Ok(exit);
+        }
+    };
+    carry_out(global, home, session, &next, config)
+}
+
+/// Undoes the runs that gave way. That it does not succeed changes nothing about the rollback.
+fn undo_what_gave_way(global: &Global, session: &mut Session<'_>) {
+    let progress = Progress::new(global.quiet);
+    match session.undo_what_gave_way(&cancel_on_signals(), &|_| {}) {
+        Ok(undone) => undone.iter().for_each(|run| {
+            progress.line(&format!("  Run {run}, which had given way to the rollback, is undone."));
+        }),
+        Err(e) => progress.line(&format!("! What gave way to the rollback is not undone: {e}")),
+    }
+}

@@ -9,6 +9,7 @@ use crate::engine::now_ms;
 use crate::error::{EngineError, io};
 use crate::gather::Target;
 use crate::home::{CONFIG_FILE, Home, STATE_DIR, create_dir, write_atomic};
+use crate::keeper;
 use crate::lock::Lock;
 use crate::runtime::Stage;
 use crate::session::Session;
@@ -270,7 +271,8 @@ fn end(ground: &dyn Ground, home: &Home) -> Result<(), EngineError> {
         }
         drop(session);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while watch::holder(home).is_some() && Instant::now() < deadline {
+        let at_work = || watch::holder(home).or_else(|| keeper::holder(home)).is_some();
+        while at_work() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
         ground.end(home)?;

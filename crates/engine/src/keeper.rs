@@ -191,9 +191,14 @@ fn look_after(
         let until = Instant::now() + EVERY;
         // It is there as long as a trial lasts; what it cannot give back it keeps.
         let _ = switchback_memory::give_back_program();
-        let watched = watch::holder(home).is_some();
-        // A watchdog that went home may have been all that there was to keep.
-        while Instant::now() < until && (!watched || watch::holder(home).is_some()) {
+        let mut watched = false;
+        while Instant::now() < until {
+            let now = watch::holder(home).is_some();
+            if watched && !now {
+                // A watchdog that went home may have been all that there was to keep.
+                break;
+            }
+            watched |= now;
             if cancel.requested() {
                 return Ok(());
             }

@@ -23,6 +23,8 @@ pub struct Journal {
     connection: Connection,
     path: PathBuf,
     head_file: HeadFile,
+    /// Of a copy in memory: what the head file remembered before it was made. Others append meanwhile.
+    copied_at: Option<(i64, String)>,
 }
 
 const SCHEMA: &str = "
@@ -43,7 +45,7 @@ impl Journal {
         refuse_lost(path)?;
         let head_file = HeadFile::open(path)?;
         let connection = Connection::open(path).map_err(|e| sqlite(path, e))?;
-        let journal = Self { connection, path: path.to_owned(), head_file };
+        let journal = Self { connection, path: path.to_owned(), head_file, copied_at: None };
         journal.connection.busy_timeout(Duration::from_secs(10)).map_err(|e| journal.wrap(e))?;
         // A corrupt file is noticed here at the latest: the first read happens before any write.
         journal.check_version()?;
@@ -71,8 +73,11 @@ impl Journal {
         if std::fs::metadata(path).map_or(0, |m| m.len()) == 0 {
             return Ok(None);
         }
-        let connection = reading::open(path).map_err(|e| sqlite(path, e))?;
-        let journal = Self { connection, path: path.to_owned(), head_file: HeadFile::open_read(path)? };
+        let head_file = HeadFile::open_read(path)?;
+        let before = head_file.read().ok();
+        let (connection, copied) = reading::open(path).map_err(|e| sqlite(path, e))?;
+        let copied_at = before.filter(|_| copied);
+        let journal = Self { connection, path: path.to_owned(), head_file, copied_at };
         journal.connection.busy_timeout(Duration::from_secs(10)).map_err(|e| journal.wrap(e))?;
         journal.check_version()?;
         Ok(Some(journal))
@@ -224,7 +229,7 @@ impl Journal {
             return read();
         }
         // Remembered before the moment of reading, so what is remembered must be there.
-        let remembered = self.head_file.read()?;
+        let remembered = self.copied_at.clone().map_or_else(|| self.head_file.read(), Ok)?;
         self.connection.execute_batch("BEGIN").map_err(|e| self.wrap(e))?;
         let result = self.confirm(&remembered).and_then(|()| read());
         // Nothing was written: ending the transaction can only release the read lock.

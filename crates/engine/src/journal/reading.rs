@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 /// Where a copy lies while it is opened: in memory.
 const MEMORY: &str = "/dev/shm";
 
-pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
+/// The connection, and whether it reads a copy, to which nothing is added any more.
+pub(super) fn open(path: &Path) -> rusqlite::Result<(Connection, bool)> {
     // A log left by a crash must be read back, which needs write access to the folder.
     let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let usable = |c: Connection| {
@@ -39,6 +40,7 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
                 flags | OpenFlags::SQLITE_OPEN_READ_ONLY,
             )
             .and_then(usable)
+            .map(|c| (c, false))
         }
         // The index of a log needs room of its own.
         Err(e)
@@ -52,9 +54,9 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
                     )
                 ) =>
         {
-            copied(path, &wal).and_then(usable).map_err(|_| e)
+            copied(path, &wal).and_then(usable).map(|c| (c, true)).map_err(|_| e)
         }
-        other => other,
+        other => other.map(|c| (c, false)),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::engine::now_ms;
 use crate::error::{EngineError, io};
 use crate::gather::Target;
 use crate::home::{CONFIG_FILE, Home, STATE_DIR, create_dir, write_atomic};
+use crate::keeper;
 use crate::lock::Lock;
 use crate::runtime::Stage;
 use crate::session::Session;
@@ -100,10 +101,15 @@ const KEPT: &str =
     "kept by `verify --keep`; to remove it, remove this file, and then run `switchback gc` on the stack\n";
 
 /// A trial that can be waited for, and not held for a person; criteria are judged for the stack, not for its copy; nobody is told
-/// what is broken on purpose in it, and no command of the user takes it for production.
+/// what is broken on purpose in it, no command of the user takes it for production, and nothing of it
+/// gets into the stack's backups.
 pub fn short_trial(config: &mut Config) {
     config.notify.clear();
     config.hooks = Hooks::default();
+    // Its keeper guards the trial, and does nothing by the clock: the repository is the stack's.
+    config.backup = None;
+    config.rollback.drill = None;
+    config.rollback.drill_production = None;
     config.rollback.triggers.logs.action = Action::Off;
     config.rollback.triggers.disk.action = Action::Off;
     config.rollback.watch = WATCH;
@@ -270,7 +276,8 @@ fn end(ground: &dyn Ground, home: &Home) -> Result<(), EngineError> {
         }
         drop(session);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while watch::holder(home).is_some() && Instant::now() < deadline {
+        let at_work = || watch::holder(home).or_else(|| keeper::holder(home)).is_some();
+        while at_work() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
         ground.end(home)?;
@@ -306,11 +313,13 @@ mod tests {
     #[test]
     fn a_copy_of_a_stack_calls_nobody() {
         let text = "stack: s\nservices:\n  a: { version: '1', command: [x, '{port.http}'], ports: {http: 80}, health: {tcp: http} }\n\
-                    notify: ['ntfy://a/b']\nhooks:\n  before_promote: { run: ./page }\n  after_rollback: { run: ./page }\n";
+                    notify: ['ntfy://a/b']\nhooks:\n  before_promote: { run: ./page }\n  after_rollback: { run: ./page }\n\
+                    backup: { repository: /b, every: 24h }\nrollback: { drill: 30d }\n";
         let mut config = Config::parse(text, "f").expect("valid");
         assert!(config.hooks.before_promote.is_some());
         short_trial(&mut config);
         assert_eq!((config.hooks, config.notify), (Hooks::default(), Vec::new()));
+        assert!(config.backup.is_none() && !config.rollback.drills());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How long do a backup and a restore of a large Postgres take, beside plain restic on the same machine?
 //!
 //! `cargo bench --bench backup` fills a server by `pgbench -i` in the engine's own volumes; `-- 200` is the scale (200 is 3
-//! GB); `-- --dir /mnt/xfs` has the data in a folder, which may lie where blocks are shared, and measures backups only. The repositories lie in the temporary folder (`TMPDIR`). `REPEAT=3` repetitions of each, in turn:
+//! GB); `-- --dir /mnt/xfs` has the data in a folder, which may lie where blocks are shared, and measures backups only; `-- --restore` only the way back. The repositories lie in the temporary folder (`TMPDIR`). `REPEAT=3` repetitions of each, in turn:
 //!
 //! - backup: 1 % of the rows changed in one range, or scattered over the whole table, then `switchback backup`;
 //!   `restic backup` of the volumes' folders into a repository of its own, while production runs; and the same of one moment: the
@@ -72,13 +72,14 @@ impl Restic {
 }
 
 fn main() {
-    let (mut scale, mut dir) = (SCALE, None);
+    let (mut scale, mut dir, mut only_restore) = (SCALE, None, false);
     let mut args = std::env::args().skip(1).filter(|a| a != "--bench");
     while let Some(arg) = args.next() {
         match (arg.as_str(), arg.parse()) {
             ("--dir", _) => dir = args.next().map(PathBuf::from),
+            ("--restore", _) => only_restore = true,
             (_, Ok(rows)) => scale = rows,
-            _ => panic!("{arg}: neither a scale nor --dir FOLDER"),
+            _ => panic!("{arg}: neither a scale, nor --dir FOLDER, nor --restore"),
         }
     }
     let repeat: u64 = std::env::var("REPEAT").ok().and_then(|v| v.parse().ok()).unwrap_or(3);
@@ -140,7 +141,8 @@ fn main() {
     println!(
         "| 1 % of the rows | backup | restic | ratio | cp, restic, rm | ratio | steps |\n|---|---|---|---|---|---|---|"
     );
-    for (kind, name) in ["in one range", "scattered"].into_iter().enumerate() {
+    let kinds = if only_restore { &[][..] } else { &["in one range", "scattered"] };
+    for (kind, name) in kinds.iter().enumerate() {
         let [mut own, mut plain, mut ratio, mut moment, mut of_moment]: [Samples; 5] =
             std::array::from_fn(|_| Samples::default());
         let mut steps = Named::default();
@@ -267,6 +269,7 @@ fn healthy(stack: &Stack, began: SystemTime) -> f64 {
     let unix = |t: SystemTime| t.duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
     let (since, until) = (format!("{:.3}", unix(began)), format!("{:.3}", unix(SystemTime::now())));
     let project = format!("label=com.docker.compose.project={}", stack.project);
+    // Who has no health check is there when it is started.
     let events = docker(&[
         "events",
         "--since",
@@ -277,18 +280,29 @@ fn healthy(stack: &Stack, began: SystemTime) -> f64 {
         &project,
         "--filter",
         "event=health_status",
+        "--filter",
+        "event=start",
         "--format",
         "{{.TimeNano}} {{.Actor.ID}} {{.Action}}",
     ]);
     let events = events.expect(0);
-    let mut first: BTreeMap<String, f64> = BTreeMap::new();
-    for line in events.stdout.lines().filter(|l| l.ends_with(" health_status: healthy")) {
-        let mut words = line.split(' ');
+    let (mut started, mut well): (BTreeMap<String, f64>, BTreeMap<String, f64>) = Default::default();
+    for line in events.stdout.lines() {
+        let mut words = line.splitn(3, ' ');
         let at: f64 = words.next().and_then(|n| n.parse().ok()).expect("a time");
-        first.entry(words.next().expect("an id").to_owned()).or_insert(at / 1e9);
+        let id = words.next().expect("an id").to_owned();
+        match words.next() {
+            Some("start") => started.entry(id).or_insert(at / 1e9),
+            Some("health_status: healthy") => well.entry(id).or_insert(at / 1e9),
+            _ => continue,
+        };
     }
-    assert_eq!(first.len(), 2, "both services have a health check:\n{}", events.stdout);
-    first.into_values().fold(0.0, f64::max) - unix(began)
+    assert!(
+        started.len() == 2 && well.len() == 1,
+        "db has a health check, bank has none:\n{}",
+        events.stdout
+    );
+    started.into_values().chain(well.into_values()).fold(0.0, f64::max) - unix(began)
 }
 
 fn restore(stack: &Stack, from: &Restic) {

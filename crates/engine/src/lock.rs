@@ -43,11 +43,13 @@ impl Lock {
             }
         }
         let text = format!("{what} (process {})", std::process::id());
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(text.as_bytes()))
-            .map_err(io("write", path))?;
-        Ok(Self { file })
+        let named =
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+        match named {
+            // On a full disk there is no room for a name, and a rollback needs the lock all the same.
+            Err(e) if e.kind() == std::io::ErrorKind::StorageFull => Ok(Self { file }),
+            other => other.map(|()| Self { file }).map_err(io("write", path)),
+        }
     }
 
     /// Who holds the lock now, if anybody.

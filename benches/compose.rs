@@ -3,11 +3,11 @@
 //!
 //! `cargo bench --bench compose` runs every size on the engine's own volumes; `-- 0.1 1 --dir /mnt/xfs` runs some sizes
 //! (GB) with the data in a folder instead, which may lie on XFS. `REPEAT=3` repetitions, `LOAD=100` transfers per second
-//! during promotions (0 for none). It needs the images of scripts/lib/images.sh. What is measured, per repetition:
+//! during promotions and rollbacks (0 for none). It needs the images of scripts/lib/images.sh. What is measured, per repetition:
 //!
 //! - floor: `docker compose stop`, then `up --force-recreate`, by hand, until healthy and stable by the same rules;
 //! - plain: the same with `docker compose start`, which makes no containers;
-//! - a promotion under load, and the rollback.
+//! - a promotion and the rollback, both under load.
 //!
 //! Once per size: dump and restore (as the tools do by themselves, and tuned: light compression, two jobs); stop, tar and untar; the clone of data at rest against `cp -a`.
 
@@ -144,7 +144,6 @@ fn measure(gb: f64, dir: Option<&PathBuf>, repeat: usize) -> Size {
         let promote =
             ["promote", "bank=2", "--yes", "--detach", "--without-certificate", "--reason", "benchmark"];
         stack.run(&promote).expect(0);
-        drop(load);
         stack.assert_accounts_balance();
         let report = stack.report();
         let downtime = report["times"]["downtime_ms"].as_f64().expect("a time");
@@ -158,6 +157,8 @@ fn measure(gb: f64, dir: Option<&PathBuf>, repeat: usize) -> Size {
             size.how = ways.iter().find(|(sign, _)| text.contains(sign)).map_or("copy", |w| w.1).to_owned();
         }
         stack.run(&["rollback", "--yes", "--quiet"]).expect(0);
+        drop(load);
+        stack.assert_accounts_balance();
         let rollback = stack.report()["times"]["rollback_ms"].as_f64().expect("a time");
         size.rollback.add(rollback);
         size.floor.add(floor);

@@ -125,6 +125,12 @@ fn looked_at(docker: &Docker, at: &Placement<'_>) -> Result<Vec<Ended>, EngineEr
         let how = How::File { path: String::new() };
         ended.push(Ended { attempt: Attempt { what, how }, reached, seen, took_ms: 0 });
     };
+    for name in &allowed {
+        // An open one leads somewhere, even if nothing was there when it was tried.
+        let open = docker.network(name)?.filter(|n| !n.internal);
+        let bad = open.map(|_| "the engine made it with one".to_owned());
+        tell(format!("a way out of the network {name}"), bad.into_iter().collect(), "it has none");
+    }
     for (service, container) in of_project(docker, containers::project(at.instance)?)? {
         let sockets = container.mounts.iter().filter(|m| {
             m.kind == "bind"

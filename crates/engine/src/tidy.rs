@@ -35,7 +35,8 @@ pub fn run_due(home: &Home, config: &Config, say: &dyn Fn(&str)) -> Result<(), E
     }
     let program = own_program();
     let done = Command::new(&program)
-        .args(["gc", "--yes", "--quiet", "--directory"])
+        // Who has just started the keeper may still hold the lock.
+        .args(["gc", "--yes", "--quiet", "--wait", "30s", "--directory"])
         .arg(home.root())
         .env_remove(table::MARKER)
         .stdin(Stdio::null())

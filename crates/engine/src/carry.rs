@@ -17,10 +17,14 @@ use switchback_core::carry::{Carried, Rules};
 use switchback_core::config::{Capture, Config, RuntimeKind, Writes};
 use switchback_core::data::{ExportStats, StoreDiff};
 use switchback_core::ids::{Digest, GenerationId, RunId, StoreName};
+use switchback_core::journal::Outcome;
 use switchback_core::plan::{Op, Plan, Procedure, PromoteFacts};
 
 /// Runs that are looked through for the promotion and its rehearsal.
 const RUNS: usize = 1000;
+
+/// The file in an export that says that its writes were to be carried by itself, and could not be.
+const SETTLED: &str = "not-carried";
 
 /// A generation that was left, whose writes are exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -189,16 +193,52 @@ pub fn after_rollback(
     if config.rollback.writes != Writes::Carry || left_by.procedure != Procedure::Rollback {
         return None;
     }
-    let tried = fs::read_dir(home.export_dir(generation))
-        .ok()?
-        .flatten()
-        .any(|entry| entry.file_name().to_string_lossy().starts_with("carried-into-"));
-    let there = left(home).ok()?.into_iter().any(|l| l.generation == generation && l.writes > 0);
-    if tried || !there {
+    if !is_due(home, generation).ok()? {
         return None;
     }
-    let world = World::open(config);
-    Some(world.and_then(|world| Ok(facts(home, config, &world, Some(generation), false)?.0)))
+    let found = World::open(config).and_then(|world| facts(home, config, &world, Some(generation), false));
+    if let Err(e) = &found
+        && !e.is_away()
+    {
+        settle(home, generation);
+    }
+    Some(found.map(|(facts, _)| facts))
+}
+
+/// Whether there are writes of a generation which nobody has tried to carry.
+fn is_due(home: &Home, generation: GenerationId) -> Result<bool, EngineError> {
+    let tried = fs::read_dir(home.export_dir(generation)).into_iter().flatten().flatten().any(|entry| {
+        let name = entry.file_name();
+        name == SETTLED || name.to_string_lossy().starts_with("carried-into-")
+    });
+    Ok(!tried && left(home)?.into_iter().any(|l| l.generation == generation && l.writes > 0))
+}
+
+/// Has nobody carry a generation's writes without being asked. That it cannot be written down means one more try.
+pub fn settle(home: &Home, generation: GenerationId) {
+    let _ = fs::write(home.export_dir(generation).join(SETTLED), "");
+}
+
+/// The rollback whose later writes are to be carried by itself, and that nobody does it for: what should have, was killed.
+pub fn pending(home: &Home, journal: &Journal) -> Result<Option<Plan>, EngineError> {
+    // Asked every few seconds: mostly there is no export.
+    if fs::read_dir(home.state().join("exports")).map_or(true, |mut all| all.next().is_none()) {
+        return Ok(None);
+    }
+    for run in journal.runs(RUNS)? {
+        let (plan, state, _) = journal.load(&run)?;
+        if !plan.procedure.switches() {
+            continue;
+        }
+        let (Procedure::Rollback, Some(Outcome::Done), Some(from)) =
+            (plan.procedure, &state.ended, plan.from_generation)
+        else {
+            return Ok(None);
+        };
+        let wanted = home.run_config(&run)?.rollback.writes == Writes::Carry;
+        return Ok((wanted && is_due(home, from)?).then_some(plan));
+    }
+    Ok(None)
 }
 
 /// How a generation came to be.

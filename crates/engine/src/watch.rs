@@ -15,6 +15,7 @@ pub use kept::samples;
 pub use look::{before, mark_logs, observe_before};
 pub use tried::{Tried, tried};
 
+use crate::carry;
 use crate::checks::Suite;
 use crate::engine::{Cancel, Observer, now_ms};
 use crate::error::{EngineError, io};
@@ -144,7 +145,7 @@ pub fn wanted(home: &Home) -> Result<bool, EngineError> {
 enum Due {
     /// A trial that is running.
     Trial(Box<Trial>),
-    /// A run that somebody should be working on.
+    /// A run that somebody should be working on, or what should have followed a rollback.
     Run,
     /// Nothing.
     Nothing,
@@ -161,6 +162,7 @@ fn due(home: &Home) -> Result<Due, EngineError> {
     Ok(match (current(&journal)?, run) {
         (Some(trial), _) => Due::Trial(Box::new(trial)),
         (None, Some(_)) => Due::Run,
+        (None, None) if carry::pending(home, &journal)?.is_some() => Due::Run,
         (None, None) => Due::Nothing,
     })
 }

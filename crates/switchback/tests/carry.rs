@@ -218,3 +218,21 @@ fn a_rollback_that_is_resumed_carries_all_the_same() {
     stack.run(&["resume"]).expect(0);
     carried_once(&stack);
 }
+
+#[test]
+fn a_rollback_that_is_killed_before_it_carries_carries_all_the_same() {
+    let stack = carries(ReleaseKind::V2, "app=2.0.0");
+    let killed =
+        stack.run_with(&["rollback", "--yes"], &[("SWITCHBACK_FAULT", "do:carries-by-itself:before")]);
+    assert_eq!(killed.code, None, "the fault did not fire: {}", killed.all());
+    carried_once(&stack);
+}
+
+#[test]
+fn a_rollback_that_took_too_long_carries_all_the_same_and_says_so() {
+    let stack = carries(ReleaseKind::V2, "app=2.0.0");
+    stack.configure("budget: 5m", "budget: 1ms");
+    let back = stack.run(&["rollback", "--yes"]).expect(7);
+    assert!(back.all().contains("1 of 1 later writes are in production"), "{}", back.all());
+    carried_once(&stack);
+}

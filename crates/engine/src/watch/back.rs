@@ -1,4 +1,5 @@
-//! What the watchdog does to a stack: it rolls back, and goes on with runs whose command line was killed.
+//! What the watchdog does to a stack: it rolls back, and goes on with runs whose command line was killed, or with what should
+//! have followed them.
 //!
 //! Owns what follows a rollback that nobody sees: telling it, undoing what gave way to it, carrying later writes.
 
@@ -51,7 +52,11 @@ fn go_on(
     cancel: &Cancel,
     observe: Observer<'_>,
 ) -> Result<(), EngineError> {
-    let Some(run) = guarded(&session.journal)? else { return Ok(()) };
+    let Some(run) = guarded(&session.journal)? else {
+        let Some(rolled) = carry::pending(home, &session.journal)? else { return Ok(()) };
+        let config = home.run_config(&rolled.run)?;
+        return carry_writes(home, &rolled, &config, session, cancel, observe);
+    };
     let config = home.run_config(&run)?;
     // Before anything is recorded: this is asked again and again.
     World::open(&config)?;
@@ -128,12 +133,13 @@ fn follow(
         let _ = session.undo_what_gave_way(cancel, observe);
     }
     if matches!(end, Ok(RunEnd::Ended(Outcome::Done))) {
-        carry_writes(home, plan, config, session, cancel, observe);
+        // An engine that is away is asked again: they are pending.
+        let _ = carry_writes(home, plan, config, session, cancel, observe);
     }
 }
 
-/// Carries the writes of the generation that was left, where the configuration says so. What comes of it is told; production
-/// is back in any case.
+/// Carries the writes of the generation that was left, where the configuration says so. What comes of it is told, and it is not
+/// tried again; production is back in any case. An error means that the engine is away, and is tried again.
 fn carry_writes(
     home: &Home,
     rolled: &Plan,
@@ -141,8 +147,8 @@ fn carry_writes(
     session: &mut Session<'_>,
     cancel: &Cancel,
     observe: Observer<'_>,
-) {
-    let Some(facts) = carry::after_rollback(home, config, rolled) else { return };
+) -> Result<(), EngineError> {
+    let Some(facts) = carry::after_rollback(home, config, rolled) else { return Ok(()) };
     let done = facts.and_then(|facts| {
         let plan = plan::promote(&facts).with_hooks(&config.hooks);
         Ok((session.carry_out(&plan, config, cancel, observe)?, plan))
@@ -158,11 +164,13 @@ fn carry_writes(
             "the later writes were not carried; they are exported".to_owned(),
             vec![format!("switchback report {}", plan.run)],
         ),
-        Err(e) => (
-            Severity::Bad,
-            "the later writes were not carried; they are exported".to_owned(),
-            vec![e.to_string()],
-        ),
+        Err(e) if e.is_away() => return Err(e),
+        Err(e) => {
+            rolled.from_generation.into_iter().for_each(|g| carry::settle(home, g));
+            let title = "the later writes were not carried; they are exported".to_owned();
+            (Severity::Bad, title, vec![e.to_string()])
+        }
     };
     tell(home, config, severity, "writes_carried", title, &lines);
+    Ok(())
 }

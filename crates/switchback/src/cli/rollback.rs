@@ -2,7 +2,7 @@
 
 use super::consent::{confirm, declined};
 use super::run::{Last, cancel_on_signals};
-use super::upgrade::{carry_out, carry_out_as, session, show_plan};
+use super::upgrade::{carry_out_as, session, show_plan};
 use super::{Exit, Global, Output, Trouble};
 use crate::progress::Progress;
 use clap::Args;
@@ -10,6 +10,7 @@ use switchback_core::config::{Config, Writes};
 use switchback_core::ids::GenerationId;
 use switchback_core::plan::{OnFailure, Plan};
 use switchback_core::release::describe_change;
+use switchback_engine::fault::{self, At, Way};
 use switchback_engine::give_way::production_changes;
 use switchback_engine::home::Home;
 use switchback_engine::session::Session;
@@ -144,24 +145,24 @@ pub fn follow(
         return Ok(exit);
     }
     undo_what_gave_way(global, session);
-    let found = match exit {
-        Exit::Done => switchback_engine::carry::after_rollback(home, config, plan),
-        // Its report was shown.
-        _ => return Ok(exit),
-    };
-    let next = match found {
+    let over = exit == Exit::OverBudget;
+    let next = match switchback_engine::carry::after_rollback(home, config, plan) {
         Some(Ok(facts)) => switchback_core::plan::promote(&facts).with_hooks(&config.hooks),
         other => {
             if let Some(Err(why)) = other {
                 Progress::new(global.quiet).line(&format!("! The later writes are not carried: {why}"));
             }
-            if global.json {
+            // The report of one that took too long was the answer.
+            if global.json && !over {
                 Output::new(true).json(&super::run::write_report(home, &plan.run)?)?;
             }
             return Ok(exit);
         }
     };
-    carry_out(global, home, session, &next, config)
+    fault::point(Way::Do, "carries-by-itself", At::Before);
+    let last = if over { Last::No } else { Last::Yes };
+    let (carried, _) = carry_out_as(global, home, session, &next, config, last)?;
+    Ok(if over && carried == Exit::Done { exit } else { carried })
 }
 
 /// Undoes the runs that gave way. That it does not succeed changes nothing about the rollback.

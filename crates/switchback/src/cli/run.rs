@@ -90,6 +90,8 @@ pub enum Last {
     Yes,
     /// More follows if this one went well.
     IfNotDone,
+    /// The answer was given already.
+    No,
 }
 
 /// Like [`conclude`], for one of several runs of a command.
@@ -109,7 +111,7 @@ pub fn conclude_as(
         RunEnd::Ended(outcome) => exit_of(plan, outcome, &report),
     };
     if out.is_json() {
-        if last == Last::Yes || exit != Exit::Done {
+        if last == Last::Yes || last == Last::IfNotDone && exit != Exit::Done {
             out.json(&report)?;
         }
     } else {

@@ -15,7 +15,7 @@ use crate::runtime::{Placement, Stage};
 use crate::watch;
 use crate::world::World;
 use std::time::{Duration, Instant};
-use switchback_core::config::Config;
+use switchback_core::config::{Config, RuntimeKind};
 use switchback_core::ids::{GenerationId, RunId};
 use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::{self, OnFailure, Plan, RollbackFacts};
@@ -239,7 +239,14 @@ impl<'h> Session<'h> {
     /// Plans to start production, adopting the stack if it has no generation yet.
     pub fn plan_up(&self, config: &Config, stage: &Stage<'_>) -> Result<Plan, EngineError> {
         let (instance, adopt) = match self.home.pointer()? {
-            Some(pointer) => (self.home.generation(pointer.current)?.instance, false),
+            Some(pointer) => {
+                let instance = self.home.generation(pointer.current)?.instance;
+                // Containers are told by their engine.
+                if config.runtime == RuntimeKind::Process {
+                    crate::runtime::process::ports_are_free(self.home, &instance)?;
+                }
+                (instance, false)
+            }
             None => {
                 let world = World::open(config)?;
                 let adopted = world.runtime.adopted(self.home, config, stage)?;

@@ -3,6 +3,7 @@
 mod common;
 
 use assistant::ReleaseKind;
+use common::runbook::Runbook;
 use common::{PROGRAM, Ran, Stack};
 use std::fs;
 use std::process::Command;
@@ -287,6 +288,11 @@ fn a_disk_that_is_too_full_is_refused_before_anything_is_touched() {
     std::os::unix::fs::symlink(mount.0.join(".switchback"), &state).expect("links");
     stack.run(&["up"]).expect(0);
     refused(&stack, &["rehearse", "app=2.0.0"], 3, "not enough disk space");
+    let mut book = Runbook::of("The disk is full");
+    book.is_seen(&stack.run(&["rehearse", "app=2.0.0"]).expect(3).all(), &[]);
+    book.types(&stack.root, "switchback gc --dry-run", &[]).expect(0);
+    book.types(&stack.root, "switchback gc", &[]).expect(0);
+    book.ends();
     // Read-only: the message names the folder and the reason.
     stack.run(&["down", "--yes"]).expect(0);
     mount.remount("ro");

@@ -3,6 +3,7 @@
 mod common;
 
 use assistant::ReleaseKind;
+use common::runbook::Runbook;
 use common::{Stack, TOKEN};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -429,4 +430,18 @@ mod crashes {
         two.stack.run_with(&BACK, &[twice]).expect(0);
         assert_eq!(assert_sound(&two, &before, &other, "done twice"), 3);
     }
+}
+
+#[test]
+fn the_runbook_of_one_bad_service_is_as_the_page_says() {
+    let mut book = Runbook::of("One service is bad, the others are good");
+    let two = Two::upgraded();
+    let named = [("NAME", "app")];
+    let root = &two.stack.root;
+    let planned = book.types(root, "switchback rollback --service NAME --dry-run", &named).expect(0).stdout;
+    assert!(planned.contains("Nothing was done."), "{planned}");
+    assert_eq!(two.versions(), ("2.0.0".into(), "2.0.0".into()));
+    book.types(root, "switchback rollback --service NAME", &named).expect(0);
+    assert_eq!(two.versions(), ("1.0.0".into(), "2.0.0".into()));
+    book.ends();
 }

@@ -267,6 +267,14 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
             say("Go on with it:", Some("switchback resume")),
             say("Or undo it:", Some("switchback resume --abort")),
         ],
+        (Procedure::Rollback, Conclusion::NeedsOperator) => vec![
+            say("See where production stands.", Some("switchback status")),
+            say(
+                "Once the cause is gone, and if production still is the generation that was to be left, return from it:",
+                Some("switchback rollback"),
+            ),
+            say("If it is the one that was to be returned to, start it:", Some("switchback up")),
+        ],
         (_, Conclusion::NeedsOperator) => vec![
             say("See where production stands.", Some("switchback status")),
             say("Once the cause is gone, start what must run.", Some("switchback up")),

@@ -7,6 +7,7 @@ pub mod docker;
 pub mod engine;
 pub mod heard;
 pub mod pa;
+pub mod runbook;
 pub mod ssh;
 pub mod upgrade;
 

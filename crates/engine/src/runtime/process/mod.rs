@@ -17,6 +17,7 @@ pub mod table;
 pub use crate::runtime::{Placement, ProbeResult};
 pub use driver::ProcessRuntime;
 pub use health::probe;
+pub(crate) use preflight::ports_are_free;
 pub use start::{resolve_program, service_environment};
 
 use crate::error::{EngineError, io};

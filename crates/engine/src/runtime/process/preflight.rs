@@ -4,8 +4,10 @@ use super::start::resolve;
 use super::{cell, resolve_program, service_environment, table};
 use crate::error::EngineError;
 use crate::gather::{self, artefact_digest};
+use crate::home::Home;
 use crate::runtime::{Placement, PreflightFor, rules};
 use std::path::Path;
+use switchback_core::release::Instance;
 
 /// Confirms that the instance could be started.
 pub(super) fn preflight(at: &Placement<'_>, wanted: PreflightFor) -> Result<Vec<String>, EngineError> {
@@ -33,10 +35,16 @@ pub(super) fn preflight(at: &Placement<'_>, wanted: PreflightFor) -> Result<Vec<
         );
     }
     notes.push(gather::enough_space(&at.home.state(), wanted.need_bytes)?);
+    ports_are_free(at.home, at.instance)?;
+    Ok(notes)
+}
+
+/// Confirms that nobody else listens where the instance's services are to.
+pub(crate) fn ports_are_free(home: &Home, instance: &Instance) -> Result<(), EngineError> {
     let all = table::read_all();
-    let own_prefix = format!("{}:", at.home.id()?);
+    let own_prefix = format!("{}:", home.id()?);
     let own = table::members(&all, |m| m.starts_with(&own_prefix));
-    for (service, ports) in &at.instance.ports {
+    for (service, ports) in &instance.ports {
         for (name, port) in ports {
             if table::port_taken(*port) && table::listeners(*port, &own).is_empty() {
                 return Err(EngineError::refused(
@@ -46,7 +54,7 @@ pub(super) fn preflight(at: &Placement<'_>, wanted: PreflightFor) -> Result<Vec<
             }
         }
     }
-    Ok(notes)
+    Ok(())
 }
 
 fn check_programs(at: &Placement<'_>) -> Result<(), EngineError> {

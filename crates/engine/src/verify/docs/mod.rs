@@ -5,7 +5,7 @@ mod examples;
 mod followed;
 mod reference;
 
-pub use examples::{Block, Example, blocks, carry_out, examples};
+pub use examples::{Block, Example, blocks, carry_out, examples, normal};
 pub use reference::{COMMANDS, Command, EXITS, KEYS, Reference, WORKFLOWS};
 
 use super::lab::Lab;

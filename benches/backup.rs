@@ -1,7 +1,7 @@
 //! How long do a backup and a restore of a large Postgres take, beside plain restic on the same machine?
 //!
 //! `cargo bench --bench backup` fills a server by `pgbench -i` in the engine's own volumes; `-- 200` is the scale (200 is 3
-//! GB); `-- --dir /mnt/xfs` has the data in a folder, which may lie where blocks are shared, and measures backups only; `-- --restore` only the way back. The repositories lie in the temporary folder (`TMPDIR`). `REPEAT=3` repetitions of each, in turn:
+//! GB); `-- --dir /mnt/xfs` has the data in a folder, which may lie where blocks are shared, and measures backups only; `-- --restore` only the way back; `-- --keep` backups only, with `clone: keep`. The repositories lie in the temporary folder (`TMPDIR`). `REPEAT=3` repetitions of each, in turn:
 //!
 //! - backup: 1 % of the rows changed in one range, or scattered over the whole table, then `switchback backup`;
 //!   `restic backup` of the volumes' folders into a repository of its own, while production runs; and the same of one moment: the
@@ -72,14 +72,15 @@ impl Restic {
 }
 
 fn main() {
-    let (mut scale, mut dir, mut only_restore) = (SCALE, None, false);
+    let (mut scale, mut dir, mut only_restore, mut keep) = (SCALE, None, false, false);
     let mut args = std::env::args().skip(1).filter(|a| a != "--bench");
     while let Some(arg) = args.next() {
         match (arg.as_str(), arg.parse()) {
             ("--dir", _) => dir = args.next().map(PathBuf::from),
             ("--restore", _) => only_restore = true,
+            ("--keep", _) => keep = true,
             (_, Ok(rows)) => scale = rows,
-            _ => panic!("{arg}: neither a scale, nor --dir FOLDER, nor --restore"),
+            _ => panic!("{arg}: neither a scale, nor --dir FOLDER, --restore, --keep"),
         }
     }
     let repeat: u64 = std::env::var("REPEAT").ok().and_then(|v| v.parse().ok()).unwrap_or(3);
@@ -95,7 +96,9 @@ fn main() {
     }
     let path = stack.root.join("switchback.yaml");
     let text = fs::read_to_string(&path).expect("reads");
-    let backup = format!("backup: {{ repository: \"{}\", keep: {{ last: 100 }} }}", at("ours").display());
+    let more = if keep { ", clone: keep" } else { "" };
+    let backup =
+        format!("backup: {{ repository: \"{}\", keep: {{ last: 100 }}{more} }}", at("ours").display());
     fs::write(&path, format!("{text}\n{backup}\n")).expect("writes");
     stack.up();
     let id = stack.container("db").expect("a container");
@@ -187,6 +190,9 @@ fn main() {
     if let Some(data) = data {
         burn_down(&stack);
         fs::remove_dir_all(&data).expect("removes");
+        return;
+    }
+    if keep {
         return;
     }
     let [mut fetched, mut own, mut whole, mut plain, mut ratio, mut verified, mut of_verified]: [Samples; 7] =

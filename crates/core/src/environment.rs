@@ -39,6 +39,9 @@ pub fn dir(name: &str) -> String {
     format!("staging/env-{name}")
 }
 
+/// The folder, in the state, of the clone that backups are made of where it is kept. No environment has it: theirs begin with `env-`.
+pub const BACKUP_COPY: &str = "staging/backup-copy";
+
 /// A staging environment as recorded on disk, in `environment.json` in its folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Environment {

@@ -13,7 +13,7 @@ use crate::world::World;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use switchback_core::config::Config;
+use switchback_core::config::{CloneKept, Config};
 use switchback_core::duration::human_bytes;
 use switchback_core::environment::{self, Environment, Synced};
 use switchback_core::ids::{GenerationId, RunId};
@@ -82,9 +82,13 @@ pub fn list(home: &Home) -> Result<Vec<Environment>, EngineError> {
     Ok(found)
 }
 
-/// Folders of the state that belong to environments: nothing in them is a leftover.
+/// Folders of the state that belong to environments, or to the clone that backups keep: nothing in them is a leftover.
 pub fn dirs(home: &Home) -> Result<Vec<String>, EngineError> {
-    Ok(list(home)?.iter().map(|e| environment::dir(&e.name)).collect())
+    let mut found: Vec<String> = list(home)?.iter().map(|e| environment::dir(&e.name)).collect();
+    if home.config()?.backup.is_some_and(|b| b.clone == CloneKept::Keep) {
+        found.push(environment::BACKUP_COPY.to_owned());
+    }
+    Ok(found)
 }
 
 /// Writes the record of an environment.

@@ -16,7 +16,7 @@ use switchback_core::config::{Capture, Config, RuntimeKind, Service};
 use switchback_core::data::StoreKind;
 use switchback_core::duration::human_bytes;
 use switchback_core::ids::{Digest, GenerationId, RunId, ServiceName, StoreName};
-use switchback_core::plan::{ArchiveFacts, Majors, Ports, PromoteFacts, RehearseFacts};
+use switchback_core::plan::{ArchiveFacts, BackupCopy, Majors, Ports, PromoteFacts, RehearseFacts};
 use switchback_core::release::{
     ArtefactRef, FORMAT, Instance, PRODUCTION, Pointer, Release, ServiceRelease, Shared, StorePlace,
 };
@@ -286,6 +286,7 @@ pub fn beside(
         need_bytes,
         budget_ms: config.rollback.budget.as_millis(),
         archived: false,
+        copy: BackupCopy::Passing,
     })
 }
 

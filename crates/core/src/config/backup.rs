@@ -38,6 +38,27 @@ pub struct Backup {
     /// Whether the images of the release go into each backup. Needs room for them beside the stack while it is made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub images: bool,
+    /// What becomes of the clone that a backup is made of, where blocks are not shared.
+    #[serde(default, skip_serializing_if = "CloneKept::is_removed")]
+    pub clone: CloneKept,
+}
+
+/// What becomes of the clone that a backup is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CloneKept {
+    /// It is removed when the backup is made.
+    #[default]
+    Remove,
+    /// It stays, and the next backup brings it up to date: quicker, and as much disk space as the data takes.
+    Keep,
+}
+
+impl CloneKept {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+    fn is_removed(&self) -> bool {
+        *self == Self::Remove
+    }
 }
 
 /// The shortest time between two scheduled runs.

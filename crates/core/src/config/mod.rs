@@ -19,7 +19,7 @@ pub mod template;
 mod triggers;
 mod wal;
 
-pub use backup::{Backup, Wal};
+pub use backup::{Backup, CloneKept, Wal};
 pub use capture::{Capture, Writes};
 pub use comparing::{ApiCheck, PerformanceCheck};
 pub use egress::{Destination, Egress, EgressDefault, STUB_BYTES, Stub, host_matches};

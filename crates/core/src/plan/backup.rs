@@ -1,6 +1,7 @@
 //! The plans around backups: make one, try one, bring one back.
 
 use super::{CheckPhase, CloneMode, Group, OnFailure, Op, Plan, Procedure, Steps, stores_in};
+use crate::environment::BACKUP_COPY;
 use crate::ids::{GenerationId, RunId, ServiceName, StackName};
 use crate::release::{FORMAT, Instance, PRODUCTION, Shared};
 use std::collections::BTreeMap;
@@ -31,6 +32,20 @@ pub struct ArchiveFacts {
     pub budget_ms: u64,
     /// Whether the log of a store is archived.
     pub archived: bool,
+    /// What the backup is made of.
+    pub copy: BackupCopy,
+}
+
+/// The copy that a backup is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BackupCopy {
+    /// A clone that is removed afterwards.
+    #[default]
+    Passing,
+    /// One that is made now and kept for the next backup.
+    First,
+    /// The one that was kept is brought up to date.
+    Kept,
 }
 
 /// What the plan of a drill or a restore is made from.
@@ -84,6 +99,17 @@ impl ArchiveFacts {
         ports: &Ports,
     ) -> Instance {
         let dir = format!("staging/{}/{environment}/g{generation}", self.run);
+        self.beside_in(dir, like, environment, generation, ports)
+    }
+
+    fn beside_in(
+        &self,
+        dir: String,
+        like: &Instance,
+        environment: &str,
+        generation: u32,
+        ports: &Ports,
+    ) -> Instance {
         Instance {
             environment: environment.to_owned(),
             generation: GenerationId(generation),
@@ -111,14 +137,18 @@ pub(super) fn images(steps: &mut Steps, snapshot: &str) {
     steps.add("images", "Bring back images that are gone", Group::Prepare, op);
 }
 
-pub(super) fn prepare(steps: &mut Steps, target: &Instance, need_bytes: u64) {
-    let key = target.key();
+pub(super) fn preflight(steps: &mut Steps, target: &Instance, need_bytes: u64) {
     steps.add(
         "preflight",
         "Check disk space, artefacts and ports",
         Group::Prepare,
-        Op::Preflight { target: key.clone(), need_bytes },
+        Op::Preflight { target: target.key(), need_bytes },
     );
+}
+
+pub(super) fn prepare(steps: &mut Steps, target: &Instance, need_bytes: u64) {
+    let key = target.key();
+    preflight(steps, target, need_bytes);
     steps
         .add("prepare", format!("Prepare {key}"), Group::Prepare, Op::Prepare { instance: key })
         .reversible();
@@ -148,10 +178,16 @@ fn dispose(steps: &mut Steps, key: String) {
 
 /// Writes a snapshot of production into the repository of backups.
 pub fn backup(facts: &ArchiveFacts) -> Plan {
-    let copy = facts.beside(&facts.production, "backup", 1, &facts.ports);
+    let copy = match facts.copy {
+        BackupCopy::Passing => facts.beside(&facts.production, "backup", 1, &facts.ports),
+        _ => facts.beside_in(BACKUP_COPY.to_owned(), &facts.production, "backup", 1, &facts.ports),
+    };
     let (source, key) = (facts.production.key(), copy.key());
     let mut steps = Steps::new();
-    prepare(&mut steps, &copy, facts.need_bytes);
+    match facts.copy {
+        BackupCopy::Kept => preflight(&mut steps, &copy, facts.need_bytes),
+        _ => prepare(&mut steps, &copy, facts.need_bytes),
+    }
     let mode = if facts.production_runs { CloneMode::Live } else { CloneMode::Cold };
     if facts.archived && facts.production_runs {
         // A backup without it is better than none.
@@ -160,11 +196,18 @@ pub fn backup(facts: &ArchiveFacts) -> Plan {
             .add("wal", "Archive the log, which the backup goes on in", Group::Prepare, ship)
             .on_failure(OnFailure::Continue);
     }
-    let title = match mode {
-        CloneMode::Live => "Clone production's data while it runs",
-        CloneMode::Cold => "Clone production's data",
+    let title = match (facts.copy, mode) {
+        (BackupCopy::Kept, CloneMode::Live) => "Bring the kept clone up to date while production runs",
+        (BackupCopy::Kept, CloneMode::Cold) => "Bring the kept clone up to date",
+        (_, CloneMode::Live) => "Clone production's data while it runs",
+        (_, CloneMode::Cold) => "Clone production's data",
     };
-    let clone = Op::Clone { from: source.clone(), to: key.clone(), mode };
+    let (from, to) = (source.clone(), key.clone());
+    let clone = match facts.copy {
+        BackupCopy::Passing => Op::Clone { from, to, mode },
+        // Also the first time: what is recorded then makes the next time quick.
+        _ => Op::Refresh { from, to, mode },
+    };
     steps.add("snapshot", title, Group::Prepare, clone);
     let read = Op::Contents { instance: key.clone(), source: source.clone() };
     steps.add("contents", "Take the content of the clone as digests", Group::Prepare, read);
@@ -173,7 +216,9 @@ pub fn backup(facts: &ArchiveFacts) -> Plan {
     steps
         .add("retain", "Remove backups that no rule keeps", Group::After, Op::Retain)
         .on_failure(OnFailure::Continue);
-    dispose(&mut steps, key);
+    if facts.copy == BackupCopy::Passing {
+        dispose(&mut steps, key);
+    }
     facts.plan(Procedure::Backup, &[&facts.production, &copy], steps)
 }
 

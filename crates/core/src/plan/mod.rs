@@ -18,7 +18,7 @@ mod service_rollback;
 mod single;
 mod staging;
 
-pub use backup::{ArchiveFacts, FetchFacts, Ports, backup, drill, restore};
+pub use backup::{ArchiveFacts, BackupCopy, FetchFacts, Ports, backup, drill, restore};
 pub use drill::{RollbackDrillFacts, rollback_drill};
 pub use hooks::HookTime;
 pub use op::{CheckPhase, CloneMode, Majors, Op};
@@ -219,5 +219,7 @@ pub fn stores_in(
     stores.iter().map(|(name, place)| (name.clone(), moved(name, place))).collect()
 }
 
+#[cfg(test)]
+mod backup_tests;
 #[cfg(test)]
 pub(crate) mod tests;

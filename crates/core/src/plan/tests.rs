@@ -113,7 +113,7 @@ fn error() -> StepError {
 
 /// Runs a plan against a pretended world in which chosen attempts fail or crash.
 /// Returns the order of effects and the end.
-fn run(plan: &Plan, fate: &mut dyn FnMut(&str, bool) -> Fate) -> (Vec<String>, Outcome) {
+pub(super) fn run(plan: &Plan, fate: &mut dyn FnMut(&str, bool) -> Fate) -> (Vec<String>, Outcome) {
     let mut events = vec![Event::Planned { plan: Box::new(plan.clone()) }];
     let mut effects = Vec::new();
     for _ in 0..1000 {
@@ -170,7 +170,7 @@ fn run(plan: &Plan, fate: &mut dyn FnMut(&str, bool) -> Fate) -> (Vec<String>, O
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fate {
+pub(super) enum Fate {
     Ok,
     Fail,
     Crash,
@@ -415,49 +415,4 @@ fn an_environment_whose_start_fails_is_undone_and_never_recorded() {
     assert!(!effects.contains(&"do register".to_owned()), "{effects:?}");
     let undone: Vec<&str> = effects.iter().filter_map(|e| e.strip_prefix("undo ")).collect();
     assert_eq!(undone, ["start", "prepare-try-0", "prepare-try-1"]);
-}
-
-#[test]
-fn a_server_never_reads_the_data_of_a_backup_before_it_is_written_where_logs_are_replayed() {
-    let facts = |archived| ArchiveFacts {
-        run: "R".into(),
-        stack: StackName::new("s").expect("valid"),
-        now_ms: 0,
-        state_dir: "/s/.switchback".into(),
-        production: instance(1, "1"),
-        production_runs: true,
-        ports: Default::default(),
-        need_bytes: 0,
-        budget_ms: 300_000,
-        archived,
-    };
-    let ids = |plan: &Plan| plan.steps.iter().map(|s| s.id.to_string()).collect::<Vec<_>>();
-    let with = ids(&backup(&facts(true)));
-    let at = |id: &str| with.iter().position(|s| s == id).unwrap_or_else(|| panic!("no {id}: {with:?}"));
-    assert!(at("wal") < at("snapshot") && at("snapshot") < at("contents"), "{with:?}");
-    assert!(at("contents") < at("archive") && !with.iter().any(|s| s == "fingerprint"), "{with:?}");
-    let without = ids(&backup(&facts(false)));
-    assert!(!without.iter().any(|s| s == "wal"), "{without:?}");
-    let fetch = |at_ms| FetchFacts {
-        common: facts(true),
-        snapshot: "f".repeat(64),
-        at_ms,
-        images: false,
-        was: instance(1, "1"),
-        ports: Default::default(),
-        next: GenerationId(2),
-        previous: None,
-        watch_ms: 1000,
-    };
-    let restored = restore(&fetch(Some(1)));
-    let ops: Vec<&Op> = restored.steps.iter().map(|s| &s.op).collect();
-    let fetched =
-        ops.iter().position(|o| matches!(o, Op::Fetch { replay: true, .. })).expect("fetched, not read");
-    assert!(matches!(ops[fetched + 1], Op::Replay { at_ms: 1, .. }), "{ops:?}");
-    let drilled = drill(&fetch(Some(1)));
-    let ops: Vec<&Op> = drilled.steps.iter().map(|s| &s.op).collect();
-    let fetched =
-        ops.iter().position(|o| matches!(o, Op::Fetch { replay: true, .. })).expect("fetched, not read");
-    assert!(matches!(ops[fetched + 1], Op::Replay { at_ms: 1, .. }), "{ops:?}");
-    assert!(!restore(&fetch(None)).steps.iter().any(|s| matches!(s.op, Op::Replay { .. })));
 }

@@ -10,8 +10,9 @@ use crate::store::Progress;
 use crate::world::World;
 use switchback_core::backup::Manifest;
 use switchback_core::backup::{RELEASE, Snapshot};
-use switchback_core::config::Config;
-use switchback_core::plan::{ArchiveFacts, FetchFacts};
+use switchback_core::config::{CloneKept, Config};
+use switchback_core::environment::BACKUP_COPY;
+use switchback_core::plan::{ArchiveFacts, BackupCopy, FetchFacts};
 use switchback_core::release::Instance;
 
 /// Facts of a backup.
@@ -21,7 +22,15 @@ pub fn archive_facts(home: &Home, config: &Config, world: &World) -> Result<Arch
     Vault::kept_key(home, configured(config)?)?;
     let Cost { bytes, shared } = world.data.cost(home, &production)?;
     let facts = gather::beside(home, config, world, production, if shared { 0 } else { bytes })?;
-    Ok(ArchiveFacts { archived: super::wal::wanted(config).is_some(), ..facts })
+    let kept = home.state().join(BACKUP_COPY).exists();
+    let copy = match (configured(config)?.clone, shared, kept) {
+        (CloneKept::Remove, ..) | (_, true, _) => BackupCopy::Passing,
+        (CloneKept::Keep, false, false) => BackupCopy::First,
+        (CloneKept::Keep, false, true) => BackupCopy::Kept,
+    };
+    // What has grown since is not known; what is kept free anyway is for that.
+    let need_bytes = if copy == BackupCopy::Kept { 0 } else { facts.need_bytes };
+    Ok(ArchiveFacts { archived: super::wal::wanted(config).is_some(), copy, need_bytes, ..facts })
 }
 
 /// Facts of a drill or a restore of a snapshot: `latest`, or the beginning of an id. The record of its release is brought

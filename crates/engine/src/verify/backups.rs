@@ -11,7 +11,7 @@ use crate::store::{Progress, StoreError};
 use std::fs;
 use std::path::{Path, PathBuf};
 use switchback_core::backup::{Keep, Snapshot};
-use switchback_core::config::{Backup, Config};
+use switchback_core::config::{Backup, CloneKept, Config};
 use switchback_core::plan;
 
 /// Proves it.
@@ -35,6 +35,7 @@ pub fn prove(lab: &mut Lab<'_>) -> Result<(), Stop> {
         keep: Keep::default(),
         images: false,
         wal: None,
+        clone: CloneKept::Remove,
     };
     let mut config = lab.sandbox()?.desired.clone();
     config.backup = Some(backup.clone());

@@ -3,11 +3,11 @@
 //!
 //! `cargo bench --bench compose` runs every size on the engine's own volumes; `-- 0.1 1 --dir /mnt/xfs` runs some sizes
 //! (GB) with the data in a folder instead, which may lie on XFS. `REPEAT=3` repetitions, `LOAD=100` transfers per second
-//! during promotions and rollbacks (0 for none). It needs the images of scripts/lib/images.sh. What is measured, per repetition:
+//! all the time (0 for none). It needs the images of scripts/lib/images.sh. What is measured, per repetition:
 //!
 //! - floor: `docker compose stop`, then `up --force-recreate`, by hand, until healthy and stable by the same rules;
 //! - plain: the same with `docker compose start`, which makes no containers;
-//! - a promotion and the rollback, both under load.
+//! - a promotion and the rollback.
 //!
 //! Once per size: dump and restore (as the tools do by themselves, and tuned: light compression, two jobs); stop, tar and untar; the clone of data at rest against `cp -a`.
 
@@ -32,6 +32,8 @@ const SIZES: [f64; 3] = [0.1, 1.0, 5.0];
 const SCALES_PER_GB: f64 = 66.0;
 /// The longer of the stability times in the stack's configuration: the default, of the database.
 const STABLE: Duration = Duration::from_secs(2);
+/// How long the load writes before production is stopped, by hand or by the rollback.
+const WRITTEN: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_secs(600);
 
 fn number(name: &str, default: usize) -> usize {
@@ -137,10 +139,13 @@ fn measure(gb: f64, dir: Option<&PathBuf>, repeat: usize) -> Size {
     stack.run(&["up", "--yes"]).expect(0);
     stack.open_accounts();
     for round in 0..repeat {
-        let floor = by_hand(&stack, &["up", "-d", "--no-build", "--force-recreate"]);
-        let plain = by_hand(&stack, &["start"]);
         let load = (number("LOAD", 100) > 0)
             .then(|| stack.start_load(u32::try_from(number("LOAD", 100)).expect("a rate")));
+        // Some writes before each stop, as there are before the rollback.
+        std::thread::sleep(WRITTEN);
+        let floor = by_hand(&stack, &["up", "-d", "--no-build", "--force-recreate"]);
+        std::thread::sleep(WRITTEN);
+        let plain = by_hand(&stack, &["start"]);
         let promote =
             ["promote", "bank=2", "--yes", "--detach", "--without-certificate", "--reason", "benchmark"];
         stack.run(&promote).expect(0);
@@ -156,6 +161,7 @@ fn measure(gb: f64, dir: Option<&PathBuf>, repeat: usize) -> Size {
             ];
             size.how = ways.iter().find(|(sign, _)| text.contains(sign)).map_or("copy", |w| w.1).to_owned();
         }
+        std::thread::sleep(WRITTEN);
         stack.run(&["rollback", "--yes", "--quiet"]).expect(0);
         drop(load);
         stack.assert_accounts_balance();

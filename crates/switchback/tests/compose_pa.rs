@@ -240,6 +240,7 @@ fn whatever_is_switched_off_the_acceptance_run_names_it_on_the_assistant() {
     let pa = Pa::up();
     pa.0.run(&["up", "--yes"]).expect(0);
     let before = pa.made();
+    let mut unnoticed = Vec::new();
     for (gap, phase, criterion) in GAPS.into_iter().filter(|(g, ..)| wanted.is_empty() || wanted.contains(g))
     {
         let args = ["verify", UPGRADE[0], UPGRADE[1], "--phase", phase, "--json", "--quiet"];
@@ -248,10 +249,16 @@ fn whatever_is_switched_off_the_acceptance_run_names_it_on_the_assistant() {
             serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{gap}: {e}\n{}", ran.all()));
         let rows = matrix["rows"].as_array().expect("rows");
         let row = rows.iter().find(|r| r["id"] == criterion).expect("a criterion");
-        assert_eq!(row["verdict"], "fail", "{gap}: {row}");
-        assert_eq!(ran.code, Some(3), "{gap}");
+        let failed: Vec<&str> =
+            rows.iter().filter(|r| r["verdict"] == "fail").filter_map(|r| r["id"].as_str()).collect();
+        eprintln!("{gap}: exit {:?}, failed: {}", ran.code, failed.join(", "));
+        if row["verdict"] != "fail" || ran.code != Some(3) {
+            unnoticed.push(format!("{gap}: exit {:?}, {row}", ran.code));
+        }
         assert_eq!(pa.made(), before, "{gap}: production was touched");
         // What the switched-off safeguard would have removed.
         pa.0.run(&["gc", "--yes"]);
     }
+    // After all of them: each takes minutes.
+    assert!(unnoticed.is_empty(), "{}", unnoticed.join("\n"));
 }

@@ -147,7 +147,14 @@ fn twelve_bad_releases_are_rolled_back_each_by_its_trigger() {
     for (kind, ..) in BAD {
         images.build(
             kind,
-            &["--build-arg", "BASE=sbt/bank:2", "--build-arg", &format!("BAD={kind}")],
+            &[
+                "--build-arg",
+                "BASE=sbt/bank:2",
+                "--build-arg",
+                &format!("BAD={kind}"),
+                "--build-arg",
+                "ON=/tmp/on",
+            ],
             &folder,
         );
     }
@@ -166,6 +173,7 @@ fn twelve_bad_releases_are_rolled_back_each_by_its_trigger() {
             stack.edit("switchback.yaml", "free_mib: 1 ", &format!("free_mib: {} ", free - 800));
         }
         promote(&stack, kind);
+        docker(&["exec", &stack.container("bank").expect("it runs"), "touch", "/tmp/on"]).expect(0);
         times.push((kind, rolled_back(&stack, kind, trigger, says)));
         if kind == "disk" {
             let text = std::fs::read_to_string(stack.root.join("switchback.yaml")).expect("reads");

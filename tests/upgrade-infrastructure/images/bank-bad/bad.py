@@ -1,4 +1,5 @@
-"""Releases of the bank that start well and go wrong after a while, each in its own way ($BAD)."""
+"""Releases of the bank that start well and go wrong later, each in its own way ($BAD): after a while, or with $ON when a file is
+there, so that a slow machine has begun its trial by then."""
 
 import os
 import sys
@@ -12,11 +13,12 @@ BAD = os.environ["BAD"]
 BEGAN = time.monotonic()
 # A promotion looks whether it stays up for a second.
 AFTER = 5
+ON = os.environ.get("ON")
 well = bank.handler
 
 
 def due():
-    return time.monotonic() - BEGAN > AFTER
+    return os.path.exists(ON) if ON else time.monotonic() - BEGAN > AFTER
 
 
 def handler(of):
@@ -43,7 +45,10 @@ def handler(of):
 
 
 def later():
-    time.sleep(AFTER)
+    while not due():
+        time.sleep(0.1)
+    # Also after a restart.
+    time.sleep(max(0, BEGAN + AFTER - time.monotonic()))
     if BAD == "restarts":
         os._exit(1)
     if BAD == "out-of-memory":

@@ -22,6 +22,8 @@ use switchback_core::plan::{Op, Plan, Procedure, PromoteFacts};
 
 /// Runs that are looked through for the promotion and its rehearsal.
 const RUNS: usize = 1000;
+/// After so many runs (backups, rehearsals), writes that were not carried are left to a person.
+const RECENT: usize = 50;
 
 /// The file in an export that says that its writes were to be carried by itself, and could not be.
 const SETTLED: &str = "not-carried";
@@ -207,11 +209,15 @@ pub fn after_rollback(
 
 /// Whether there are writes of a generation which nobody has tried to carry.
 fn is_due(home: &Home, generation: GenerationId) -> Result<bool, EngineError> {
-    let tried = fs::read_dir(home.export_dir(generation)).into_iter().flatten().flatten().any(|entry| {
+    Ok(!is_tried(home, generation)
+        && left(home)?.into_iter().any(|l| l.generation == generation && l.writes > 0))
+}
+
+fn is_tried(home: &Home, generation: GenerationId) -> bool {
+    fs::read_dir(home.export_dir(generation)).into_iter().flatten().flatten().any(|entry| {
         let name = entry.file_name();
         name == SETTLED || name.to_string_lossy().starts_with("carried-into-")
-    });
-    Ok(!tried && left(home)?.into_iter().any(|l| l.generation == generation && l.writes > 0))
+    })
 }
 
 /// Has nobody carry a generation's writes without being asked. That it cannot be written down means one more try.
@@ -221,11 +227,14 @@ pub fn settle(home: &Home, generation: GenerationId) {
 
 /// The rollback whose later writes are to be carried by itself, and that nobody does it for: what should have, was killed.
 pub fn pending(home: &Home, journal: &Journal) -> Result<Option<Plan>, EngineError> {
-    // Asked every few seconds: mostly there is no export.
-    if fs::read_dir(home.state().join("exports")).map_or(true, |mut all| all.next().is_none()) {
+    // Asked every few seconds: mostly there is no export, or none whose writes anybody wants to have carried.
+    let there = |l: &Left| l.writes > 0 && !is_tried(home, l.generation);
+    if !left(home)?.iter().any(there)
+        || home.config().map_or(true, |config| config.rollback.writes != Writes::Carry)
+    {
         return Ok(None);
     }
-    for run in journal.runs(RUNS)? {
+    for run in journal.runs(RECENT)? {
         let (plan, state, _) = journal.load(&run)?;
         if !plan.procedure.switches() {
             continue;

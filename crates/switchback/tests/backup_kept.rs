@@ -118,20 +118,17 @@ fn a_kept_clone_is_brought_up_to_date_and_what_is_backed_up_is_what_production_h
 
 #[test]
 fn a_backup_that_is_killed_leaves_a_clone_that_the_next_one_can_be_made_of() {
-    for step in ["snapshot", "contents", "archive"] {
-        for at in ["before", "during", "after"] {
-            let case = format!("do:{step}:{at}");
-            let (stack, beside) = kept(&[]);
-            stack.write_note("before the first");
-            // The first one, and one that brings it up to date.
-            for round in ["first", "second"] {
-                let killed = stack.run_with(&["backup"], &[("SWITCHBACK_FAULT", &case)]);
-                assert_eq!(killed.code, None, "{case}: the fault did not fire: {}", killed.all());
-                stack.write_note("written meanwhile");
-                stack.run(&["resume", "--abort"]);
-                backup(&stack);
-                comes_back(&stack, beside.path(), 1, round);
-            }
+    for case in ["do:snapshot:before", "do:snapshot:during", "do:snapshot:after", "do:archive:during"] {
+        let (stack, beside) = kept(&[]);
+        stack.write_note("before the first");
+        // The first one, and one that brings it up to date.
+        for round in ["first", "second"] {
+            let killed = stack.run_with(&["backup"], &[("SWITCHBACK_FAULT", case)]);
+            assert_eq!(killed.code, None, "{case}: the fault did not fire: {}", killed.all());
+            stack.write_note("written meanwhile");
+            stack.run(&["resume", "--abort"]);
+            backup(&stack);
+            comes_back(&stack, beside.path(), 1, round);
         }
     }
 }

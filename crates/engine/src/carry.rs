@@ -199,11 +199,6 @@ pub fn after_rollback(
         return None;
     }
     let found = World::open(config).and_then(|world| facts(home, config, &world, Some(generation), false));
-    if let Err(e) = &found
-        && !e.is_away()
-    {
-        settle(home, generation);
-    }
     Some(found.map(|(facts, _)| facts))
 }
 
@@ -220,9 +215,15 @@ fn is_tried(home: &Home, generation: GenerationId) -> bool {
     })
 }
 
-/// Has nobody carry a generation's writes without being asked. That it cannot be written down means one more try.
-pub fn settle(home: &Home, generation: GenerationId) {
-    let _ = fs::write(home.export_dir(generation).join(SETTLED), "");
+/// Has nobody carry the writes of the generation that a rollback left without being asked. On a full disk, what was kept aside is for this: people would be
+/// told of the same again and again.
+pub fn settle(home: &Home, rolled: &Plan) -> Result<(), EngineError> {
+    let Some(generation) = rolled.from_generation else { return Ok(()) };
+    let mark = home.export_dir(generation).join(SETTLED);
+    let write = || fs::write(&mark, "");
+    write()
+        .or_else(|e| if home.release_reserve() { write() } else { Err(e) })
+        .map_err(crate::error::io("write", &mark))
 }
 
 /// The rollback whose later writes are to be carried by itself, and that nobody does it for: what should have, was killed.

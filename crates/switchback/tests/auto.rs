@@ -6,6 +6,8 @@ use assistant::ReleaseKind;
 use common::Stack;
 use serde_json::Value;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 /// A stack at generation 1 with a policy, and what becomes of news.
 fn stack(releases: &[ReleaseKind], promotion: &str) -> Stack {
@@ -92,4 +94,75 @@ fn what_was_refused_is_not_rehearsed_again_until_something_changes() {
     assert_eq!(procedures(&stack).iter().filter(|p| *p == "rehearse").count(), 1);
     desire(&stack, "2.0.0");
     assert_eq!(auto(&stack, 0)["procedure"], "promote");
+}
+
+fn git(at: &Path, args: &[&str]) -> String {
+    let said = Command::new("git")
+        .args(["-c", "user.name=A", "-c", "user.email=a@example.org", "-C"])
+        .arg(at)
+        .args(args)
+        .output()
+        .expect("git is installed");
+    assert!(said.status.success(), "{args:?}: {}", String::from_utf8_lossy(&said.stderr));
+    String::from_utf8(said.stdout).expect("text")
+}
+
+/// What the documentation has a unit do before `switchback auto`.
+fn before_auto(at: &Path) {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs/upgrade-infrastructure/rollback/automation.md");
+    let page = fs::read_to_string(page).expect("reads");
+    let line = page.lines().find_map(|l| l.strip_prefix("ExecStartPre=")).expect("a command");
+    let words: Vec<String> =
+        line.split(' ').map(|w| w.replace("%f", at.to_str().expect("text"))).collect();
+    assert!(Command::new(&words[0]).args(&words[1..]).status().expect("runs").success(), "{line}");
+}
+
+#[test]
+fn a_commit_that_somebody_pushed_is_followed_as_far_as_the_policy_allows() {
+    let stack = stack(&[ReleaseKind::V2, ReleaseKind::LossyMigration], "{ auto: always }");
+    git(&stack.root, &["init", "--quiet"]);
+    git(&stack.root, &["add", "switchback.yaml"]);
+    git(&stack.root, &["commit", "--quiet", "--message", "As it runs"]);
+    let beside = tempfile::tempdir().expect("a folder");
+    let (origin, desk) = (beside.path().join("origin.git"), beside.path().join("desk"));
+    let text = |path: &Path| path.to_str().expect("text").to_owned();
+    git(&stack.root, &["clone", "--quiet", "--bare", ".", &text(&origin)]);
+    git(&stack.root, &["remote", "add", "origin", &text(&origin)]);
+    git(&stack.root, &["fetch", "--quiet", "origin"]);
+    let branch = git(&stack.root, &["branch", "--show-current"]).trim().to_owned();
+    git(&stack.root, &["branch", "--quiet", "--set-upstream-to", &format!("origin/{branch}")]);
+    git(beside.path(), &["clone", "--quiet", &text(&origin), "desk"]);
+    let push = |from: &str, to: &str| {
+        let path = desk.join("switchback.yaml");
+        let now = fs::read_to_string(&path).expect("reads");
+        let then = now.replacen(&format!("version: {from}"), &format!("version: {to}"), 1);
+        assert_ne!(now, then, "{now}");
+        fs::write(&path, then).expect("writes");
+        git(&desk, &["commit", "--quiet", "--all", "--message", to]);
+        git(&desk, &["push", "--quiet"]);
+    };
+    let changed = || git(&stack.root, &["status", "--porcelain", "--untracked-files=no"]);
+
+    before_auto(&stack.root);
+    assert!(auto(&stack, 0)["why"].as_str().is_some_and(|w| w.contains("exactly what switchback.yaml says")));
+    push("1.0.0", "2.0.0");
+    before_auto(&stack.root);
+    assert_eq!(auto(&stack, 0)["procedure"], "promote");
+    stack.wait_until("the trial is over", std::time::Duration::from_secs(30), || {
+        stack.status()["trial"].is_null()
+    });
+    assert_eq!(stack.status()["generation"], 2);
+    assert_eq!(changed(), "", "the promotion changed what Git has");
+
+    // One that is bad stays in Git as desired, and in production as not done; the next commit goes on from there.
+    push("2.0.0", "2.1.0");
+    before_auto(&stack.root);
+    auto(&stack, 3);
+    before_auto(&stack.root);
+    auto(&stack, 0);
+    assert_eq!(stack.status()["generation"], 2);
+    let plan = stack.run(&["plan"]).all();
+    assert!(plan.contains("2.1.0"), "{plan}");
+    assert_eq!(changed(), "");
 }

@@ -93,6 +93,16 @@ fn a_kept_clone_is_brought_up_to_date_and_what_is_backed_up_is_what_production_h
     comes_back(&stack, beside.path(), 1, "second");
     stack.run(&["drill", "restore"]).expect(0);
 
+    // What is known about the clone is gone, a part of the clone is, or all of it.
+    for gone in ["passes", "stores/uploads", "stores", ""] {
+        let there = copy(&stack).join(gone);
+        assert!(gone == "passes" || there.exists(), "{gone}");
+        let _ = fs::remove_dir_all(there);
+        stack.write_note(&format!("without {gone:?}"));
+        backup(&stack);
+        comes_back(&stack, beside.path(), 1, &format!("without-{}", gone.replace('/', "-")));
+    }
+
     // Another generation's data, and back.
     let why = ["--without-certificate", "--reason", "a test"];
     stack.run(&[&["promote", "app=2.0.0", "--yes"][..], &why].concat()).expect(0);
@@ -174,6 +184,16 @@ fn volumes_of_containers_are_kept_and_brought_up_to_date_too() {
     bank.stack.run(&["drill", "restore"]).expect(0);
     bank.stack.run(&["gc", "--yes"]).expect(0);
     assert_eq!(volumes(), made, "gc took what is wanted");
+    // Somebody removed one of them, with what is known about it or without; then all of them.
+    for gone in made.iter().map(std::slice::from_ref).chain([&made[..]]) {
+        for volume in gone {
+            docker(&["volume", "rm", volume]).expect(0);
+        }
+        bank.stack.transfer();
+        bank.stack.run(&["backup"]).expect(0);
+        assert_eq!(volumes(), made, "{gone:?}");
+        bank.stack.run(&["drill", "restore"]).expect(0);
+    }
     bank.stack.edit("switchback.yaml", ", clone: keep", "");
     bank.stack.run(&["gc", "--yes"]).expect(0);
     assert_eq!(volumes(), Vec::<String>::new());

@@ -256,6 +256,24 @@ fn the_later_writes_of_the_service_can_be_carried_and_those_of_the_other_are_not
     assert_eq!((count("db", "later, app"), count("db2", "later, other")), (1, 1));
 }
 
+/// No promotion made the generation that a single service's return leads to.
+#[test]
+fn later_writes_that_cannot_be_carried_are_told_of_and_not_tried_again_by_anybody() {
+    let two = Two::new();
+    two.stack.configure("rollback: {", "rollback: { writes: carry,");
+    two.stack.run(&["up"]).expect(0);
+    two.promote();
+    two.stack.run(&BACK).expect(0);
+    two.write(two.stack.port, "later");
+    let said = two.stack.run(&["rollback", "--yes"]).expect(0).all();
+    assert!(said.contains("The later writes are not carried: no promotion made generation 3"), "{said}");
+    assert_eq!(two.exported(3)["db"], 1);
+    assert!(two.stack.state().join("exports/generation-3/not-carried").exists());
+    // Whoever looks for what is left to do finds nothing.
+    two.stack.run(&["watch"]).expect(0);
+    assert_eq!(two.stack.status()["generation"], 1);
+}
+
 #[test]
 fn a_trial_goes_on_for_the_service_that_stays() {
     let two = Two::new();

@@ -270,6 +270,21 @@ impl Data for LocalData {
         Ok(store::fingerprint(place.kind, source(path, mode, work.temp), work.progress)?)
     }
 
+    fn content(
+        &self,
+        at: &Placement<'_>,
+        store: &StoreName,
+        work: &Work<'_>,
+    ) -> Result<Fingerprint, EngineError> {
+        let (place, path) = place(at, store)?;
+        let record = refresh::record_of(at, store);
+        if place.kind != StoreKind::Files || !record.exists() {
+            return self.fingerprint(at, store, CloneMode::Cold, work);
+        }
+        let copy = source(path, CloneMode::Cold, work.temp);
+        Ok(store::content_of_copy(copy, &record.join("digests"), work.progress)?)
+    }
+
     fn integrity(
         &self,
         at: &Placement<'_>,

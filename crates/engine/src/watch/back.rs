@@ -166,7 +166,8 @@ fn carry_writes(
         ),
         Err(e) if e.is_away() => return Err(e),
         Err(e) => {
-            rolled.from_generation.into_iter().for_each(|g| carry::settle(home, g));
+            // Before it is told: told again and again it would be, if it could not be written down.
+            carry::settle(home, rolled)?;
             let title = "the later writes were not carried; they are exported".to_owned();
             (Severity::Bad, title, vec![e.to_string()])
         }

@@ -151,6 +151,10 @@ pub fn follow(
         other => {
             if let Some(Err(why)) = other {
                 Progress::new(global.quiet).line(&format!("! The later writes are not carried: {why}"));
+                if !why.is_away() {
+                    // The watchdog would try again, and say the same.
+                    switchback_engine::carry::settle(home, plan)?;
+                }
             }
             // The report of one that took too long was the answer.
             if global.json && !over {

@@ -251,7 +251,12 @@ impl Data for ComposeData {
             StoreKind::Postgres | StoreKind::Mysql => (StoreKind::Files, ""),
             kind => (kind, place.path.as_str()),
         };
-        Ok(self.hands(at.home)?.fingerprint(kind, (mount, path), false, work.progress)?)
+        let hands = self.hands(at.home)?;
+        if kind == StoreKind::Files && refresh::mark(at.home, at.instance).exists() {
+            let record = refresh::passes_of(mount);
+            return Ok(hands.content_of_copy((mount, path), (&record, store), work.progress)?);
+        }
+        Ok(hands.fingerprint(kind, (mount, path), false, work.progress)?)
     }
 
     fn counts(

@@ -34,6 +34,11 @@ struct Pair<'a> {
     leave_out: &'a [String],
 }
 
+/// The folder of the record of a store's passes.
+pub(super) fn record_of(at: &Placement<'_>, store: &StoreName) -> PathBuf {
+    at.home.instance_dir(at.instance).join("passes").join(store.as_str())
+}
+
 pub(super) fn refresh(
     from: &Placement<'_>,
     to: &Placement<'_>,
@@ -44,7 +49,7 @@ pub(super) fn refresh(
     let mut output = Output::default();
     for (name, place) in &from.instance.stores {
         let Some(clone) = to.instance.stores.get(name) else { continue };
-        let record = to.home.instance_dir(to.instance).join("passes").join(name.as_str());
+        let record = record_of(to, name);
         let (src, dst) = (Path::new(&place.path), Path::new(&clone.path));
         let leave_out = from.config.stores.get(name).map_or(&[][..], |s| &s.leave_out[..]);
         let pair = Pair { kind: place.kind, src, dst, record, leave_out };

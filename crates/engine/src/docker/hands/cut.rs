@@ -13,7 +13,9 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use switchback_core::data::CopyStats;
+use switchback_core::data::{CopyStats, Fingerprint, StoreKind};
+use switchback_core::ids::StoreName;
+use switchback_core::release::MountPlace;
 
 /// Passes while writers run before the writers are paused for a last one.
 const PASSES: u32 = 4;
@@ -120,6 +122,22 @@ impl Hands<'_> {
             resumed?;
         }
         parsed(answer?)
+    }
+}
+
+impl Hands<'_> {
+    /// Computes the content of a store of files that was copied with a record of passes. What did not change since the last time is
+    /// not read again.
+    pub fn content_of_copy(
+        &self,
+        at: Below<'_>,
+        (record, store): (&MountPlace, &StoreName),
+        progress: &Progress<'_>,
+    ) -> Result<Fingerprint> {
+        let mut mounts = Mounts::default();
+        let at = mounts.store(StoreKind::Files, at, false)?;
+        let memo = format!("{}/digests-{store}", mounts.makes((record, ""))?);
+        self.ask(mounts, &Request::ContentOfCopy { at, memo }, progress)
     }
 }
 

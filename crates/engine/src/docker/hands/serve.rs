@@ -137,6 +137,9 @@ fn perform(request: Request, progress: &Progress<'_>) -> store::Result<Value> {
             clone(store::clone_cold, kind, Path::new(&from), Path::new(&to), progress)
         }
         Request::Fingerprint { kind, at } => json(store::fingerprint(kind, at.source(), progress)?),
+        Request::ContentOfCopy { at, memo } => {
+            json(store::content_of_copy(at.source(), Path::new(&memo), progress)?)
+        }
         Request::Integrity { kind, at } => json(store::integrity(kind, at.source())?),
         Request::Diff { kind, before, after } => {
             json(store::diff(kind, before.source(), after.source(), progress)?)

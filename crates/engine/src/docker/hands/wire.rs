@@ -80,6 +80,12 @@ pub(super) enum Request {
         kind: StoreKind,
         at: At,
     },
+    /// The content of a copy that has a record of passes.
+    ContentOfCopy {
+        at: At,
+        /// The file of digests in the folder of the record.
+        memo: String,
+    },
     Integrity {
         kind: StoreKind,
         at: At,

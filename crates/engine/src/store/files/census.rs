@@ -7,13 +7,14 @@ use super::super::progress::{Meter, Progress};
 use super::super::{Result, Source, StoreError};
 use super::clone::{Scan, open_file, refuse_device};
 use super::meta::{Xattrs, xattrs};
+use super::sync::Memo;
 use super::walk::{Found, Visit, shown, walk};
 use super::{Writers, escape};
 use rustix::fs::{FileType, Stat, readlinkat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use switchback_core::data::{Fingerprint, Part};
 use switchback_core::ids::Digest;
 
@@ -91,6 +92,8 @@ pub(super) struct Census<'p, 'm> {
     pub(super) items: BTreeMap<Vec<u8>, Item>,
     /// Entries that could not be read, where that is what is asked for.
     unreadable: Option<Vec<String>>,
+    /// Digests that are known from an earlier reading.
+    memo: Option<Memo>,
 }
 
 impl<'p, 'm> Census<'p, 'm> {
@@ -113,7 +116,36 @@ impl<'p, 'm> Census<'p, 'm> {
             buffer: vec![0; BUFFER],
             items: BTreeMap::new(),
             unreadable: None,
+            memo: None,
         }
+    }
+
+    /// The digest of a file's bytes.
+    fn digest(&mut self, found: &Found<'_>, file: BorrowedFd<'_>) -> Result<blake3::Hash> {
+        if let Some(known) = self.memo.as_ref().and_then(|memo| memo.recall(found)) {
+            self.meter.add(u64::try_from(found.stat.st_size).unwrap_or(0))?;
+            if let Some(memo) = &mut self.memo {
+                memo.keep(found, known);
+            }
+            return Ok(known);
+        }
+        let mut hasher = blake3::Hasher::new();
+        loop {
+            match rustix::io::read(file, &mut self.buffer[..]) {
+                Ok(0) => break,
+                Ok(n) => {
+                    hasher.update(&self.buffer[..n]);
+                    self.meter.add(n as u64)?;
+                }
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(StoreError::io("read", &shown(&self.root, found.rel), e)),
+            }
+        }
+        let digest = hasher.finalize();
+        if let Some(memo) = &mut self.memo {
+            memo.keep(found, digest);
+        }
+        Ok(digest)
     }
 
     fn item(&mut self, found: &Found<'_>) -> Result<Option<Item>> {
@@ -136,19 +168,7 @@ impl<'p, 'm> Census<'p, 'm> {
                 item.size = u64::try_from(found.stat.st_size).unwrap_or(0);
                 item.xattrs = xattrs(fd.as_fd(), &path)?;
                 if self.depth == Depth::Content {
-                    let mut hasher = blake3::Hasher::new();
-                    loop {
-                        match rustix::io::read(&fd, &mut self.buffer[..]) {
-                            Ok(0) => break,
-                            Ok(n) => {
-                                hasher.update(&self.buffer[..n]);
-                                self.meter.add(n as u64)?;
-                            }
-                            Err(Errno::INTR) => {}
-                            Err(e) => return Err(StoreError::io("read", &path, e)),
-                        }
-                    }
-                    item.content = Some(hasher.finalize());
+                    item.content = Some(self.digest(found, fd.as_fd())?);
                 }
             }
             FileType::Symlink => match readlinkat(found.dir, found.name, Vec::new()) {
@@ -202,11 +222,21 @@ impl Visit for Census<'_, '_> {
     }
 }
 
-/// The content of a tree as digests.
-pub(in super::super) fn fingerprint(source: Source<'_>, progress: &Progress<'_>) -> Result<Fingerprint> {
+/// The content of a tree as digests. `memo` is a file with those of an earlier reading, for a copy on which nobody works.
+pub(in super::super) fn fingerprint(
+    source: Source<'_>,
+    memo: Option<&Path>,
+    progress: &Progress<'_>,
+) -> Result<Fingerprint> {
     let bytes = Scan::run(source.path)?.bytes;
     let mut meter = Meter::new(progress, bytes);
-    let items = Census::take(source, Depth::Content, &mut meter)?;
+    let mut census = Census::new(source, Depth::Content, &mut meter);
+    census.memo = memo.map(|memo| Memo::open(source.path, memo)).transpose()?;
+    walk(source.path, &mut census)?;
+    let Census { items, memo, .. } = census;
+    if let Some(memo) = memo {
+        memo.save();
+    }
     meter.finish();
     let mut hasher = blake3::Hasher::new();
     let mut parts = BTreeMap::new();

@@ -66,10 +66,6 @@ pub fn sync_seal(src: &Path, dst: &Path, state: &Path) -> Result<()> {
     let Some(header) = header(&src, &dst)? else { return Ok(()) };
     let Some((entries, _)) = open_entries(&bytes, &header) else { return Ok(()) };
     let Some(copy) = Looks::of(&dst)? else { return Ok(()) };
-    let due = |look: &Look| {
-        let step = if look.ctime_ns % SECOND_NS == 0 { SECOND_NS } else { 0 };
-        look.ctime_ns.saturating_add(step).saturating_add(TICK_NS)
-    };
     let now = wait_until(copy.found.values().map(due).max().unwrap_or(0));
     let sealed = entries.iter().map(|(rel, (look, certainty))| {
         let own = copy.found.get(rel).filter(|own| copy.trusts(own) && due(own) <= now);
@@ -108,7 +104,14 @@ pub(super) fn reopen(bytes: &[u8], header: &[u8], dst: &Path) -> Result<Option<E
     Ok(Some(entries))
 }
 
-fn now_ns() -> i64 {
+/// When a later write to an entry has a change time that differs from this one.
+pub(super) fn due(look: &Look) -> i64 {
+    let step = if look.ctime_ns % SECOND_NS == 0 { SECOND_NS } else { 0 };
+    look.ctime_ns.saturating_add(step).saturating_add(TICK_NS)
+}
+
+/// The clock that file times are taken from.
+pub(super) fn now_ns() -> i64 {
     let now = clock_gettime(ClockId::RealtimeCoarse);
     now.tv_sec.saturating_mul(SECOND_NS).saturating_add(now.tv_nsec)
 }

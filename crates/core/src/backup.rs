@@ -39,7 +39,7 @@ pub struct Manifest {
     pub program: String,
     /// The stack.
     pub stack: StackName,
-    /// The moment that all stores were cut at; UTC, milliseconds since 1970.
+    /// The moment that all stores were cut at, or the last one of those that were cloned one after the other; UTC, milliseconds since 1970.
     pub at_ms: i64,
     /// Where the stack's folder lay.
     pub root: String,
@@ -61,6 +61,9 @@ pub struct Manifest {
     /// Whether the journal and the exports of later writes are in it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub history: bool,
+    /// What was written to while it was cloned, so that it may be of no one moment: files, by store, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub torn: Vec<String>,
 }
 
 impl Manifest {

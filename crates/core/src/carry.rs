@@ -2,7 +2,7 @@
 //!
 //! These are rules and results as values. The engine's stores do it; reports read what was done.
 
-use crate::data::{PartChange, RowOp, StoreDiff};
+use crate::data::{ExportStats, PartChange, RowOp, StoreDiff};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -72,6 +72,9 @@ pub const ORPHAN: &str = "it refers to a row that is not there, or another row r
 pub const REWRITTEN: &str = "the upgrade rewrites values of this table";
 /// Why a write was not carried.
 pub const LARGE_OBJECT: &str = "a large object";
+
+/// Why a write was not carried.
+pub const EXPORTED_ONLY: &str = "later writes of MySQL and MariaDB are exported, not carried";
 
 /// Entries of a quarantine that are written down; the export holds every write in any case.
 pub const MOST_QUARANTINED: usize = 100_000;
@@ -158,6 +161,20 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Counts every write that an export holds as not carried; the export names them.
+    pub fn only_exported(exported: &ExportStats, why: &str) -> Self {
+        let mut outcome = Self::default();
+        for (name, part) in &exported.parts {
+            let writes = part.inserted + part.updated + part.deleted;
+            if writes > 0 {
+                let counts = outcome.part(name);
+                counts.quarantined = writes;
+                counts.why.insert(why.to_owned(), writes);
+            }
+        }
+        outcome
+    }
+
     /// Counts a write as not carried.
     pub fn quarantine(&mut self, part: &str, op: RowOp, key: Map<String, Value>, why: impl Into<String>) {
         let why = why.into();
@@ -232,7 +249,7 @@ impl Coverage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::PartDiff;
+    use crate::data::{ExportPart, PartDiff};
 
     fn part(name: &str, change: PartChange, added: u64, changed: u64) -> PartDiff {
         PartDiff {
@@ -298,6 +315,17 @@ mod tests {
         coverage.add("db", &diff);
         assert_eq!((coverage.carried(), coverage.tables), (3, 5));
         assert_eq!(coverage.exported.keys().collect::<Vec<_>>(), ["db.fresh", "db.rewritten"]);
+    }
+
+    #[test]
+    fn what_is_only_exported_counts_as_not_carried() {
+        let part = |inserted| ExportPart { inserted, deleted: inserted, ..ExportPart::default() };
+        let parts = BTreeMap::from([("a".to_owned(), part(2)), ("b".to_owned(), part(0))]);
+        let outcome = Outcome::only_exported(&ExportStats { parts, took_ms: 1 }, EXPORTED_ONLY);
+        assert_eq!(outcome.carried.sum(CarriedPart::total), 4);
+        assert_eq!(outcome.carried.sum(CarriedPart::carried), 0);
+        assert_eq!(outcome.carried.parts["a"].why[EXPORTED_ONLY], 4);
+        assert_eq!(outcome.carried.parts.len(), 1);
     }
 
     #[test]

@@ -118,11 +118,13 @@ pub fn conclude(plan: &Plan, state: &RunState) -> Outcome {
         }
         // After a switch nothing is refused any more; what failed afterwards is for a person.
         Procedure::Rollback | Procedure::ServiceRollback => {
-            let reasons: Vec<String> = failed_steps
-                .filter(|(s, _)| !matches!(s.op, Op::Export { .. }))
-                .map(|(s, e)| format!("{}: {}", s.title, e.message))
-                .chain(refusals)
-                .collect();
+            let mut reasons: Vec<String> = Vec::new();
+            // A step that failed is among the findings, too.
+            for reason in failed_steps.map(|(s, e)| format!("{}: {}", s.title, e.message)).chain(refusals) {
+                if !reasons.contains(&reason) {
+                    reasons.push(reason);
+                }
+            }
             if reasons.is_empty() { Outcome::Done } else { Outcome::NeedsOperator { reasons } }
         }
         Procedure::ProductionDrill => {
@@ -146,6 +148,7 @@ pub fn conclude(plan: &Plan, state: &RunState) -> Outcome {
         | Procedure::Carry
         | Procedure::Up
         | Procedure::Down
+        | Procedure::Export
         | Procedure::Backup => Outcome::Done,
         // A check that could not decide is no proof that the backup can be used, or the generation before.
         Procedure::Drill | Procedure::RollbackDrill => {

@@ -1,9 +1,8 @@
 //! What there is to do when nobody asks: a change of what is desired is rehearsed, and promoted as far as the policy allows.
 //!
 //! It decides; the command line carries out. It never goes on with what a person has to look at: an unfinished run, a trial, a
-//! release that failed before.
+//! release that production was taken back from before.
 
-use crate::certificate::refuse_what_failed;
 use crate::error::EngineError;
 use crate::gather::{self, Target};
 use crate::home::{Home, read_json, write_json};
@@ -11,6 +10,7 @@ use crate::journal::Journal;
 use crate::outdated;
 use crate::runtime::Stage;
 use crate::session::Session;
+use crate::taken_back::{Asked, refuse_what_failed};
 use crate::watch;
 use crate::world::World;
 use serde::{Deserialize, Serialize};
@@ -62,8 +62,13 @@ pub fn look(session: &Session<'_>, config: &Config, stage: &Stage<'_>) -> Result
         Err(EngineError::Refused { .. }) => session.plan_rehearsal(config, &target, stage)?,
         Err(e) => return Err(e),
     };
-    if let Err(e) = refuse_what_failed(&session.journal, &plan) {
-        return Ok(Found::Nothing(e.to_string()));
+    match refuse_what_failed(&session.journal, &plan, Asked::ByClock) {
+        Ok(()) => {}
+        Err(e @ EngineError::Refused { .. }) => {
+            let again = "`switchback promote --again` promotes it all the same";
+            return Ok(Found::Nothing(format!("{e}; {again}")));
+        }
+        Err(e) => return Err(e),
     }
     if plan.procedure == Procedure::Promote {
         return Ok(Found::Ready(Box::new(plan), target));

@@ -8,6 +8,7 @@ use crate::error::EngineError;
 use crate::gather::{self, SMALL_BYTES, new_run};
 use crate::home::{Home, read_json};
 use crate::journal::Journal;
+use crate::left::{SETTLED, exported, is_back, left_by, line};
 use crate::world::World;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,9 +26,6 @@ const RUNS: usize = 1000;
 /// After so many runs (backups, rehearsals), writes that were not carried are left to a person.
 const RECENT: usize = 50;
 
-/// The file in an export that says that its writes were to be carried by itself, and could not be.
-const SETTLED: &str = "not-carried";
-
 /// A generation that was left, whose writes are exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Left {
@@ -37,11 +35,24 @@ pub struct Left {
     pub writes: u64,
     /// The generation that they were carried into, if it is production's or an ancestor of it.
     pub carried_into: Option<GenerationId>,
+    /// Likewise, where only the writes were carried that it had when it was left an earlier time.
+    #[serde(skip)]
+    pub earlier: Option<GenerationId>,
 }
 
 /// The folder with what was done when writes were carried.
 pub fn folder(home: &Home, left: GenerationId, into: GenerationId) -> PathBuf {
     home.export_dir(left).join(format!("carried-into-{into}"))
+}
+
+/// The file that says for which rollback carrying was begun.
+pub const BEGAN: &str = "began.json";
+
+/// What it holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Began {
+    /// The rollback that left the generation, where that is known.
+    pub rollback: Option<RunId>,
 }
 
 /// The file that says that everything was carried.
@@ -52,14 +63,21 @@ pub const DONE: &str = "carried.json";
 pub struct Done {
     /// The run.
     pub run: RunId,
+    /// The rollback that left the generation, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<RunId>,
     /// What became of the writes to each store.
     pub stores: BTreeMap<StoreName, Carried>,
 }
 
-/// Generations that were left and exported, and whose data is still there, oldest first.
+/// Generations that were left and exported, and whose data is still there, oldest first. An export that is damaged is none.
 pub fn left(home: &Home) -> Result<Vec<Left>, EngineError> {
     let Some(pointer) = home.pointer()? else { return Ok(Vec::new()) };
     let known = home.generation_ids()?;
+    let line = line(home, pointer.current);
+    // What is older than one that is gone may have led to it.
+    let gone = line.iter().find(|(_, record)| record.is_none()).map(|(id, _)| *id);
+    let behind = |id: &&GenerationId| line.contains_key(*id) || gone.is_some_and(|gone| **id < gone);
     let mut found = Vec::new();
     for entry in fs::read_dir(home.state().join("exports")).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -68,29 +86,31 @@ pub fn left(home: &Home) -> Result<Vec<Left>, EngineError> {
         if !known.contains(&generation) {
             continue; // `gc` took its data; the export is all there is
         }
-        let complete = entry.path().join("complete.json");
-        if !complete.exists() {
-            continue; // its export has not ended
+        if is_back(home, generation, pointer.current, &line) {
+            continue; // production has its writes
         }
-        let stores: BTreeMap<StoreName, ExportStats> = read_json(&complete)?;
-        let carried_into = known
-            .iter()
-            .rev()
-            .filter(|into| **into <= pointer.current)
-            .find(|into| is_carried(home, generation, **into))
-            .copied();
+        let Ok(Some(stores)) = exported(home, generation) else {
+            continue; // its export has not ended
+        };
+        let by = left_by(home, generation);
+        let into = |of: &dyn Fn(&Done) -> bool| {
+            let carried = |into: &&GenerationId| carried(home, generation, **into).is_some_and(|d| of(&d));
+            known.iter().rev().filter(behind).find(carried).copied()
+        };
+        let carried_into = into(&|done: &Done| by.is_none() || done.rollback == by);
+        let earlier = into(&|_: &Done| carried_into.is_none());
         let writes = stores.values().map(ExportStats::total).sum();
-        found.push(Left { generation, writes, carried_into });
+        found.push(Left { generation, writes, carried_into, earlier });
     }
     found.sort_by_key(|l| l.generation);
     Ok(found)
 }
 
-/// Whether a generation, as it is, was made with the writes of another one.
-fn is_carried(home: &Home, left: GenerationId, into: GenerationId) -> bool {
-    let done = read_json::<Done>(&folder(home, left, into).join(DONE));
-    let made = home.generation(into).map(|g| g.created_by);
-    matches!((done, made), (Ok(done), Ok(made)) if done.run == made)
+/// What was carried, where a generation, as it is, was made with the writes of another one.
+fn carried(home: &Home, left: GenerationId, into: GenerationId) -> Option<Done> {
+    let done = read_json::<Done>(&folder(home, left, into).join(DONE)).ok()?;
+    let made = home.generation(into).ok()?.created_by;
+    (done.run == made).then_some(done)
 }
 
 /// What is to be carried: a generation that was named, or the newest with writes that were not.
@@ -99,9 +119,13 @@ fn choose(home: &Home, wanted: Option<GenerationId>, again: bool) -> Result<Left
     let none = || {
         EngineError::refused(
             "there are no later writes to carry",
-            "a rollback exports what was written since the promotion; `switchback status` says what is not exported",
+            "a rollback exports what was written since the promotion; `switchback status` says what is not exported, and `switchback export` does it",
         )
     };
+    if let Some(wanted) = wanted {
+        // Damage is told rather than taken for an export that has not ended.
+        exported(home, wanted)?;
+    }
     let found = match wanted {
         Some(wanted) => all.into_iter().find(|l| l.generation == wanted).ok_or_else(|| {
             EngineError::refused(
@@ -115,6 +139,15 @@ fn choose(home: &Home, wanted: Option<GenerationId>, again: bool) -> Result<Left
         return Err(EngineError::refused(
             format!("the writes of generation {} were carried into generation {into}", found.generation),
             "rows without a key would be there twice; --again does it nevertheless",
+        ));
+    }
+    if let (Some(into), false) = (found.earlier, again) {
+        return Err(EngineError::refused(
+            format!(
+                "some of the writes of generation {} were carried into generation {into}, and more were made since",
+                found.generation
+            ),
+            "rows without a key would be there twice; `switchback carry --again` does it nevertheless",
         ));
     }
     if found.writes == 0 {
@@ -195,8 +228,10 @@ pub fn after_rollback(
     if config.rollback.writes != Writes::Carry || left_by.procedure != Procedure::Rollback {
         return None;
     }
-    if !is_due(home, generation).ok()? {
-        return None;
+    match is_due(home, generation) {
+        Ok(true) => {}
+        Ok(false) => return None,
+        Err(e) => return Some(Err(e)),
     }
     let found = World::open(config).and_then(|world| facts(home, config, &world, Some(generation), false));
     Some(found.map(|(facts, _)| facts))
@@ -204,14 +239,22 @@ pub fn after_rollback(
 
 /// Whether there are writes of a generation which nobody has tried to carry.
 fn is_due(home: &Home, generation: GenerationId) -> Result<bool, EngineError> {
-    Ok(!is_tried(home, generation)
-        && left(home)?.into_iter().any(|l| l.generation == generation && l.writes > 0))
+    if is_tried(home, generation) {
+        return Ok(false);
+    }
+    exported(home, generation)?;
+    Ok(left(home)?.into_iter().any(|l| l.generation == generation && l.writes > 0))
 }
 
+/// Whether somebody tried since the generation was left last: one that is left again has other writes.
 fn is_tried(home: &Home, generation: GenerationId) -> bool {
+    let by = left_by(home, generation);
+    let for_it =
+        |began: PathBuf| by.is_none() || read_json::<Began>(&began).is_ok_and(|began| began.rollback == by);
     fs::read_dir(home.export_dir(generation)).into_iter().flatten().flatten().any(|entry| {
         let name = entry.file_name();
-        name == SETTLED || name.to_string_lossy().starts_with("carried-into-")
+        name == SETTLED
+            || name.to_string_lossy().starts_with("carried-into-") && for_it(entry.path().join(BEGAN))
     })
 }
 
@@ -246,7 +289,8 @@ pub fn pending(home: &Home, journal: &Journal) -> Result<Option<Plan>, EngineErr
             return Ok(None);
         };
         let wanted = home.run_config(&run)?.rollback.writes == Writes::Carry;
-        return Ok((wanted && is_due(home, from)?).then_some(plan));
+        // Where its export is damaged, whoever carries says so.
+        return Ok((wanted && is_due(home, from).unwrap_or(true)).then_some(plan));
     }
     Ok(None)
 }

@@ -8,7 +8,6 @@ use crate::fault::{Gap, gap};
 use crate::home::{Home, make_secret};
 use crate::journal::Journal;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use switchback_core::duration::human_bytes;
@@ -113,7 +112,8 @@ pub fn rollback_range(home: &Home, ms: u64) -> Result<(u64, u64), EngineError> {
     Ok(own.fold((ms, ms), |(least, most), ms| (least.min(ms), most.max(ms))))
 }
 
-fn release_of(plan: &Plan, generation: Option<GenerationId>) -> Option<Digest> {
+/// The release of one of a plan's generations of production.
+pub(crate) fn release_of(plan: &Plan, generation: Option<GenerationId>) -> Option<Digest> {
     let made = plan.instances.values().find(|i| i.is_production() && Some(i.generation) == generation);
     made.map(|i| i.release.clone())
 }
@@ -246,36 +246,6 @@ fn objection(
         ));
     }
     None
-}
-
-/// Releases whose trial failed: when, and why.
-fn failed(journal: &Journal) -> Result<BTreeMap<Digest, (i64, String)>, EngineError> {
-    let mut found = BTreeMap::new();
-    for record in journal.of_kind("trial_failed")? {
-        let Event::TrialFailed { trigger, .. } = record.event else { continue };
-        let (plan, _, _) = journal.load(&record.run)?;
-        if let Some(release) = release_of(&plan, plan.to_generation) {
-            found.insert(release, (record.at_ms, trigger));
-        }
-    }
-    Ok(found)
-}
-
-/// Refuses a release whose trial failed before: with the same artefacts and configuration it would again.
-pub fn refuse_what_failed(journal: &Journal, plan: &Plan) -> Result<(), EngineError> {
-    let failed = failed(journal)?;
-    let runs = release_of(plan, plan.from_generation);
-    let releases = plan.instances.values().map(|i| &i.release).filter(|r| Some(*r) != runs.as_ref());
-    let Some((at_ms, trigger)) = releases.filter_map(|r| failed.get(r)).next() else { return Ok(()) };
-    let when = jiff::Timestamp::from_millisecond(*at_ms)
-        .map_or_else(|_| String::new(), |t| t.strftime("%Y-%m-%d %H:%M UTC").to_string());
-    Err(EngineError::refused(
-        format!(
-            "{} with exactly these artefacts and configuration was rolled back on {when}: {trigger}",
-            describe_change(&plan.from, &plan.to)
-        ),
-        "`switchback history` has its report; after a fix the release is another one. To try the same again: `--again`",
-    ))
 }
 
 #[cfg(test)]

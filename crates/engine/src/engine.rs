@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use switchback_core::config::Config;
+use switchback_core::ids::RunId;
 use switchback_core::journal::{ErrorKind, Event, Outcome, Output, Record, RunState, StepError};
 use switchback_core::next::{Next, gave_up, next};
 use switchback_core::plan::{Op, Plan, Step};
@@ -115,19 +116,31 @@ pub struct Engine<'a> {
 }
 
 impl Engine<'_> {
-    /// Records a new plan. Nothing is touched yet.
-    pub fn begin(&mut self, plan: &Plan) -> Result<(), EngineError> {
-        self.append(plan, &[(now_ms(), &Event::Planned { plan: Box::new(plan.clone()) })])?;
+    /// Records a new plan, together with the end of another run's trial where the plan is why it ends. Nothing is touched yet.
+    pub fn begin(&mut self, plan: &Plan, ends: Option<&(RunId, Event)>) -> Result<(), EngineError> {
+        let (at_ms, planned) = (now_ms(), Event::Planned { plan: Box::new(plan.clone()) });
+        let mut events: Vec<_> = ends.into_iter().map(|(run, event)| (run, at_ms, event)).collect();
+        events.push((&plan.run, at_ms, &planned));
+        self.append_of_runs(plan, &events)?;
         Ok(())
     }
 
     fn append(&mut self, plan: &Plan, events: &[(i64, &Event)]) -> Result<Vec<Record>, EngineError> {
-        let records = match self.journal.append_all(&plan.run, events) {
+        let events: Vec<_> = events.iter().map(|(at_ms, event)| (&plan.run, *at_ms, *event)).collect();
+        self.append_of_runs(plan, &events)
+    }
+
+    fn append_of_runs(
+        &mut self,
+        plan: &Plan,
+        events: &[(&RunId, i64, &Event)],
+    ) -> Result<Vec<Record>, EngineError> {
+        let records = match self.journal.append_of_runs(events) {
             // The disk is full: what was kept aside lets the run record itself and be undone.
-            Err(_) if self.home.release_reserve() => self.journal.append_all(&plan.run, events)?,
+            Err(_) if self.home.release_reserve() => self.journal.append_of_runs(events)?,
             other => other?,
         };
-        for record in &records {
+        for record in records.iter().filter(|r| r.run == plan.run) {
             (self.observe)(&Notice::Recorded(plan, record));
         }
         Ok(records)

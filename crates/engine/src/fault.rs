@@ -1,6 +1,7 @@
 //! Named crash points for the crash matrix; compiled to nothing without the feature `faults`.
 //!
-//! `SWITCHBACK_FAULT=do:STEP:before|during|after` (or `undo:...`) kills the program there with SIGKILL.
+//! `SWITCHBACK_FAULT=do:STEP:before|during|after` (or `undo:...`) kills the program there with SIGKILL;
+//! `do:begin:before|after` is the moment in which a run is recorded, with the end of the trial that it ends.
 //! `SWITCHBACK_FAULT_FAIL=do:STEP` makes a step fail after its effect. `SWITCHBACK_FAULT_REPEAT=1` performs
 //! every step twice. `SWITCHBACK_FAULT_SLOW=NAME:MS` makes a moment between two looks so long.
 //! `SWITCHBACK_GAP=NAME` switches one safeguard off, to see whether an acceptance run names it.

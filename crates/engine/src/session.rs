@@ -5,7 +5,7 @@ use crate::certificate;
 use crate::checks;
 use crate::engine::{Cancel, Engine, Observer, RunEnd, now_ms};
 use crate::error::EngineError;
-use crate::fault::{Gap, gap};
+use crate::fault::{self, At, Gap, Way, gap};
 use crate::gather::{self, Target};
 use crate::give_way;
 use crate::home::{CONFIG_FILE, Home, create_dir};
@@ -27,6 +27,9 @@ pub struct Session<'h> {
     pub journal: Journal,
     _lock: Lock,
 }
+
+/// The moment in which a run is recorded, as a crash point.
+const BEGINS: &str = "begin";
 
 /// How often who waits for the lock looks at it again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -281,7 +284,7 @@ impl<'h> Session<'h> {
         ))
     }
 
-    /// Records a plan and carries it out.
+    /// Records a plan and carries it out. A rollback ends the trial of the generation that it leaves.
     pub fn carry_out(
         &mut self,
         plan: &Plan,
@@ -289,11 +292,41 @@ impl<'h> Session<'h> {
         cancel: &Cancel,
         observe: Observer<'_>,
     ) -> Result<RunEnd, EngineError> {
+        let ends = self.trial_ended_by(plan)?;
+        self.begin(plan, config, ends.as_ref(), observe)?;
+        self.perform(plan, config, cancel, observe)
+    }
+
+    /// Records a plan, and with it the end of the trial that it ends: both or neither, so that whatever happens either the trial or the
+    /// run is there for somebody to go on with.
+    pub(crate) fn begin(
+        &mut self,
+        plan: &Plan,
+        config: &Config,
+        ends: Option<&(RunId, Event)>,
+        observe: Observer<'_>,
+    ) -> Result<(), EngineError> {
         self.keep(&plan.run, config)?;
-        self.cancel_trial_for(plan)?;
+        if let (Some((trial, _)), plan::Procedure::ServiceRollback) = (ends, plan.procedure) {
+            watch::keep_before(self.home, trial, &plan.run)?;
+        }
+        fault::point(Way::Do, BEGINS, At::Before);
+        let cancel = Cancel::never();
+        Engine { home: self.home, journal: &mut self.journal, observe, cancel }.begin(plan, ends)?;
+        fault::point(Way::Do, BEGINS, At::After);
+        Ok(())
+    }
+
+    /// Carries out a plan that is recorded.
+    pub(crate) fn perform(
+        &mut self,
+        plan: &Plan,
+        config: &Config,
+        cancel: &Cancel,
+        observe: Observer<'_>,
+    ) -> Result<RunEnd, EngineError> {
         let cancel = self.cancel_of(plan, cancel);
         let mut engine = Engine { home: self.home, journal: &mut self.journal, observe, cancel };
-        engine.begin(plan)?;
         guard(self.home, plan)?;
         let end = engine.run(plan, config)?;
         self.tidy(plan, &end);
@@ -349,15 +382,14 @@ impl<'h> Session<'h> {
         Ok(undone)
     }
 
-    /// A rollback ends the trial of the generation that it leaves.
-    fn cancel_trial_for(&mut self, plan: &Plan) -> Result<(), EngineError> {
-        if matches!(plan.procedure, plan::Procedure::Rollback | plan::Procedure::ServiceRollback)
-            && let Some(trial) = watch::current(&self.journal)?
-        {
-            let why = format!("rolled back by run {}", plan.run);
-            self.journal.append(&trial.plan.run, now_ms(), &Event::TrialCancelled { why })?;
+    /// The trial that ends with a plan, and how.
+    fn trial_ended_by(&self, plan: &Plan) -> Result<Option<(RunId, Event)>, EngineError> {
+        if !matches!(plan.procedure, plan::Procedure::Rollback | plan::Procedure::ServiceRollback) {
+            return Ok(None);
         }
-        Ok(())
+        let why = format!("rolled back by run {}", plan.run);
+        let trial = watch::current(&self.journal)?;
+        Ok(trial.map(|trial| (trial.plan.run, Event::TrialCancelled { why })))
     }
 
     /// Removes private copies of a run that is over, and what staging of it is left after an undo.

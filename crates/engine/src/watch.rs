@@ -9,11 +9,13 @@ mod guard;
 mod kept;
 mod look;
 mod tried;
+mod trouble;
 
 pub use guard::{ensure_of_trial, guard};
 pub use kept::samples;
-pub use look::{before, mark_logs, observe_before};
+pub use look::{before, keep_before, mark_logs, observe_before};
 pub use tried::{Tried, tried};
+pub use trouble::{WatchdogTrouble, trouble};
 
 use crate::carry;
 use crate::checks::Suite;
@@ -40,11 +42,12 @@ use switchback_core::notify::Severity;
 use switchback_core::plan::Plan;
 use switchback_core::release::describe_change;
 use switchback_core::trigger::{Change, Judge, Standing};
+use trouble::Troubles;
 
 /// The hidden command that becomes the watchdog.
 pub const WATCH_VERB: &str = "__watchdog";
 
-/// Probe errors in a row (not failures: the watchdog could not look) before it says that it is blind.
+/// Looks in a row that came to nothing (not failures: the watchdog could not see, or not everything) before it says that it is blind.
 const BLIND_AFTER: u32 = 4;
 
 /// A trial that is running.
@@ -168,28 +171,41 @@ fn due(home: &Home) -> Result<Due, EngineError> {
 }
 
 fn watch_while(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<(), EngineError> {
+    let troubles = Troubles::new(home);
     loop {
         let went = due(home).and_then(|due| match due {
             Due::Trial(trial) => {
-                let watch = || watch_one(home, &trial, cancel, observe);
+                let watch = || watch_one(home, &trial, &troubles, cancel, observe);
                 capture::meanwhile(home, &trial, cancel, watch).map(|()| Some(true))
             }
-            Due::Run => take_over(home, cancel, observe).map(Some),
+            Due::Run => take_over(home, &troubles, cancel, observe).map(Some),
             Due::Nothing => Ok(None),
         });
         match went {
-            Ok(None) => return Ok(()),
+            Ok(None) => {
+                troubles.over();
+                return Ok(());
+            }
+            Ok(Some(true)) if !cancel.requested() => troubles.over(),
             Ok(Some(true)) => {}
             Ok(Some(false)) => std::thread::sleep(TAKE_OVER_EVERY),
             Err(EngineError::Busy { .. }) => std::thread::sleep(TAKE_OVER_EVERY),
             // Nobody else waits for the engine to come back.
             Err(e) if e.is_away() => std::thread::sleep(TAKE_OVER_EVERY),
             // Nor for room on the disk. What was kept aside is for this: somebody has to roll back.
-            Err(_) if home.is_full() => {
-                home.release_reserve();
+            Err(e) if home.is_full() => {
+                if !home.release_reserve() {
+                    troubles.note(&e, observe);
+                }
                 std::thread::sleep(TAKE_OVER_EVERY);
             }
-            Err(e) => return Err(e),
+            // Whoever wrote this has a watchdog that can read it, and that must find the lock free.
+            Err(e @ EngineError::NewerFormat { .. }) => {
+                troubles.note(&e, observe);
+                return Err(e);
+            }
+            // A watchdog that is started again would meet the same.
+            Err(e) => troubles.wait(&e, cancel, observe),
         }
         if cancel.requested() {
             return Ok(());
@@ -215,7 +231,13 @@ fn still_running(home: &Home, run: &RunId) -> Result<bool, EngineError> {
     Ok(journal.load(run)?.1.on_trial())
 }
 
-fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>) -> Result<(), EngineError> {
+fn watch_one(
+    home: &Home,
+    trial: &Trial,
+    troubles: &Troubles<'_>,
+    cancel: &Cancel,
+    observe: Observer<'_>,
+) -> Result<(), EngineError> {
     let run = &trial.plan.run;
     let config = home.run_config(run)?;
     let (deadline_ms, generation) = match &trial.state.trial {
@@ -233,16 +255,20 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
     let world = World::open(&config)?;
     let placement = Placement { home, config: &config, instance, release: &release };
     let suite = Suite::load(home, run, &config)?;
-    let mut judge =
-        Judge::new(&config.rollback.triggers, look::before(home, run)?, config.rollback.watch.as_millis());
+    let mut failures = trial.state.trial.as_ref().map_or(0, |t| t.failures_in_a_row);
+    let mut unread = Vec::new();
+    let (before, marks) = look::known(home, run, &mut unread);
+    for what in unread {
+        let seen = format!("the watchdog goes on without what it knew: {what}");
+        record(home, run, &Event::TrialProbe { ok: false, seen, failures_in_a_row: failures })?;
+    }
+    let mut judge = Judge::new(&config.rollback.triggers, before, config.rollback.watch.as_millis());
     // What another watchdog saw counts. What followed from its last look may not be in the journal.
     for sample in kept::samples(home, run) {
         judge.look(sample);
     }
     note_changes(home, &config, run, &missed(&judge, &trial.state))?;
-    let mut eye =
-        Eye { home, world: &world, placement, suite: &suite, run, marks: look::marks(home, run)?, looks: 0 };
-    let mut failures = trial.state.trial.as_ref().map_or(0, |t| t.failures_in_a_row);
+    let mut eye = Eye { home, world: &world, placement, suite: &suite, run, marks, looks: 0 };
     let (mut errors, mut probes, mut last_ok) = (0u32, 0u32, None::<bool>);
     // A watchdog that takes over late (after a reboot, or after one was killed) must see half of the period
     // itself: time in which nobody looked does not count.
@@ -259,31 +285,37 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
         }
         if !ended {
             // The command line was killed between the beginning of the trial and its own end.
-            ended = take_over(home, cancel, observe)?;
+            ended = take_over(home, troubles, cancel, observe)?;
         }
         if let Some(trigger) = judge.condemned().filter(|_| !gap(Gap::Trigger)) {
             let why = [format!("{}: {}", trigger.as_str(), judge.why(trigger))];
-            return roll_back(home, trial, &config, (&why[0], &why), cancel, observe);
+            return roll_back(home, trial, &config, (&why[0], &why), troubles, cancel, observe);
         }
-        match eye.look() {
+        let blind = match eye.look() {
             Ok(look) => {
-                errors = 0;
-                probes += 1;
-                failures = if look.ok { 0 } else { failures + 1 };
-                if last_ok != Some(look.ok) || !look.ok {
-                    let seen = look.seen.join("; ");
-                    record(home, run, &Event::TrialProbe { ok: look.ok, seen, failures_in_a_row: failures })?;
+                troubles.looked(look.ok);
+                let sees = look.doubt.is_none();
+                if sees {
+                    errors = 0;
+                    probes += 1;
+                    failures = if look.ok { 0 } else { failures + 1 };
+                    if last_ok != Some(look.ok) || !look.ok {
+                        let seen = look.seen.join("; ");
+                        let probe = Event::TrialProbe { ok: look.ok, seen, failures_in_a_row: failures };
+                        record(home, run, &probe)?;
+                    }
+                    last_ok = Some(look.ok);
                 }
-                last_ok = Some(look.ok);
                 // Kept before it is judged: a watchdog that takes over then comes to the same. One that is not kept, for the
                 // disk is full, counts all the same: this is when a watchdog is needed.
                 let _ = kept::keep(home, run, &look.sample)
                     .and_then(|()| look::keep_marks(home, run, &eye.marks));
                 let changes = judge.look(look.sample);
                 note_changes(home, &config, run, &changes)?;
-                if failures >= config.rollback.failures && !gap(Gap::Trigger) {
+                if sees && failures >= config.rollback.failures && !gap(Gap::Trigger) {
                     let trigger = format!("{failures} probes in a row failed");
-                    return roll_back(home, trial, &config, (&trigger, &look.seen), cancel, observe);
+                    let why = (trigger.as_str(), look.seen.as_slice());
+                    return roll_back(home, trial, &config, why, troubles, cancel, observe);
                 }
                 if judge.condemned().is_some() && !gap(Gap::Trigger) {
                     continue;
@@ -296,23 +328,18 @@ fn watch_one(home: &Home, trial: &Trial, cancel: &Cancel, observe: Observer<'_>)
                     tell(home, &config, Severity::Good, "trial_confirmed", title, &[change]);
                     return Ok(());
                 }
+                look.doubt
             }
-            Err(e) => {
-                errors += 1;
-                deadline_ms = deadline_ms.saturating_add(now_ms() - last_look);
-                if errors == BLIND_AFTER {
-                    record(
-                        home,
-                        run,
-                        &Event::TrialProbe {
-                            ok: false,
-                            seen: format!("the watchdog is blind: {e}"),
-                            failures_in_a_row: failures,
-                        },
-                    )?;
-                    let title = format!("the watchdog cannot see generation {generation}, which is on trial");
-                    tell(home, &config, Severity::Bad, "watchdog_blind", title, &[e.to_string()]);
-                }
+            Err(e) => Some(e.to_string()),
+        };
+        if let Some(why) = blind {
+            errors += 1;
+            deadline_ms = deadline_ms.saturating_add(now_ms() - last_look);
+            if errors == BLIND_AFTER {
+                let seen = format!("the watchdog is blind: {why}");
+                record(home, run, &Event::TrialProbe { ok: false, seen, failures_in_a_row: failures })?;
+                let title = format!("the watchdog cannot see generation {generation}, which is on trial");
+                tell(home, &config, Severity::Bad, "watchdog_blind", title, &[why]);
             }
         }
         last_look = now_ms();

@@ -84,6 +84,32 @@ fn what_the_policy_allows_is_promoted_in_its_window_and_what_fails_its_trial_is_
     assert!(why.contains("was rolled back on"), "{why}");
 }
 
+/// The configuration still says it, and its certificate is valid: a clock must not undo what a person decided.
+#[test]
+fn what_a_person_rolled_back_is_not_promoted_again_by_a_clock() {
+    let stack = stack(&[ReleaseKind::V2], "{ auto: always }");
+    stack.configure("watch: 2s", "watch: 1h");
+    desire(&stack, "2.0.0");
+    assert_eq!(auto(&stack, 0)["procedure"], "promote");
+    assert!(!stack.status()["trial"].is_null());
+    stack.run(&["rollback", "--yes", "--reason", "people complain"]).expect(0);
+    let promoted = || procedures(&stack).iter().filter(|p| *p == "promote").count();
+    for _ in 0..2 {
+        let why = auto(&stack, 0)["why"].as_str().expect("why").to_owned();
+        assert!(why.contains("was rolled back on") && why.contains("people complain"), "{why}");
+        assert!(why.contains("--again"), "{why}");
+    }
+    assert_eq!((promoted(), stack.status()["generation"].as_u64()), (1, Some(1)));
+
+    // A person may, at once; and after a trial that passed a rollback counts as well.
+    stack.run(&["promote", "--yes", "--detach"]).expect(0);
+    stack.run(&["confirm", "--yes", "--reason", "it was something else"]).expect(0);
+    stack.run(&["rollback", "--yes"]).expect(0);
+    let why = auto(&stack, 0)["why"].as_str().expect("why").to_owned();
+    assert!(why.contains("was rolled back on"), "{why}");
+    assert_eq!((promoted(), stack.status()["generation"].as_u64()), (2, Some(1)));
+}
+
 #[test]
 fn what_was_refused_is_not_rehearsed_again_until_something_changes() {
     let stack = stack(&[ReleaseKind::V2, ReleaseKind::LossyMigration], "{ auto: always }");
@@ -113,8 +139,7 @@ fn before_auto(at: &Path) {
         .join("../../docs/upgrade-infrastructure/rollback/automation.md");
     let page = fs::read_to_string(page).expect("reads");
     let line = page.lines().find_map(|l| l.strip_prefix("ExecStartPre=")).expect("a command");
-    let words: Vec<String> =
-        line.split(' ').map(|w| w.replace("%f", at.to_str().expect("text"))).collect();
+    let words: Vec<String> = line.split(' ').map(|w| w.replace("%f", at.to_str().expect("text"))).collect();
     assert!(Command::new(&words[0]).args(&words[1..]).status().expect("runs").success(), "{line}");
 }
 

@@ -3,11 +3,12 @@
 
 mod common;
 
-use common::docker::{Example, Stack, full};
+use common::docker::{Example, Stack, docker, full};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// n8n registers its webhooks some time after it says that it is ready.
@@ -171,6 +172,89 @@ fn the_checks_of_n8n_catch_every_known_bad_upgrade() {
     // No workflow of it uploads anything, and it migrates by itself.
     assert_eq!(of("not_applicable"), ["M16", "M18"], "{proved}");
     assert_eq!(made(&stack), before, "production was touched");
+}
+
+/// An image of 2.8.4 that is 1.71.3 once there is a certain file on its volume. It is removed when it is dropped.
+struct Turning(String);
+
+impl Turning {
+    fn build() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let start = "if [ -e /home/node/.n8n/old ]; then exec /old/node /old/app/node_modules/.bin/n8n \"$@\"; fi; exec n8n \"$@\"";
+        let text = format!(
+            "FROM sbt/n8n:1.71.3 AS old\nFROM sbt/n8n:2.8.4\nCOPY --from=old /app /old/app\n\
+             COPY --from=old /usr/local/bin/node /old/node\nENTRYPOINT {}\nCMD [\"start\"]\n",
+            serde_json::json!(["tini", "--", "sh", "-c", start, "n8n"])
+        );
+        fs::write(dir.path().join("Dockerfile"), text).expect("writes");
+        let tag = format!("2.8.4-turning-{}", std::process::id());
+        let built = Command::new("docker")
+            .args(["build", "--quiet", "--tag", &format!("sbt/n8n:{tag}")])
+            .arg(dir.path())
+            .env("DOCKER_BUILDKIT", "0")
+            .output()
+            .expect("docker is installed");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Self(tag)
+    }
+}
+
+impl Drop for Turning {
+    fn drop(&mut self) {
+        docker(&["image", "rm", &format!("sbt/n8n:{}", self.0)]);
+    }
+}
+
+/// The natural case: nothing but the webhooks tells.
+#[test]
+fn the_old_n8n_on_the_migrated_database_is_healthy_and_is_rolled_back_by_its_workflow() {
+    if !full() {
+        eprintln!("SKIPPED: long; scripts/test --full runs it");
+        return;
+    }
+    let image = Turning::build();
+    let stack = seeded(Stack::compose(Example::N8n));
+    stack.set("N8N_BLOCK_ENV_ACCESS_IN_NODE", "false");
+    stack.edit("switchback.yaml", "watch: 30s, every: 3s", "watch: 2h, every: 3s, failures: 3");
+    stack.run(&["up", "--yes"]).expect(0);
+    let before = made(&stack);
+    let version = format!("n8n={}", image.0);
+    let why = ["--without-certificate", "--reason", "a test", "--yes", "--detach"];
+    stack.run(&[&["promote", &version][..], &why].concat()).expect(0);
+    stack.wait_until("orders are added up by 2.8.4", WEBHOOKS, || stack.order() == (200, Some(42)));
+
+    // The watchdog sees neither the end of the one nor the start of the other: only what is there afterwards.
+    let status = stack.run(&["status", "--json"]).expect(0).json();
+    let watchdog = status["trial"]["watchdog"].as_str().expect("one watches").to_owned();
+    let pid: i32 =
+        watchdog.chars().filter(char::is_ascii_digit).collect::<String>().parse().expect("a number");
+    let signal = |name: &str| {
+        assert!(Command::new("kill").args([name, &pid.to_string()]).status().expect("runs").success());
+    };
+    signal("-STOP");
+    let container = stack.container("n8n").expect("it runs");
+    docker(&["exec", &container, "touch", "/home/node/.n8n/old"]).expect(0);
+    docker(&["restart", &container]).expect(0);
+    let healthy = || stack.inspect("n8n", "{{.State.Health.Status}}") == "healthy";
+    stack.wait_until("the old one is healthy", WEBHOOKS, healthy);
+    stack.wait_until("its webhooks fail", WEBHOOKS, || stack.order().0 == 500);
+    let said = docker(&["exec", &container, "/old/node", "/old/app/node_modules/.bin/n8n", "--version"]);
+    assert!(said.all().contains("1.71.3"), "{}", said.all());
+    assert!(healthy());
+    signal("-CONT");
+
+    stack.wait_until("the watchdog rolls back", WEBHOOKS, || {
+        let status = stack.run(&["status", "--json"]).expect(0).json();
+        status["generation"] == 1 && status["trial"].is_null() && status["unfinished"].is_null()
+    });
+    let report = stack.run(&["report", "--json"]).expect(0).json();
+    let reason = report.to_string();
+    eprintln!("MEASURED the old n8n on the migrated database: {}; {}", report["times"], report["reason"]);
+    assert!(reason.contains("probes in a row failed") && reason.contains("workflow/menu"), "{report}");
+    let others = ["health/n8n", "workflow/ready", "restarted"];
+    assert!(!others.iter().any(|o| report["reason"].to_string().contains(o)), "{}", report["reason"]);
+    assert_eq!(made(&stack), before, "the rollback gave other data back");
+    stack.wait_until("orders are added up by 1.71.3", WEBHOOKS, || stack.order() == (200, Some(42)));
 }
 
 #[test]

@@ -215,12 +215,13 @@ fn the_acceptance_run_finds_nothing_wrong_with_the_assistant() {
 }
 
 /// A safeguard that is switched off, the phase that notices, and a criterion that fails by it.
-const GAPS: [(&str, &str, &str); 10] = [
+const GAPS: [(&str, &str, &str); 11] = [
     ("isolation", "staging", "staging.isolation"),
     ("masking", "staging", "staging.isolation"),
     ("disposal", "staging", "staging.lifecycle"),
     ("history", "staging", "staging.monitoring"),
     ("backup-check", "staging", "integration.backup"),
+    ("comparison", "database", "database.integrity"),
     ("certificate", "certificate", "integration.validated"),
     ("budget", "certificate", "integration.validated"),
     ("trigger", "rollback", "rollback.triggers"),

@@ -281,6 +281,16 @@ fn commands_in(block: &str) -> impl Iterator<Item = Vec<&str>> {
     })
 }
 
+/// The lines of blocks of YAML as a step of CI runs them: without what makes them a step, and without quotes.
+fn steps_of_ci(text: &str) -> String {
+    let yaml = blocks(text).into_iter().filter(|b| b.info.starts_with("yaml")).map(|b| b.text);
+    let step = |line: &str| {
+        let line = line.trim_start().trim_start_matches("- ").trim_start_matches("run: ");
+        line.replace(['"', '\''], "") + "\n"
+    };
+    yaml.collect::<String>().lines().map(step).collect()
+}
+
 /// What is not executed names at least commands and options that exist.
 #[test]
 fn commands_in_the_documentation_exist() {
@@ -296,16 +306,16 @@ fn commands_in_the_documentation_exist() {
         let fenced = fenced.map(|b| b.text).collect::<String>();
         let indented: String =
             text.lines().filter(|l| l.starts_with("    ")).map(|l| format!("{l}\n")).collect();
-        for words in commands_in(&fenced).chain(commands_in(&indented)) {
+        let ci = steps_of_ci(&text);
+        for words in commands_in(&fenced).chain(commands_in(&indented)).chain(commands_in(&ci)) {
             let mut words = words.into_iter().peekable();
-            while words.next_if(|w| *w == "-C").is_some() {
-                words.next();
+            while let Some(option) = words.next_if(|w| w.starts_with('-')) {
+                assert!(option == "-C" || global.contains(option), "{page}: switchback {option}");
+                if matches!(option, "-C" | "--wait") {
+                    words.next();
+                }
             }
             let Some(command) = words.next().filter(|w| w.is_ascii()) else { continue };
-            if command.starts_with("--") {
-                assert!(global.contains(command), "{page}: switchback {command}");
-                continue;
-            }
             assert!(commands.iter().any(|c| c == command), "{page}: there is no command {command:?}");
             // `staging scan`: the options of the verb.
             let of =

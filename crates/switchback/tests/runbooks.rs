@@ -97,7 +97,7 @@ fn a_trial_without_a_watchdog_gets_another_one() {
 
 #[test]
 fn what_needs_the_operator_is_repaired_after_an_automatic_rollback_and_after_a_promotion() {
-    let mut book = Runbook::of("A run needs the operator");
+    let mut book = Runbook::of("The old generation did not start");
     let stack = on_trial(ReleaseKind::LeakyPool);
     let (release, moved) = (stack.root.join("releases/1.0.0"), stack.root.join("releases/moved"));
     fs::rename(&release, &moved).expect("renames");
@@ -111,11 +111,11 @@ fn what_needs_the_operator_is_repaired_after_an_automatic_rollback_and_after_a_p
     let report = book.types(&stack.root, "switchback report", &[]).expect(0);
     book.is_seen(&report.stdout, &[]);
     assert!(report.stdout.contains("does not exist"), "{}", report.stdout);
-    let status = book.types(&stack.root, "switchback status", &[]).expect(0).stdout;
-    assert!(status.contains("generation 2"), "{status}");
+    assert_eq!(stack.status()["generation"], 2);
     fs::rename(&moved, &release).expect("renames");
     book.types(&stack.root, "switchback rollback", &[]).expect(0);
     assert_eq!(stack.version().as_deref(), Some("1.0.0"));
+    book.ends();
 
     // Both the promotion and its undoing fail.
     let stack = Stack::new(&[ReleaseKind::V2]);
@@ -129,10 +129,37 @@ fn what_needs_the_operator_is_repaired_after_an_automatic_rollback_and_after_a_p
     let before = stack.rows(1);
     let ran = stack.run(&[&["promote", "app=2.0.0", "--yes", "--detach"][..], &WHY].concat());
     assert_eq!(ran.code, Some(5), "{}", ran.all());
-    Runbook::of("A run needs the operator").is_seen(&ran.all(), &[]);
+    let mut book = Runbook::of("A run needs the operator");
+    book.is_seen(&ran.all(), &[]);
+    let report = book.types(&stack.root, "switchback report", &[]).expect(0).stdout;
+    assert!(report.contains("failed too"), "{report}");
     fs::rename(&moved, &release).expect("renames");
+    let status = book.types(&stack.root, "switchback status", &[]).expect(0).stdout;
+    assert!(status.contains("generation 1"), "{status}");
     book.types(&stack.root, "switchback up", &[]).expect(0);
     assert_eq!((stack.version().as_deref(), stack.rows(1)), (Some("1.0.0"), before));
+    book.ends();
+}
+
+#[test]
+fn what_a_rollback_could_not_export_is_exported_when_the_cause_is_gone() {
+    let mut book = Runbook::of("Production is back, and something after it failed");
+    let stack = on_trial(ReleaseKind::V2);
+    stack.write_note("later");
+    // Where the export belongs lies something else.
+    let in_the_way = stack.state().join("exports/generation-2");
+    fs::write(&in_the_way, "").expect("writes");
+    book.is_seen(&stack.run(&["rollback", "--yes"]).expect(5).all(), &[]);
+    assert_eq!(stack.version().as_deref(), Some("1.0.0"));
+    let status = book.types(&stack.root, "switchback status", &[]).expect(0).stdout;
+    assert!(
+        status.contains("generation 2: writes not exported yet; `switchback export` does it"),
+        "{status}"
+    );
+    fs::remove_file(&in_the_way).expect("removes");
+    book.types(&stack.root, "switchback export", &[]).expect(0);
+    assert!(in_the_way.join("complete.json").exists());
+    assert_eq!(stack.status()["unexported"].as_array().map(Vec::len), Some(0));
     book.ends();
 }
 

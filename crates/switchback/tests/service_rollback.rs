@@ -283,6 +283,13 @@ fn a_trial_goes_on_for_the_service_that_stays() {
     stack.run(&BACK).expect(0);
     let trial = stack.status()["trial"].clone();
     assert_eq!(trial["generation"], 3, "{trial}");
+    // What was true before the promotion does not count now either.
+    let runs = stack.run(&["history", "--json"]).expect(0).json();
+    let before = |i: usize| {
+        let dir = stack.state().join("runs").join(runs[i]["run"].as_str().expect("a run"));
+        fs::read(dir.join("before.json")).expect("reads")
+    };
+    assert_eq!(before(0), before(1));
     // What stays fails: everything returns.
     let shims = two.pids("generations/2:other");
     for pid in shims {

@@ -159,6 +159,154 @@ fn a_killed_watchdog_is_replaced_by_the_keeper_and_the_bad_release_is_still_roll
     stack.wait_until("the keeper has nothing to keep", Duration::from_secs(30), || stack.keeper().is_none());
 }
 
+/// A stack that tells the small server what happens.
+fn telling(web: &Heard, kind: ReleaseKind) -> Stack {
+    let port = web.serve(http);
+    let stack = Stack::new(&[kind]);
+    stack.configure("stores:", &format!("notify: [\"http://127.0.0.1:{port}/hook\"]\nstores:"));
+    stack.configure("watch: 2s", "watch: 1h");
+    stack.run(&["up"]).expect(0);
+    let version = format!("app={}", kind.version());
+    let args = ["promote", &version, "--yes", "--detach", "--without-certificate", "--reason", "test"];
+    stack.run(&args).expect(0);
+    stack
+}
+
+fn told(web: &Heard, event: &str) -> usize {
+    web.all().iter().filter(|m| m.contains(&format!("\"event\":\"{event}\""))).count()
+}
+
+/// Starts a watchdog by hand, which crashes where it is told to.
+fn watchdog_with(stack: &Stack, fault: Option<&str>) -> std::process::Child {
+    let mut command = std::process::Command::new(common::PROGRAM);
+    command.arg("__watchdog").arg(&stack.root).env_remove("SWITCHBACK_FAULT");
+    command.stderr(std::process::Stdio::null()).envs(fault.map(|f| ("SWITCHBACK_FAULT", f)));
+    command.spawn().expect("starts")
+}
+
+/// Before the trial's end and its rollback are recorded the trial goes on; afterwards the rollback does. Nothing is in between.
+#[test]
+fn a_watchdog_killed_between_the_verdict_and_the_rollback_leaves_nothing_undone() {
+    for fault in ["do:begin:before", "do:begin:after"] {
+        let stack = promoted(ReleaseKind::LeakyPool, "1h", &["--detach"]);
+        let before = stack.rows(1);
+        stack.kill_watchdog();
+        let mut dog = watchdog_with(&stack, Some(fault));
+        for i in 0..20 {
+            stack.write_note(&format!("note {i}"));
+        }
+        dog.wait().expect("ends");
+        // Nobody types anything: the keeper starts another one.
+        let back = || stack.status()["generation"] == 1;
+        stack.wait_until("production is back", Duration::from_secs(60), back);
+        assert!(stack.wait_for_rollback(), "{fault}: {}", stack.status());
+        assert_eq!(stack.rows(1), before, "{fault}");
+        assert_eq!(exported(&stack, 2, "notes").len(), 20, "{fault}");
+        let runs = stack.run(&["history", "--json"]).expect(0).json();
+        assert_eq!(
+            (&runs[0]["procedure"], &runs[1]["conclusion"]),
+            (&"rollback".into(), &"rolled_back".into())
+        );
+    }
+}
+
+#[test]
+fn a_rollback_of_a_person_that_is_killed_as_it_begins_ends_the_trial_or_leaves_it() {
+    let stack = promoted(ReleaseKind::V2, "1h", &["--detach"]);
+    let ran = stack.run_with(&["rollback", "--yes"], &[("SWITCHBACK_FAULT", "do:begin:before")]);
+    assert_eq!(ran.code, None, "{}", ran.all());
+    let status = stack.status();
+    assert_eq!((&status["generation"], &status["unfinished"]), (&2.into(), &Value::Null), "{status}");
+    assert!(!status["trial"].is_null() && stack.watchdog().is_some(), "{status}");
+    let ran = stack.run_with(&["rollback", "--yes"], &[("SWITCHBACK_FAULT", "do:begin:after")]);
+    assert_eq!(ran.code, None, "{}", ran.all());
+    assert!(stack.wait_for_rollback(), "the watchdog does not go on with it: {}", stack.status());
+}
+
+/// What the rollback needs cannot be read: a person is called once, and it is done as soon as it can be.
+#[test]
+fn a_rollback_that_cannot_begin_is_told_once_and_tried_again() {
+    let web = Heard::default();
+    let stack = telling(&web, ReleaseKind::LeakyPool);
+    let record = stack.state().join("generations/1/generation.json");
+    let sound = fs::read(&record).expect("reads");
+    fs::write(&record, "{").expect("writes");
+    for i in 0..20 {
+        stack.write_note(&format!("note {i}"));
+    }
+    let trouble = || -> Value {
+        let text = fs::read_to_string(stack.state().join("watchdog-trouble.json")).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    };
+    stack
+        .wait_until("it was tried twice", Duration::from_secs(60), || trouble()["tries"].as_u64() >= Some(2));
+    let known = trouble();
+    assert_eq!(known["rollback_waits"], true, "{known}");
+    assert!(known["why"].as_str().expect("text").contains("generation.json is damaged"), "{known}");
+    assert!(stack.watchdog().is_some(), "nobody tries it again");
+    assert_eq!((told(&web, "needs_operator"), told(&web, "trial_failed")), (1, 0), "{:?}", web.all());
+    fs::write(&record, sound).expect("writes");
+    stack.wait_until("production is back", Duration::from_secs(60), || stack.status()["generation"] == 1);
+    assert!(stack.wait_for_rollback(), "{}", stack.status());
+    stack.wait_until("people are told", Duration::from_secs(20), || told(&web, "rolled_back") == 1);
+    assert_eq!((told(&web, "needs_operator"), told(&web, "trial_failed")), (1, 1), "{:?}", web.all());
+    stack.wait_until("nothing is left of it", Duration::from_secs(20), || trouble().is_null());
+}
+
+/// It stays and says why, once; it was not killed, so nobody says that it was.
+#[test]
+fn a_watchdog_that_cannot_do_its_work_says_why_once_and_goes_on_when_it_can() {
+    let web = Heard::default();
+    let stack = telling(&web, ReleaseKind::V2);
+    stack.kill_watchdog();
+    let run =
+        stack.run(&["history", "--json"]).expect(0).json()[0]["run"].as_str().expect("a run").to_owned();
+    let config = stack.state().join("runs").join(run).join("switchback.yaml");
+    let sound = fs::read(&config).expect("reads");
+    fs::write(&config, "stack: [").expect("writes");
+    let mut dog = watchdog_with(&stack, None);
+    let trouble = || stack.status()["watchdog_trouble"].clone();
+    stack
+        .wait_until("it was tried twice", Duration::from_secs(60), || trouble()["tries"].as_u64() >= Some(2));
+    assert_eq!(trouble()["rollback_waits"], false);
+    let shown = stack.run(&["status"]).expect(0).stdout;
+    assert!(shown.contains("watchdog       it cannot watch, it tries again: "), "{shown}");
+    assert_eq!(dog.try_wait().expect("asks"), None, "it went away");
+    fs::write(&config, sound).expect("writes");
+    stack.wait_until("it watches", Duration::from_secs(60), || trouble().is_null());
+    assert!(!stack.status()["trial"].is_null());
+    stack.run(&["rollback", "--yes"]).expect(0);
+    dog.wait().expect("ends");
+    assert_eq!((told(&web, "watchdog_blind"), told(&web, "watchdog_restarted")), (1, 0), "{:?}", web.all());
+}
+
+#[test]
+fn what_a_watchdog_knew_and_cannot_be_read_is_noted_and_does_not_keep_it_from_watching() {
+    let stack = promoted(ReleaseKind::V2, "1h", &["--detach"]);
+    stack.kill_watchdog();
+    let run =
+        stack.run(&["history", "--json"]).expect(0).json()[0]["run"].as_str().expect("a run").to_owned();
+    let dir = stack.state().join("runs").join(run);
+    for name in ["before.json", "log-marks.json"] {
+        assert!(dir.join(name).exists(), "{name}");
+        fs::write(dir.join(name), "{").expect("writes");
+    }
+    let looks = || stack.run(&["status", "--why", "--json"]).json()["samples"].as_array().map_or(0, Vec::len);
+    let mut dog = watchdog_with(&stack, None);
+    stack.wait_until("both are put aside", Duration::from_secs(20), || {
+        dir.join("before.damaged.json").exists() && dir.join("log-marks.damaged.json").exists()
+    });
+    let seen = looks();
+    stack.wait_until("it looks", Duration::from_secs(20), || looks() > seen);
+    let probes = stack.report()["trial"]["probes"].to_string();
+    for name in ["before.json is damaged", "log-marks.json is damaged"] {
+        assert_eq!(probes.matches(name).count(), 1, "{probes}");
+    }
+    assert!(!stack.status()["trial"].is_null());
+    stack.run(&["rollback", "--yes"]).expect(0);
+    dog.wait().expect("ends");
+}
+
 /// The command of a timer is what comes back after a reboot.
 #[test]
 fn what_a_timer_starts_gives_a_trial_its_watchdog_again() {

@@ -6,6 +6,8 @@ use assistant::ReleaseKind;
 use common::Stack;
 use serde_json::Value;
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 /// A stack whose production is on trial with a release, for longer than any test takes.
@@ -152,6 +154,37 @@ fn a_killed_watchdog_does_not_make_a_trial_begin_anew() {
     stack.run(&["resume"]).expect(0);
     rolled_back_by(&stack, "latency", "workflow/reading takes");
     assert!(looks() <= 32, "{} looks", looks());
+}
+
+/// What cannot be seen is no health, and hides nothing of what can be.
+#[test]
+fn a_check_that_cannot_be_judged_switches_no_trigger_off() {
+    let stack = Stack::new(&[ReleaseKind::V2]);
+    let script = stack.root.join("probe.sh");
+    fs::write(&script, "#!/bin/sh\nexit 0\n").expect("writes");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("sets");
+    let check = format!("{{ name: probe, run: [\"{}\"], production: true }}", script.display());
+    stack.configure("checks:\n", &format!("checks:\n  commands:\n    - {check}\n"));
+    stack.configure("watch: 2s", "watch: 1h, triggers: { logs: { action: rollback } }");
+    stack.run(&["up"]).expect(0);
+    let args = ["promote", "app=2.0.0", "--yes", "--detach", "--without-certificate", "--reason", "test"];
+    stack.run(&args).expect(0);
+    // What cannot be started says nothing about the release.
+    fs::remove_file(&script).expect("removes");
+    let blind = || stack.report()["trial"]["probes"].to_string().contains("blind");
+    stack.wait_until("the watchdog says that it is blind", Duration::from_secs(20), blind);
+    assert!(!stack.status()["trial"].is_null(), "{}", stack.status());
+    let log = stack.state().join("generations/2/services/app/log/service.log");
+    let mut log = fs::OpenOptions::new().append(true).open(log).expect("opens");
+    log.write_all(b"panic: nil map\n").expect("writes");
+    let back = || stack.status()["generation"] == 1;
+    stack.wait_until("production is back", Duration::from_secs(30), back);
+    let why = why(&stack);
+    let fired = |d: &&Value| d["standing"] == "fired" && d["action"] == "rollback";
+    let fired: Vec<&Value> = why["decisions"].as_array().expect("a list").iter().filter(fired).collect();
+    assert_eq!(fired.len(), 1, "{fired:#?}");
+    assert_eq!(fired[0]["trigger"], "logs", "{fired:#?}");
+    assert_eq!((&why["state"], &why["same_again"]), (&Value::from("failed"), &Value::from(true)), "{why:#}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub use rehearse::{RehearseFacts, rehearse};
 pub use rollback::{RollbackFacts, rollback};
 pub use scaling::{ScalingFacts, scaling};
 pub use service_rollback::{ServiceRollbackFacts, Ties, Uses, service_rollback, ties};
-pub use single::{down, up};
+pub use single::{down, export, up};
 pub use staging::{
     StagingFacts, staging_down, staging_reset, staging_start, staging_stop, staging_sync, staging_up,
 };

@@ -44,6 +44,8 @@ pub enum Procedure {
     Restore,
     /// Bring the writes made to an abandoned generation into production's next one.
     Carry,
+    /// Export what was written to an abandoned generation, where its rollback could not.
+    Export,
 }
 
 impl Procedure {
@@ -69,6 +71,7 @@ impl Procedure {
             Self::ProductionDrill => "drill rollback --production",
             Self::Restore => "restore",
             Self::Carry => "carry",
+            Self::Export => "export",
         }
     }
 
@@ -83,6 +86,7 @@ impl Procedure {
                     | Self::Backup
                     | Self::Drill
                     | Self::RollbackDrill
+                    | Self::Export
             )
     }
 
@@ -129,6 +133,7 @@ impl Procedure {
             Self::ProductionDrill => "rollback drill on production",
             Self::Restore => "restore",
             Self::Carry => "carrying of writes",
+            Self::Export => "export of later writes",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The short plans: start and stop production.
+//! The short plans: start and stop production; export what was written to a generation that was left.
 
 use super::{Group, Op, Plan, Procedure, Steps};
 use crate::ids::{GenerationId, RunId, StackName};
@@ -68,6 +68,22 @@ pub fn up(
         steps.add("flip", "Point production at generation 1", Group::Check, flip).reversible();
     }
     plan(Procedure::Up, run, stack, now_ms, budget_ms, instance, steps)
+}
+
+/// Exports what was written to a generation that was left. `beside` goes on with some of its stores.
+pub fn export(
+    (run, stack, now_ms): (RunId, StackName, i64),
+    budget_ms: u64,
+    production: &Instance,
+    left: &Instance,
+    beside: &[Instance],
+) -> Plan {
+    let mut steps = Steps::new();
+    let title = format!("Export what was written since generation {} was made", left.generation);
+    steps.add("export", title, Group::After, Op::Export { abandoned: left.key() });
+    let mut plan = plan(Procedure::Export, run, stack, now_ms, budget_ms, production, steps);
+    plan.instances.extend(beside.iter().chain([left]).map(|i| (i.key(), i.clone())));
+    plan
 }
 
 /// Stops production.

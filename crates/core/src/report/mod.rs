@@ -3,6 +3,7 @@
 //! HTML, Markdown, JUnit and JSON all render this one value.
 
 mod project;
+mod returned;
 mod words;
 
 use crate::anonymise::MaskedStore;
@@ -290,9 +291,11 @@ impl Report {
             procedure: plan.procedure,
             stack: plan.stack.clone(),
             change: match plan.procedure {
-                Procedure::Backup | Procedure::Drill | Procedure::ProductionDrill | Procedure::Carry => {
-                    describe(&plan.to)
-                }
+                Procedure::Backup
+                | Procedure::Drill
+                | Procedure::ProductionDrill
+                | Procedure::Carry
+                | Procedure::Export => describe(&plan.to),
                 _ => describe_change(&plan.from, &plan.to),
             },
             from: plan.from.clone(),
@@ -356,9 +359,9 @@ impl Report {
             masked: outputs().flat_map(|(_, o)| o.masked.clone()).collect(),
             settings: outputs().flat_map(|(_, o)| o.settings.clone()).collect(),
         };
-        report.headline = headline(&report);
-        report.production = production(plan, &report);
-        report.next = advice(&report);
+        report.headline = returned::headline(&report).unwrap_or_else(|| headline(&report));
+        report.production = returned::production(&report).unwrap_or_else(|| production(plan, &report));
+        report.next = returned::advice(&report).unwrap_or_else(|| advice(&report));
         report
     }
 

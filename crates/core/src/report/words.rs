@@ -37,13 +37,15 @@ pub(super) fn headline(report: &Report) -> String {
             format!("{change} failed in production and was rolled back")
         }
         (Procedure::Rollback, Conclusion::Pass) => format!(
-            "production is back on generation {} after {}",
+            "production is back on generation {} after {}{}",
             report.to_generation.unwrap_or(0),
-            rollback.unwrap_or_else(|| "an unknown time".to_owned())
+            rollback.unwrap_or_else(|| "an unknown time".to_owned()),
+            not_judged(report)
         ),
         (Procedure::ServiceRollback, Conclusion::Pass | Conclusion::OnTrial) => format!(
-            "{change}, with its data, after {}; all other services went on",
-            rollback.unwrap_or_else(|| "an unknown time".to_owned())
+            "{change}, with its data, after {}; all other services went on{}",
+            rollback.unwrap_or_else(|| "an unknown time".to_owned()),
+            not_judged(report)
         ),
         (Procedure::ServiceRollback, Conclusion::RolledBack) => {
             format!(
@@ -121,6 +123,22 @@ pub(super) fn headline(report: &Report) -> String {
         (procedure, Conclusion::NeedsOperator) => format!("the {} needs a person", procedure.noun()),
         (procedure, Conclusion::Unfinished) => format!("the {} has not ended", procedure.noun()),
         (procedure, other) => format!("{}: {other:?}", procedure.as_str()),
+    }
+}
+
+/// Checks that say nothing, and why.
+fn undecided(report: &Report) -> impl Iterator<Item = (&CheckResult, &String)> {
+    report.checks.iter().filter_map(|c| match &c.verdict {
+        Verdict::Inconclusive { why } | Verdict::NotRun { why } => Some((c, why)),
+        _ => None,
+    })
+}
+
+/// How many checks could not be judged after a rollback: it is done all the same.
+fn not_judged(report: &Report) -> String {
+    match (undecided(report).count(), report.checks.len()) {
+        (0, _) => String::new(),
+        (open, all) => format!(", but {open} of {all} checks could not be judged"),
     }
 }
 
@@ -233,10 +251,17 @@ pub(super) fn advice(report: &Report) -> Vec<Advice> {
         }
         (_, Conclusion::RolledBack)
         | (Procedure::Rollback | Procedure::ServiceRollback, Conclusion::Pass | Conclusion::OnTrial) => {
-            let mut list = vec![say(
+            let mut list = Vec::new();
+            if report.conclusion != Conclusion::RolledBack && undecided(report).next().is_some() {
+                let each = undecided(report).map(|(check, why)| format!("{}: {why}", check.id));
+                let each: Vec<String> = each.collect();
+                let text = format!("Look yourself at what could not be judged: {}.", each.join("; "));
+                list.push(say(&text, Some("switchback status")));
+            }
+            list.push(say(
                 "Find out why before trying again; a rehearsal costs production nothing.",
                 Some("switchback rehearse"),
-            )];
+            ));
             if report.procedure == Procedure::ServiceRollback {
                 list.push(say("To return the whole stack:", Some("switchback rollback")));
             }
@@ -350,4 +375,67 @@ fn with_versions(report: &Report, command: &str) -> String {
 /// Whether the run was undone because a person wanted it, not because a step failed.
 fn by_request(report: &Report) -> bool {
     report.steps.iter().all(|s| s.error.is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{GenerationId, StackName};
+    use crate::journal::{Event, Outcome, Output, Record};
+    use crate::plan::tests::instance;
+    use crate::plan::{OnFailure, RollbackFacts, rollback};
+
+    /// The report of a rollback after which the checks said this.
+    fn rolled_back(verdicts: &[Verdict]) -> Report {
+        let plan = rollback(&RollbackFacts {
+            run: "R".into(),
+            stack: StackName::new("s").expect("valid"),
+            now_ms: 0,
+            leave: instance(2, "2"),
+            target: instance(1, "1"),
+            target_previous: None,
+            pointer_previous: Some(GenerationId(1)),
+            budget_ms: 300_000,
+            reason: "test".into(),
+            on_failure: OnFailure::Undo,
+        });
+        let check = |(number, verdict): (usize, &Verdict)| CheckResult {
+            id: format!("workflow/{number}"),
+            kind: CheckKind::Workflow,
+            environment: "production".to_owned(),
+            verdict: verdict.clone(),
+            took_ms: 1,
+            measured: Default::default(),
+            steps: Vec::new(),
+            artefacts: Vec::new(),
+            looks: Vec::new(),
+        };
+        let output = Output { checks: verdicts.iter().enumerate().map(check).collect(), ..Output::default() };
+        let events = [
+            Event::Planned { plan: Box::new(plan.clone()) },
+            Event::Started { step: "checks".into(), attempt: 1 },
+            Event::Finished { step: "checks".into(), output, took_ms: 1 },
+            Event::Ended { outcome: Outcome::Done },
+        ];
+        let record = |(seq, event): (usize, Event)| Record {
+            run: plan.run.clone(),
+            seq: seq as u64 + 1,
+            at_ms: seq as i64,
+            event,
+        };
+        let records: Vec<Record> = events.into_iter().enumerate().map(record).collect();
+        Report::build(&plan, &records, "switchback", "host")
+    }
+
+    #[test]
+    fn a_rollback_says_which_checks_could_not_be_judged_after_it() {
+        let open = || Verdict::Inconclusive { why: "it did not answer".to_owned() };
+        let report = rolled_back(&[Verdict::Pass, open(), Verdict::Pass]);
+        assert_eq!(report.conclusion, Conclusion::Pass);
+        assert!(report.headline.ends_with(", but 1 of 3 checks could not be judged"), "{}", report.headline);
+        assert!(report.next[0].text.contains("workflow/1: it did not answer"), "{:?}", report.next);
+        let well = rolled_back(&[Verdict::Pass]);
+        assert!(!well.headline.contains("judged"), "{}", well.headline);
+        assert_eq!(well.next.len(), report.next.len() - 1);
+    }
 }

@@ -2,6 +2,8 @@
 
 /// Looks that are needed before anything is said.
 const LEAST: usize = 20;
+/// Parts of the time that longer series are judged by: looks that were thinned out are further apart than late ones.
+const PARTS: i64 = 180;
 /// Points that the slope is found from; each pair of them is looked at.
 const POINTS: usize = 60;
 
@@ -25,12 +27,16 @@ impl Series {
         if !enough || last.1 - first.1 < least {
             return None;
         }
-        let thirds: Vec<f64> = self.0.chunks(self.0.len().div_ceil(3)).map(median).collect();
+        let even = even(&self.0);
+        if even.len() < LEAST {
+            return None;
+        }
+        let thirds: Vec<f64> = even.chunks(even.len().div_ceil(3)).map(median).collect();
         if thirds.windows(2).any(|w| w[1] <= w[0]) {
             return None;
         }
-        let (front, back) = self.0.split_at(self.0.len() / 2);
-        let slope = slope(&self.0)?;
+        let (front, back) = even.split_at(even.len() / 2);
+        let slope = slope(&even)?;
         if slope <= 0.0 || slope_of(back) < slope_of(front) / 2.0 {
             return None;
         }
@@ -38,6 +44,18 @@ impl Series {
         let left = ((limit - last.1).max(0.0) / slope) as u64;
         Some(left)
     }
+}
+
+/// A long series by equal parts of its time: of each the middle look, with the median.
+fn even(points: &[(i64, f64)]) -> Vec<(i64, f64)> {
+    let (Some((first, _)), Some((last, _))) = (points.first(), points.last()) else { return Vec::new() };
+    let span = last.saturating_sub(*first);
+    if i64::try_from(points.len()).is_ok_and(|n| n <= PARTS) || span <= 0 {
+        return points.to_vec();
+    }
+    let part = |at: i64| (i128::from(at) - i128::from(*first)) * i128::from(PARTS) / (i128::from(span) + 1);
+    let parts = points.chunk_by(|a, b| part(a.0) == part(b.0));
+    parts.map(|all| (all[all.len() / 2].0, median(all))).collect()
 }
 
 fn slope_of(points: &[(i64, f64)]) -> f64 {
@@ -103,5 +121,26 @@ mod tests {
         let few = Series::new((0..10i64).map(|i| (i * 60_000, (200 + 50 * i.unsigned_abs()) * MIB)));
         assert_eq!(reaches(&few), None, "few");
         assert_eq!(reaches(&Series::new([])), None);
+    }
+
+    #[test]
+    fn looks_that_are_further_apart_than_others_count_by_their_time() {
+        // A day with a look every 20 minutes, and two hours with one every 10 s.
+        let early = (0..72).map(|i| i * 1_200_000);
+        let late = (0..720).map(|i| 86_400_000 + i * 10_000);
+        let times: Vec<i64> = early.chain(late).collect();
+        let of = |value: &dyn Fn(i64) -> u64| {
+            Series::new(times.iter().map(|at| (*at, value(*at) * MIB))).reaches(
+                4096 * MIB,
+                32 * MIB,
+                16 * 3_600_000,
+            )
+        };
+        let hours = |at: i64| at.unsigned_abs() / 3_600_000;
+        // 20 MiB an hour, with noise: 1500 MiB after 26 h, 130 h are left.
+        let left = of(&|at| 980 + 20 * hours(at) + at.unsigned_abs() / 10_000 * 7 % 15).expect("grows");
+        assert!((110..150).contains(&(left / 3_600_000)), "{left}");
+        assert_eq!(of(&|at| 980 + at.unsigned_abs() / 10_000 * 7 % 60), None, "noise");
+        assert_eq!(of(&|at| if hours(at) < 24 { 980 } else { 1400 }), None, "one step");
     }
 }

@@ -4,6 +4,7 @@
 //! decision can be looked into afterwards.
 
 mod growth;
+mod kept;
 mod logs;
 mod rules;
 mod sample;
@@ -12,6 +13,7 @@ pub use logs::{Line, is_error, is_fatal, template};
 pub use sample::{Before, CheckSample, DatabaseSample, Sample, ServiceSample};
 
 use crate::config::{Action, Triggers};
+use kept::Samples;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -123,9 +125,6 @@ pub struct Change {
     pub why: String,
 }
 
-/// Samples that are kept in memory.
-const KEPT: usize = 720;
-
 struct State {
     standing: Standing,
     signals: VecDeque<Signal>,
@@ -138,7 +137,7 @@ pub struct Judge {
     triggers: Triggers,
     before: Before,
     watch_ms: i64,
-    samples: VecDeque<Sample>,
+    samples: Samples,
     states: BTreeMap<Trigger, State>,
 }
 
@@ -152,21 +151,22 @@ impl Judge {
             .filter(|t| t.action(triggers) != Action::Off)
             .map(|t| (t, quiet()))
             .collect();
+        // As far back as a rule looks.
+        let long = (watch_ms / rules::GROWTH_PARTS)
+            .max(triggers.restarts.within.as_millis())
+            .max(triggers.errors.within.as_millis());
         Self {
             triggers: triggers.clone(),
             before,
             watch_ms: i64::try_from(watch_ms).unwrap_or(i64::MAX),
-            samples: VecDeque::new(),
+            samples: Samples::new(i64::try_from(long).unwrap_or(i64::MAX)),
             states,
         }
     }
 
     /// Takes one more look into account; what stands differently now.
     pub fn look(&mut self, sample: Sample) -> Vec<Change> {
-        if self.samples.len() == KEPT {
-            self.samples.pop_front();
-        }
-        self.samples.push_back(sample);
+        self.samples.push(sample);
         let mut changes = Vec::new();
         for (trigger, state) in &mut self.states {
             let signal = rules::signal(*trigger, &self.samples, &self.before, &self.triggers, self.watch_ms);

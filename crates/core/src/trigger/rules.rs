@@ -1,11 +1,12 @@
 //! The rules of the triggers: what samples have to look like.
 
 use super::growth::Series;
+use super::kept::Samples;
 use super::{Before, Sample, Signal, Trigger, logs};
 use crate::config::Triggers;
 use crate::duration::{human_bytes, human_ms};
 use crate::ids::ServiceName;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 /// Results of checks that are needed, and failures among them.
 const EVENTS: usize = 20;
@@ -21,15 +22,18 @@ const TIMES_BEFORE: usize = 3;
 const GROWN: u64 = 32 << 20;
 const FILLED: u64 = 256 << 20;
 const MINUTE_MS: u64 = 60_000;
+/// Growth has to show over a tenth of a trial, and is looked for in a fifth of it: what began late is not outvoted by the time before.
+const GROWS_FOR: i64 = 10;
+pub(super) const GROWTH_PARTS: u64 = 5;
 
 pub(super) fn signal(
     trigger: Trigger,
-    samples: &VecDeque<Sample>,
+    samples: &Samples,
     before: &Before,
     triggers: &Triggers,
     watch_ms: i64,
 ) -> Signal {
-    let Some(now) = samples.back() else { return Signal::Unknown };
+    let Some(now) = samples.last() else { return Signal::Unknown };
     match trigger {
         Trigger::Restarts => restarts(samples, now, triggers),
         Trigger::Errors => errors(samples, now, triggers),
@@ -58,12 +62,12 @@ fn worst(signals: impl IntoIterator<Item = Signal>) -> Signal {
     found
 }
 
-fn within<'a>(samples: &'a VecDeque<Sample>, now: &Sample, ms: u64) -> impl Iterator<Item = &'a Sample> {
-    let since = now.at_ms.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX));
-    samples.iter().filter(move |s| s.at_ms >= since)
+/// Looks of the last while; two at least, as fewer say nothing of what changes.
+fn within<'a>(samples: &'a Samples, now: &Sample, ms: u64) -> impl DoubleEndedIterator<Item = &'a Sample> {
+    samples.since(now.at_ms.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX)))
 }
 
-fn restarts(samples: &VecDeque<Sample>, now: &Sample, triggers: &Triggers) -> Signal {
+fn restarts(samples: &Samples, now: &Sample, triggers: &Triggers) -> Signal {
     let of = &triggers.restarts;
     worst(now.services.iter().map(|(name, service)| {
         if service.out_of_memory {
@@ -86,17 +90,26 @@ fn restarts(samples: &VecDeque<Sample>, now: &Sample, triggers: &Triggers) -> Si
     }))
 }
 
-fn errors(samples: &VecDeque<Sample>, now: &Sample, triggers: &Triggers) -> Signal {
+fn errors(samples: &Samples, now: &Sample, triggers: &Triggers) -> Signal {
     let of = &triggers.errors;
     let ids: BTreeSet<&String> = samples.iter().flat_map(|s| s.checks.keys()).collect();
     worst(ids.into_iter().map(|id| {
-        let results: Vec<bool> =
-            within(samples, now, of.within.as_millis()).filter_map(|s| Some(s.checks.get(id)?.ok)).collect();
+        let ok = |s: &Sample| Some(s.checks.get(id)?.ok);
+        let mut results: Vec<bool> = within(samples, now, of.within.as_millis()).filter_map(ok).collect();
+        let mut over = format!("times within {}", of.within);
+        if results.len() < EVENTS {
+            // Where looks are far apart, that many of them are what counts.
+            let mut last: Vec<bool> = samples.iter().rev().filter_map(ok).take(EVENTS).collect();
+            if last.len() > results.len() {
+                last.reverse();
+                (results, over) = (last, "times at the last looks".to_owned());
+            }
+        }
         let failed = results.iter().filter(|ok| !**ok).count();
         if results.is_empty() {
             return Signal::Unknown;
         }
-        let words = format!("{id} failed {failed} of {} times within {}", results.len(), of.within);
+        let words = format!("{id} failed {failed} of {} {over}", results.len());
         let share = failed * 100 >= results.len() * usize::try_from(of.percent).unwrap_or(usize::MAX);
         if results.len() >= EVENTS && failed >= FAILURES && share {
             return Signal::Bad(words);
@@ -107,7 +120,7 @@ fn errors(samples: &VecDeque<Sample>, now: &Sample, triggers: &Triggers) -> Sign
     }))
 }
 
-fn latency(samples: &VecDeque<Sample>, before: &Before, triggers: &Triggers) -> Signal {
+fn latency(samples: &Samples, before: &Before, triggers: &Triggers) -> Signal {
     let of = &triggers.latency;
     worst(before.checks.iter().map(|(id, known)| {
         if known.len() < TIMES_BEFORE {
@@ -145,8 +158,9 @@ fn latency(samples: &VecDeque<Sample>, before: &Before, triggers: &Triggers) -> 
     }))
 }
 
-fn log_errors(samples: &VecDeque<Sample>, now: &Sample, before: &Before, triggers: &Triggers) -> Signal {
+fn log_errors(samples: &Samples, now: &Sample, before: &Before, triggers: &Triggers) -> Signal {
     let of = &triggers.logs;
+    let spread = spread_ms(samples, now);
     worst(now.services.keys().map(|name| {
         let (mut lines, mut looks, mut example) = (0u32, 0, None);
         for service in within(samples, now, MINUTE_MS).filter_map(|s| s.services.get(name)) {
@@ -160,11 +174,13 @@ fn log_errors(samples: &VecDeque<Sample>, now: &Sample, before: &Before, trigger
             example = Some(*text);
         }
         let Some(example) = example else { return Signal::Good };
+        let lines = u64::from(lines) * MINUTE_MS / spread;
         let words = format!("{name} logs errors that are new, {lines} lines within a minute: {example}");
+        let per_minute = u64::from(of.per_minute);
         // One message of many lines is not many messages.
-        if lines >= of.per_minute && looks > 1 {
+        if lines >= per_minute && looks > 1 {
             Signal::Bad(words)
-        } else if lines.saturating_mul(2) >= of.per_minute {
+        } else if lines.saturating_mul(2) >= per_minute {
             Signal::Doubt(words)
         } else {
             Signal::Good
@@ -172,11 +188,23 @@ fn log_errors(samples: &VecDeque<Sample>, now: &Sample, before: &Before, trigger
     }))
 }
 
+/// The time in which what the looks of the last minute read was logged: a minute, or that of two looks where they are further apart.
+fn spread_ms(samples: &Samples, now: &Sample) -> u64 {
+    let mut earlier = samples.iter().rev().skip(1);
+    let Some(last) = earlier.next() else { return MINUTE_MS };
+    let apart = now.at_ms.saturating_sub(last.at_ms);
+    if apart < MINUTE_MS.cast_signed() {
+        return MINUTE_MS;
+    }
+    let from = earlier.next().map_or(last.at_ms.saturating_sub(apart), |s| s.at_ms);
+    u64::try_from(now.at_ms.saturating_sub(from)).unwrap_or(MINUTE_MS).max(MINUTE_MS)
+}
+
 fn known(before: &Before, service: &ServiceName, text: &str) -> bool {
     before.errors.get(service).is_some_and(|known| known.contains(text))
 }
 
-fn memory(samples: &VecDeque<Sample>, now: &Sample, triggers: &Triggers, watch_ms: i64) -> Signal {
+fn memory(samples: &Samples, now: &Sample, triggers: &Triggers, watch_ms: i64) -> Signal {
     let percent = u64::from(triggers.memory.percent);
     worst(now.services.iter().map(|(name, service)| {
         let used = service.memory_bytes;
@@ -190,13 +218,14 @@ fn memory(samples: &VecDeque<Sample>, now: &Sample, triggers: &Triggers, watch_m
             return Signal::Bad(format!("{name} uses {used} of the {most} that it may use"));
         }
         // A restart gives memory back: only what came after it tells of growth.
-        let same = samples.iter().rev().filter_map(|s| Some((s.at_ms, s.services.get(name)?)));
+        let looks = samples.late_or_within(watch_ms / GROWTH_PARTS.cast_signed());
+        let same = looks.rev().filter_map(|s| Some((s.at_ms, s.services.get(name)?)));
         let mut series: Vec<(i64, u64)> = same
             .take_while(|(_, s)| s.starts == service.starts)
             .map(|(at, s)| (at, s.memory_bytes))
             .collect();
         series.reverse();
-        match Series::new(series).reaches(limit, GROWN, watch_ms / 10) {
+        match Series::new(series).reaches(limit, GROWN, watch_ms / GROWS_FOR) {
             Some(ms) if ms <= u64::try_from(watch_ms).unwrap_or(0) => Signal::Bad(format!(
                 "{name} uses {} and grows: it reaches {} in {}",
                 human_bytes(used),
@@ -208,16 +237,17 @@ fn memory(samples: &VecDeque<Sample>, now: &Sample, triggers: &Triggers, watch_m
     }))
 }
 
-fn disk(samples: &VecDeque<Sample>, now: &Sample, triggers: &Triggers, watch_ms: i64) -> Signal {
+fn disk(samples: &Samples, now: &Sample, triggers: &Triggers, watch_ms: i64) -> Signal {
     let Some(free) = now.disk_free_bytes else { return Signal::Unknown };
     let floor = triggers.disk.free_mib.saturating_mul(1 << 20);
     if free < floor {
         return Signal::Bad(format!("{} are free", human_bytes(free)));
     }
     // What is used, counted from an end that does not matter.
-    let most = samples.iter().filter_map(|s| s.disk_free_bytes).max().unwrap_or(free);
-    let used = samples.iter().filter_map(|s| Some((s.at_ms, most - s.disk_free_bytes?)));
-    match Series::new(used).reaches(most - floor, FILLED, watch_ms / 10) {
+    let looks = || samples.late_or_within(watch_ms / GROWTH_PARTS.cast_signed());
+    let most = looks().filter_map(|s| s.disk_free_bytes).max().unwrap_or(free);
+    let used = looks().filter_map(|s| Some((s.at_ms, most - s.disk_free_bytes?)));
+    match Series::new(used).reaches(most - floor, FILLED, watch_ms / GROWS_FOR) {
         Some(ms) if ms <= u64::try_from(watch_ms).unwrap_or(0) => Signal::Bad(format!(
             "{} are free and get less: it will be {} in {}",
             human_bytes(free),

@@ -213,3 +213,71 @@ fn without_anything_from_before_latency_is_not_judged() {
         assert!(judge.look(sample).iter().all(|c| c.trigger != Trigger::Latency));
     }
 }
+
+/// Looks so far apart, at a trial so long, until something fires: at which look, and why.
+fn fires_with(
+    (every_ms, watch_ms): (i64, u64),
+    looks: i64,
+    of: impl Fn(i64, &mut Sample),
+) -> Option<(Trigger, i64, String)> {
+    let mut judge = Judge::new(&Triggers::default(), before(), watch_ms);
+    for i in 0..looks {
+        let mut sample = Sample { at_ms: i * every_ms, ..healthy(i) };
+        of(i, &mut sample);
+        let fired = judge.look(sample).into_iter().find(|c| c.standing == Standing::Fired);
+        if let Some(change) = fired {
+            return Some((change.trigger, i, change.why));
+        }
+    }
+    None
+}
+
+const MINUTE_MS: i64 = 60_000;
+const WEEK_MS: u64 = 7 * 86_400_000;
+
+#[test]
+fn growth_is_seen_in_trials_of_any_length() {
+    // A tenth of a week are 1008 minutes.
+    let leaks = |i: i64, s: &mut Sample| app(s).memory_bytes = 300 * MIB + i.unsigned_abs() * MIB / 7;
+    let (trigger, at, why) = fires_with((MINUTE_MS, WEEK_MS), 1500, leaks).expect("fires");
+    assert_eq!(trigger, Trigger::Memory, "{why}");
+    assert!((1008..1040).contains(&at), "{at}: {why}");
+    // It begins to leak in the middle: the time before does not outvote it.
+    let later = |i: i64, s: &mut Sample| {
+        app(s).memory_bytes = 300 * MIB + (i - 2500).max(0).unsigned_abs() * MIB / 7;
+    };
+    let (trigger, at, why) = fires_with((MINUTE_MS, WEEK_MS), 5000, later).expect("fires");
+    assert_eq!(trigger, Trigger::Memory, "{why}");
+    assert!((3400..4500).contains(&at), "{at}: {why}");
+    assert_eq!(fires_with((MINUTE_MS, WEEK_MS), 1500, |_, _| {}), None);
+}
+
+#[test]
+fn looks_that_are_far_apart_are_counted_all_the_same() {
+    for every in [MINUTE_MS, 5 * MINUTE_MS] {
+        let (trigger, at, why) = fires_with((every, WEEK_MS), 40, |i, s| {
+            if i % 3 == 1 {
+                s.checks.get_mut("workflow/order").expect("there").ok = false;
+            }
+        })
+        .expect("fires");
+        assert_eq!((trigger, at), (Trigger::Errors, 19), "{why}");
+        assert_eq!(why, "workflow/order failed 7 of 20 times at the last looks");
+
+        let new = |lines: u32| {
+            move |i: i64, s: &mut Sample| {
+                if i > 4 {
+                    app(s).errors.insert("error: lost".to_owned(), lines);
+                }
+            }
+        };
+        let minutes = u32::try_from(every / MINUTE_MS).expect("small");
+        let (trigger, at, why) = fires_with((every, WEEK_MS), 40, new(6 * minutes)).expect("fires");
+        assert_eq!((trigger, at), (Trigger::Logs, 6), "{why}");
+        assert!(why.contains(", 6 lines within a minute"), "{why}");
+        assert_eq!(fires_with((every, WEEK_MS), 40, new(4 * minutes)), None);
+    }
+    let again = |i: i64, s: &mut Sample| app(s).starts = 1 + 2 * u32::try_from(i / 10).expect("small");
+    let (trigger, at, why) = fires_with((10 * MINUTE_MS, WEEK_MS), 40, again).expect("fires");
+    assert_eq!((trigger, at), (Trigger::Restarts, 10), "{why}");
+}

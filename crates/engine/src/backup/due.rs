@@ -1,7 +1,7 @@
 //! Backups and drills by the clock.
 
 use super::facts::{archive_facts, drill_facts};
-use super::newest;
+use super::{newest, unplanned};
 use crate::engine::{Cancel, Observer, RunEnd, now_ms};
 use crate::error::EngineError;
 use crate::home::Home;
@@ -24,6 +24,7 @@ pub fn due(home: &Home, config: &Config) -> Result<Option<Procedure>, EngineErro
     if let Some(since) = super::wal::needs_backup(home, config)?
         && last_tried(home, Procedure::Backup)?
             .is_none_or(|at| at < since || at.saturating_add(AGAIN_MS) <= now_ms())
+        && unplanned::last(home, Procedure::Backup)?.is_none_or(|at| at.saturating_add(AGAIN_MS) <= now_ms())
     {
         return Ok(Some(Procedure::Backup));
     }
@@ -49,6 +50,9 @@ pub fn due(home: &Home, config: &Config) -> Result<Option<Procedure>, EngineErro
             _ => AGAIN_MS,
         };
         if last_tried(home, procedure)?.is_some_and(|at| at.saturating_add(every.min(again)) > now) {
+            continue;
+        }
+        if unplanned::last(home, procedure)?.is_some_and(|at| at.saturating_add(every.min(AGAIN_MS)) > now) {
             continue;
         }
         let nothing_to_try = match procedure {
@@ -78,16 +82,11 @@ fn drilled(home: &Home, on_production: bool) -> Result<Option<i64>, EngineError>
     Ok(all.iter().rev().find(|c| c.drilled && (!on_production || c.from == c.to)).map(|c| c.issued_at_ms))
 }
 
-fn last_tried(home: &Home, procedure: Procedure) -> Result<Option<i64>, EngineError> {
+/// When one was last planned, however long ago.
+pub(super) fn last_tried(home: &Home, procedure: Procedure) -> Result<Option<i64>, EngineError> {
     let path = home.state().join("journal.db");
     let Some(journal) = crate::journal::Journal::open_read(&path)? else { return Ok(None) };
-    for run in journal.runs(200)? {
-        let (plan, ..) = journal.load(&run)?;
-        if plan.procedure == procedure {
-            return Ok(Some(plan.made_at_ms));
-        }
-    }
-    Ok(None)
+    journal.newest_of(procedure, |run| Ok(Some(journal.load(run)?.0.made_at_ms)))
 }
 
 /// The plan of a backup or of a drill of the newest one.
@@ -103,7 +102,19 @@ pub fn planned(home: &Home, config: &Config, procedure: Procedure) -> Result<Pla
     })
 }
 
+/// What became of one that is due.
+enum Tried {
+    /// Something else is being done to the stack, or it was interrupted.
+    NotNow,
+    /// It could not be planned.
+    Vain(EngineError),
+    /// Its run ended.
+    Ended(Outcome),
+}
+
 /// Does what is due, and tells if it failed. `None` if nothing is, or something else is being done to the stack.
+///
+/// One that cannot be planned keeps no other from being made; its error is the answer where nothing else was due.
 pub fn run_due(
     home: &Home,
     config: &Config,
@@ -113,27 +124,68 @@ pub fn run_due(
 ) -> Result<Option<Outcome>, EngineError> {
     // What keeps it from being made must not keep this from being told.
     super::late::tell(home, config, say)?;
-    let Some(procedure) = due(home, config)? else { return Ok(None) };
+    let mut vain: Vec<(Procedure, EngineError)> = Vec::new();
+    let mut done = None;
+    while let Some(procedure) = due(home, config)?
+        // The time to the next attempt may be over already.
+        && vain.iter().all(|(before, _)| *before != procedure)
+    {
+        match one(home, config, procedure, cancel, observe, say)? {
+            Tried::NotNow => break,
+            Tried::Vain(e) => vain.push((procedure, e)),
+            Tried::Ended(outcome) => {
+                done = Some(outcome);
+                break;
+            }
+        }
+    }
+    let mut vain = vain.into_iter();
+    // What is returned is said by the caller.
+    let error = if done.is_none() { vain.next() } else { None };
+    for (_, e) in vain {
+        say(&e.to_string());
+    }
+    error.map_or(Ok(done), |(_, e)| Err(e))
+}
+
+/// Does one that is due.
+fn one(
+    home: &Home,
+    config: &Config,
+    procedure: Procedure,
+    cancel: &Cancel,
+    observe: Observer<'_>,
+    say: &dyn Fn(&str),
+) -> Result<Tried, EngineError> {
     let why = format!("a {} is due", procedure.noun());
     let mut session = match Session::open(home, &why, Duration::ZERO) {
-        Err(EngineError::Busy { .. }) => return Ok(None),
+        Err(EngineError::Busy { .. }) => return Ok(Tried::NotNow),
         other => other?,
     };
     // A drill beside a trial would be taken for what the trial is watched for.
     let switches = matches!(procedure, Procedure::RollbackDrill | Procedure::ProductionDrill);
     let disturbs = switches && session.require_no_trial().is_err();
     if session.require_settled().is_err() || disturbs {
-        return Ok(None);
+        return Ok(Tried::NotNow);
     }
     say(&why);
     session.end_leftovers(config)?;
-    let plan =
-        planned(home, config, procedure).inspect_err(|e| tell(home, config, procedure, &e.to_string()))?;
+    let plan = match planned(home, config, procedure) {
+        Ok(plan) => plan,
+        Err(e) => {
+            let text = e.to_string();
+            if unplanned::note(home, procedure, &text, now_ms())? {
+                tell(home, config, procedure, &text);
+            }
+            return Ok(Tried::Vain(e));
+        }
+    };
+    unplanned::forget(home, procedure)?;
     // Interrupted, production would stay away until somebody comes.
     let (never, on_production) = (Cancel::default(), procedure == Procedure::ProductionDrill);
     let cancel = if on_production { &never } else { cancel };
     match session.carry_out(&plan, config, cancel, observe)? {
-        RunEnd::Interrupted => Ok(None),
+        RunEnd::Interrupted => Ok(Tried::NotNow),
         RunEnd::Ended(outcome) => {
             if outcome == Outcome::Done {
                 say(&format!("{why}: done"));
@@ -142,7 +194,7 @@ pub fn run_due(
                 tell(home, config, procedure, &line);
                 say(&format!("{why}: {line}"));
             }
-            Ok(Some(outcome))
+            Ok(Tried::Ended(outcome))
         }
     }
 }

@@ -3,22 +3,49 @@
 use super::vault::{Task, Vault};
 use crate::docker::Docker;
 use crate::error::{EngineError, io};
+use crate::gather::{RESERVE_BYTES, free_bytes};
 use crate::home::{Home, create_dir};
 use crate::runtime::Stage;
 use crate::store::Progress;
 use crate::world::World;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::BufWriter;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use switchback_core::backup::{IMAGES, Manifest, Part};
 use switchback_core::compose::ImageName;
+use switchback_core::duration::human_bytes;
 use switchback_core::release::{ImageRef, Release};
 
 /// The file of an image.
 fn file_name(id: &str) -> String {
     let plain: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
     format!("{plain}.tar")
+}
+
+/// The room that archives of the images of a release take, at most: layers that several have are in each.
+pub fn bytes(world: &World, release: &Release) -> Result<u64, EngineError> {
+    let Some(docker) = world.runtime.engine() else { return Ok(0) };
+    let ids: BTreeSet<&str> = images_of(release).map(|i| i.id.as_str()).collect();
+    let mut bytes: u64 = 0;
+    for id in ids {
+        bytes = bytes.saturating_add(docker.image(id)?.map_or(0, |image| image.size_bytes));
+    }
+    Ok(bytes)
+}
+
+/// How much of that is taken from the room that clones of the data need, too: all of it, where the engine's data lies on the
+/// file system of the stack's state, or nothing.
+pub fn bytes_beside_data(home: &Home, world: &World, release: &Release) -> Result<u64, EngineError> {
+    let Some(docker) = world.runtime.engine() else { return Ok(0) };
+    let device = |path: &Path| fs::metadata(path).map(|m| m.dev()).ok();
+    let there = device(Path::new(&docker.info()?.root_dir));
+    if there.is_some() && there == device(&home.state()) { bytes(world, release) } else { Ok(0) }
+}
+
+fn images_of(release: &Release) -> impl Iterator<Item = &ImageRef> {
+    release.services.values().filter_map(|s| s.image.as_ref())
 }
 
 /// Writes the images of a release into a folder. Their places in the snapshot, by id.
@@ -32,7 +59,9 @@ pub fn save(
     let mut places = BTreeMap::new();
     let Some(docker) = world.runtime.engine() else { return Ok(places) };
     create_dir(folder)?;
-    for image in release.services.values().filter_map(|s| s.image.as_ref()) {
+    // What an earlier attempt left is written anew.
+    fit(bytes(world, release)?, free_bytes(folder)?.saturating_add(there(folder)))?;
+    for image in images_of(release) {
         let name = file_name(&image.id);
         if places.insert(image.id.clone(), format!("{IMAGES}/{name}")).is_some() {
             continue;
@@ -45,10 +74,32 @@ pub fn save(
     Ok(places)
 }
 
+/// Refuses where archives would fill the disk.
+fn fit(need: u64, free: u64) -> Result<(), EngineError> {
+    if free >= need.saturating_add(RESERVE_BYTES) {
+        return Ok(());
+    }
+    Err(EngineError::refused(
+        format!(
+            "not enough disk space for the images: {} are needed beside the stack and {} in reserve, {} are free",
+            human_bytes(need),
+            human_bytes(RESERVE_BYTES),
+            human_bytes(free)
+        ),
+        "free some space, or leave them out (`backup.images: false`)",
+    ))
+}
+
+/// Bytes of the files in a folder.
+fn there(folder: &Path) -> u64 {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()).map(|m| m.len()).sum()
+}
+
 /// Whether images of a snapshot's release are not here, and the snapshot has them.
 pub fn missing(world: &World, manifest: &Manifest) -> Result<bool, EngineError> {
     let Some(docker) = world.runtime.engine() else { return Ok(false) };
-    for image in manifest.release.services.values().filter_map(|s| s.image.as_ref()) {
+    for image in images_of(&manifest.release) {
         if manifest.images.contains_key(&image.id) && docker.image(&image.id)?.is_none() {
             return Ok(true);
         }
@@ -68,7 +119,7 @@ pub fn load(
     let mut brought = Vec::new();
     let Some(docker) = world.runtime.engine() else { return Ok(brought) };
     let folder = home.state().join("images-tmp");
-    for image in manifest.release.services.values().filter_map(|s| s.image.as_ref()) {
+    for image in images_of(&manifest.release) {
         let Some(place) = manifest.images.get(&image.id) else { continue };
         if docker.image(&image.id)?.is_some() {
             continue;
@@ -105,11 +156,23 @@ fn one(docker: &Docker, path: &Path, image: &ImageRef) -> Result<(), EngineError
 
 #[cfg(test)]
 mod tests {
-    use super::file_name;
+    use super::*;
 
     #[test]
     fn an_image_lies_under_a_name_without_anything_special() {
         assert_eq!(file_name("sha256:00ff"), "sha25600ff.tar");
         assert_eq!(file_name("../../etc/x"), "etcx.tar");
+    }
+
+    #[test]
+    fn images_that_do_not_fit_are_refused_before_they_are_written() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        fs::write(dir.path().join("sha25600ff.tar"), [0; 1000]).expect("writes");
+        assert_eq!((there(dir.path()), there(&dir.path().join("absent"))), (1000, 0));
+        let gib = 1 << 30;
+        assert!(fit(gib, gib + RESERVE_BYTES).is_ok());
+        let refused = fit(gib, gib).expect_err("there is no room").to_string();
+        assert!(refused.contains("for the images"), "{refused}");
+        assert!(fit(u64::MAX, gib).is_err());
     }
 }

@@ -4,6 +4,7 @@
 //! while it is written: snapshots are made of clones.
 
 pub mod child;
+mod confirmed;
 pub mod due;
 pub mod facts;
 mod held;
@@ -12,9 +13,11 @@ mod keys;
 pub mod late;
 mod rclone;
 pub mod restore;
+mod unplanned;
 pub mod vault;
 pub mod wal;
 
+pub use confirmed::{UNCONFIRMED, confirm_key, key_confirmed};
 pub use held::Held;
 pub use keys::Keys;
 
@@ -31,8 +34,6 @@ use switchback_core::journal::{Event, Outcome};
 use switchback_core::plan::Procedure;
 use vault::{Task, Vault};
 
-/// Runs that are looked through for the newest backup.
-const LOOK_BACK: usize = 500;
 /// A manifest lists fingerprints of at most 10,000 parts for each store.
 const LONGEST_MANIFEST: u64 = 64 << 20;
 
@@ -108,42 +109,20 @@ pub fn read_manifest(snapshot: &str) -> Task {
     Task::Read { snapshot: snapshot.to_owned(), path: MANIFEST.to_owned(), limit: LONGEST_MANIFEST }
 }
 
-/// When the newest run of a kind that went well had ended, and what it wrote or read.
+/// When the newest run of a kind that went well had ended, and what it wrote or read; however many runs there are since.
 pub fn newest(home: &Home, procedure: Procedure) -> Result<Option<(i64, Archived)>, EngineError> {
     let Some(journal) = Journal::open_read(&home.state().join("journal.db"))? else { return Ok(None) };
-    for run in journal.runs(LOOK_BACK)? {
-        let (plan, state, records) = journal.load(&run)?;
-        if plan.procedure != procedure || !matches!(state.ended, Some(Outcome::Done)) {
-            continue;
+    journal.newest_of(procedure, |run| {
+        if journal.outcome(run)? != Some(Outcome::Done) {
+            return Ok(None);
         }
-        let found = records.iter().rev().find_map(|r| match &r.event {
+        let (.., records) = journal.load(run)?;
+        Ok(records.iter().rev().find_map(|r| match &r.event {
             Event::Finished { output, .. } => output.backup.clone().map(|b| (r.at_ms, b)),
             _ => None,
-        });
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
+        }))
+    })
 }
-
-/// Where it is recorded that somebody proved to have the key elsewhere.
-fn confirmed_file(home: &Home) -> std::path::PathBuf {
-    home.state().join("backup.confirmed")
-}
-
-/// Whether somebody proved to have the key elsewhere than on this machine.
-pub fn key_confirmed(home: &Home) -> bool {
-    confirmed_file(home).exists()
-}
-
-/// Records that.
-pub fn confirm_key(home: &Home) -> Result<(), EngineError> {
-    crate::home::write_atomic(&confirmed_file(home), b"")
-}
-
-/// What a backup must say as long as nobody did.
-pub const UNCONFIRMED: &str = "the key lies on this machine only, as far as is known: who loses the machine loses the backups. Copy it, then `switchback backup key --confirm`";
 
 /// What lies where a backup should be brought back to.
 pub(crate) fn occupied(what: &str) -> EngineError {
@@ -156,4 +135,57 @@ pub(crate) fn occupied(what: &str) -> EngineError {
 /// Whether a path is a folder below another one.
 pub(crate) fn below(path: &Path, root: &Path) -> bool {
     path != root && path.starts_with(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use switchback_core::ids::RunId;
+    use switchback_core::journal::Output;
+    use switchback_core::release::FORMAT;
+
+    fn planned(run: &str, procedure: Procedure) -> Event {
+        let plan = serde_json::json!({
+            "format": FORMAT, "run": run, "procedure": procedure, "stack": "s", "made_at_ms": 5, "from": {}, "to": {},
+            "from_generation": null, "to_generation": null, "reason": null, "budget_ms": 1, "instances": {}, "steps": [],
+        });
+        Event::Planned { plan: serde_json::from_value(plan).expect("a plan") }
+    }
+
+    #[test]
+    fn the_last_drill_is_found_whatever_else_was_done_since() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        std::fs::write(dir.path().join("switchback.yaml"), "").expect("writes");
+        let home = Home::open(dir.path()).expect("opens");
+        home.create_state().expect("makes");
+        let snapshot =
+            serde_json::json!({ "id": "s", "stack": "s", "at_ms": 1, "bytes": 1, "files": 1, "added": 1 });
+        let archived = Archived {
+            snapshot: serde_json::from_value(snapshot).expect("a snapshot"),
+            took_ms: 1,
+            moment_ms: None,
+            left_out: Vec::new(),
+        };
+        let finished = |backup: Option<Archived>| Event::Finished {
+            step: "fetch".into(),
+            output: Output { backup, ..Output::default() },
+            took_ms: 1,
+        };
+        let done = Event::Ended { outcome: Outcome::Done };
+        let failed = Event::Ended { outcome: Outcome::Refused { reasons: Vec::new() } };
+        let mut journal = Journal::open(&home.state().join("journal.db")).expect("opens");
+        let mut record = |run: &str, events: &[(i64, &Event)]| {
+            journal.append_all(&RunId::from(run), events).expect("appends");
+        };
+        let drill = |run| planned(run, Procedure::Drill);
+        record("good", &[(5, &drill("good")), (7, &finished(Some(archived.clone()))), (8, &done)]);
+        record("bad", &[(9, &drill("bad")), (9, &finished(Some(archived.clone()))), (9, &failed)]);
+        record("empty", &[(9, &drill("empty")), (9, &finished(None)), (9, &done)]);
+        let sync = planned("sync", Procedure::StagingSync);
+        record("sync", &[(10, &sync); 600]);
+        assert_eq!(newest(&home, Procedure::Drill).expect("asks"), Some((7, archived)));
+        assert_eq!(newest(&home, Procedure::Backup).expect("asks"), None);
+        assert_eq!(due::last_tried(&home, Procedure::Drill).expect("asks"), Some(5));
+        assert_eq!(due::last_tried(&home, Procedure::Backup).expect("asks"), None);
+    }
 }

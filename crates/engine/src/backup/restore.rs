@@ -36,9 +36,9 @@ pub struct Request<'a> {
     pub at_ms: Option<i64>,
     /// The stack, where the repository has backups of several.
     pub stack: Option<&'a str>,
-    /// The folder that the stack gets; empty, or not there.
+    /// The folder that the stack gets; empty (but for the `lost+found` of a new disk), or not there.
     pub into: &'a Path,
-    /// Whether what a killed attempt left there may be removed first.
+    /// Whether everything may be removed first that is in a folder where an attempt was killed.
     pub start_over: bool,
     /// Told of the steps, asked whether to stop.
     pub stage: Stage<'a>,
@@ -146,7 +146,7 @@ fn bring(
     {
         keep_key(&key_file(&home, backup), &vault.key)?;
         // Whoever restored from it has it elsewhere.
-        super::confirm_key(&home)?;
+        super::confirm_key(&home, &vault.key)?;
     }
     let world = World::open(&config)?;
     let (bytes, replayed) = data(&home, &config, &world, request, (&snapshot, &manifest), way)?;
@@ -165,7 +165,7 @@ fn crash(point: &str) {
 
 /// Confirms that nothing is in the folder, or removes what a killed attempt left there.
 fn begin(into: &Path, start_over: bool) -> Result<(), EngineError> {
-    if !into.exists() || fs::read_dir(into).map_err(io("list", into))?.next().is_none() {
+    if !into.exists() || first_in(into)?.is_none() {
         return Ok(());
     }
     let marker = unfinished(into);
@@ -189,15 +189,36 @@ fn begin(into: &Path, start_over: bool) -> Result<(), EngineError> {
     if !start_over {
         return Err(EngineError::refused(
             format!("an earlier restore into {} did not end", into.display()),
-            "--start-over removes what it brought there, and begins anew",
+            "--start-over removes everything in the folder, and begins anew",
         ));
     }
     discard(into)?;
     empty(into);
-    match fs::read_dir(into).map_err(io("list", into))?.flatten().next() {
+    match first_in(into)? {
         None => Ok(()),
-        Some(stays) => Err(occupied(&stays.path().display().to_string())),
+        Some(stays) => Err(occupied(&stays.display().to_string())),
     }
+}
+
+/// Something in a folder that counts as something.
+fn first_in(folder: &Path) -> Result<Option<PathBuf>, EngineError> {
+    for entry in fs::read_dir(folder).map_err(io("list", folder))? {
+        let path = entry.map_err(io("list", folder))?.path();
+        if !is_of_disk(&path) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// The folder that a new ext4 file system has for what a repair finds: empty, or for its owner's eyes only.
+fn is_of_disk(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "lost+found")
+        && path.symlink_metadata().is_ok_and(|m| m.is_dir())
+        && match fs::read_dir(path) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(e) => e.kind() == std::io::ErrorKind::PermissionDenied,
+        }
 }
 
 /// Removes data that a restore which did not end has brought outside of the folder: volumes carry the mark of scratch.
@@ -211,9 +232,13 @@ fn discard(root: &Path) -> Result<(), EngineError> {
     World::open(&world::config(&home)?)?.data.discard(&home, &instance, &scratch)
 }
 
+/// Removes everything that can be removed.
 fn empty(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
+        if is_of_disk(&path) {
+            continue;
+        }
         let _ = if path.is_dir() && !path.is_symlink() {
             fs::remove_dir_all(path)
         } else {
@@ -381,4 +406,32 @@ fn release(
     instance.release = id;
     instance.versions = made.versions();
     Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lost_and_found_of_a_new_disk_is_nothing_and_stays() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (into, lost) = (dir.path(), dir.path().join("lost+found"));
+        fs::create_dir(&lost).expect("makes");
+        begin(into, false).expect("it counts as empty");
+        // With the mark of an attempt that was killed, and whatever else came there since.
+        create_dir(&into.join(STATE_DIR)).expect("makes");
+        fs::write(unfinished(into), "{}").expect("writes");
+        fs::write(into.join("note"), "somebody's").expect("writes");
+        let refused = begin(into, false).expect_err("it did not end");
+        assert!(refused.hint().is_some_and(|h| h.contains("everything in the folder")), "{refused}");
+        begin(into, true).expect("begins anew");
+        let left: Vec<PathBuf> = fs::read_dir(into).expect("lists").flatten().map(|e| e.path()).collect();
+        assert_eq!(left, std::slice::from_ref(&lost));
+        // What a repair found is somebody's.
+        fs::write(lost.join("#12"), "a file").expect("writes");
+        assert!(begin(into, true).is_err());
+        fs::remove_dir_all(&lost).expect("removes");
+        fs::write(&lost, "a file of that name").expect("writes");
+        assert!(begin(into, false).is_err());
+    }
 }

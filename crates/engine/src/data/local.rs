@@ -130,6 +130,7 @@ fn clone_all(
             let wanted = from.config.stores.get(name).map_or(&[][..], |s| &s.leave_out[..]);
             leave_out((place.kind, &dst), wanted, &mut stats)?;
         }
+        refresh::warn(&mut output, name, &stats);
         output.copies.insert(name.clone(), stats);
         (work.stage.midway)();
     }

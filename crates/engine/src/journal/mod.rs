@@ -6,6 +6,7 @@
 //! the head file beside the journal remembers how far it went, so that this is noticed.
 
 mod head;
+mod newest;
 mod reading;
 
 use crate::error::{EngineError, io};
@@ -175,18 +176,24 @@ impl Journal {
 
     /// Appends several events in one transaction: all of them are durable when this returns, or none is recorded.
     pub fn append_all(&mut self, run: &RunId, events: &[(i64, &Event)]) -> Result<Vec<Record>, EngineError> {
+        let events: Vec<_> = events.iter().map(|(at_ms, event)| (run, *at_ms, *event)).collect();
+        self.append_of_runs(&events)
+    }
+
+    /// The same, for events that belong to several runs.
+    pub fn append_of_runs(&mut self, events: &[(&RunId, i64, &Event)]) -> Result<Vec<Record>, EngineError> {
         let turn = self.head_file.turn()?;
         self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|e| sqlite(&self.path, e))?;
         let append = || {
             let mut records = Vec::new();
             self.confirm(&turn.read()?)?;
             let mut head = self.head()?;
-            for (at_ms, event) in events {
+            for (run, at_ms, event) in events {
                 let json = serde_json::to_string(event)
                     .map_err(|e| EngineError::Internal { detail: format!("cannot write an event: {e}") })?;
                 head = self.append_locked(&head, run, *at_ms, event, &json)?;
                 records.push(Record {
-                    run: run.clone(),
+                    run: (*run).clone(),
                     seq: head.0.unsigned_abs(),
                     at_ms: *at_ms,
                     event: (*event).clone(),

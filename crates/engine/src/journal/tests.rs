@@ -1,5 +1,7 @@
 use super::*;
 use proptest::prelude::*;
+use switchback_core::journal::Outcome;
+use switchback_core::plan::Procedure;
 
 fn filled(dir: &Path, events: usize) -> (PathBuf, Vec<Record>) {
     let path = dir.join("journal.db");
@@ -241,4 +243,108 @@ fn a_noted_chain_value_is_found_again_and_another_journal_has_it_not() {
     let (other, _) = filled(tempfile::tempdir().expect("tempdir").keep().as_path(), 4);
     let other = Journal::open_read(&other).expect("opens").expect("exists");
     assert_eq!(other.find_chain(&journal.tip().expect("reads").1).expect("asks"), None);
+}
+
+fn planned(run: &str, procedure: Procedure) -> Event {
+    let plan = Plan {
+        format: FORMAT,
+        run: run.into(),
+        procedure,
+        stack: switchback_core::ids::StackName::new("s").expect("a name"),
+        made_at_ms: 1,
+        from: Default::default(),
+        to: Default::default(),
+        from_generation: None,
+        to_generation: None,
+        reason: Some("\"procedure\":\"backup\"".to_owned()),
+        budget_ms: 1,
+        instances: Default::default(),
+        steps: Vec::new(),
+    };
+    Event::Planned { plan: Box::new(plan) }
+}
+
+#[test]
+fn the_newest_run_of_a_procedure_is_found_behind_a_thousand_others() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = dir.path().join("journal.db");
+    let mut journal = Journal::open(&path).expect("opens");
+    journal.connection.execute_batch("PRAGMA synchronous=OFF").expect("sets");
+    let mut record = |run: &str, procedure, outcome: Option<Outcome>| {
+        let ended = outcome.map(|outcome| Event::Ended { outcome });
+        let events: Vec<(i64, Event)> =
+            [Some(planned(run, procedure)), ended].into_iter().flatten().map(|e| (1, e)).collect();
+        let events: Vec<(i64, &Event)> = events.iter().map(|(at, e)| (*at, e)).collect();
+        journal.append_all(&run.into(), &events).expect("appends");
+    };
+    let refused = || Some(Outcome::Refused { reasons: Vec::new() });
+    record("older", Procedure::Backup, Some(Outcome::Done));
+    record("good", Procedure::Backup, Some(Outcome::Done));
+    record("drill", Procedure::Drill, refused());
+    for n in 0..1000 {
+        record(&format!("S{n}"), Procedure::StagingSync, Some(Outcome::Done));
+    }
+    record("bad", Procedure::Backup, refused());
+    record("goes-on", Procedure::Backup, None);
+    let journal = Journal::open_read(&path).expect("opens").expect("exists");
+    let newest = |procedure| journal.newest_of(procedure, |run| Ok(Some(run.clone()))).expect("asks");
+    let done = |procedure| {
+        let done =
+            |run: &RunId| journal.outcome(run).map(|o| (o == Some(Outcome::Done)).then(|| run.clone()));
+        journal.newest_of(procedure, done).expect("asks")
+    };
+    assert_eq!(newest(Procedure::Backup), Some("goes-on".into()));
+    assert_eq!(done(Procedure::Backup), Some("good".into()));
+    assert_eq!((newest(Procedure::Drill), done(Procedure::Drill)), (Some("drill".into()), None));
+    assert_eq!(newest(Procedure::StagingSync), Some("S999".into()));
+    // One name is the beginning of another.
+    assert_eq!(newest(Procedure::Rollback), None);
+    assert_eq!(newest(Procedure::RollbackDrill), None);
+    // Nothing of it keeps others from writing, or from reading another moment.
+    assert!(journal.connection.is_autocommit());
+}
+
+#[test]
+fn a_plan_that_begins_in_another_order_or_is_damaged_is_looked_at_as_a_whole() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = dir.path().join("journal.db");
+    let mut journal = Journal::open(&path).expect("opens");
+    // The name of the run leaves no room for what follows.
+    let long = "R".repeat(400);
+    journal.append(&long.as_str().into(), 1, &planned(&long, Procedure::Drill)).expect("appends");
+    let newest = |journal: &Journal, of| journal.newest_of(of, |run| Ok(Some(run.clone())));
+    assert_eq!(newest(&journal, Procedure::Drill).expect("asks"), Some(RunId(long)));
+    assert_eq!(newest(&journal, Procedure::Backup).expect("asks"), None);
+    drop(journal);
+    let raw = Connection::open(&path).expect("opens");
+    raw.execute("UPDATE events SET json = '{}'", []).expect("tampers");
+    drop(raw);
+    let journal = Journal::open_read(&path).expect("opens").expect("exists");
+    let found = newest(&journal, Procedure::Drill);
+    assert!(matches!(found, Err(EngineError::Damaged { .. })), "{found:?}");
+}
+
+#[test]
+fn events_of_several_runs_are_recorded_together_or_not_at_all() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (path, before) = filled(dir.path(), 3);
+    let mut journal = Journal::open(&path).expect("opens");
+    let (trial, rollback) = (RunId::from("R1"), RunId::from("B"));
+    let failed = Event::TrialFailed { trigger: "t".to_owned(), reasons: Vec::new() };
+    let resumed = Event::Resumed { pid: 1 };
+    let recorded =
+        journal.append_of_runs(&[(&trial, 7, &failed), (&rollback, 7, &resumed)]).expect("appends");
+    let of: Vec<_> = recorded.iter().map(|r| (r.run.as_str(), r.seq)).collect();
+    assert_eq!(of, [("R1", 4), ("B", 5)]);
+    assert_eq!(journal.run(&rollback).expect("reads"), recorded[1..]);
+    // The second cannot be written: neither is.
+    journal
+        .connection
+        .execute_batch(
+            "CREATE TRIGGER refuse BEFORE INSERT ON events WHEN NEW.run = 'B'
+             BEGIN SELECT RAISE(ABORT, 'full'); END;",
+        )
+        .expect("makes");
+    assert!(journal.append_of_runs(&[(&trial, 8, &failed), (&rollback, 8, &resumed)]).is_err());
+    assert_eq!(journal.all().expect("reads").len(), before.len() + 2);
 }

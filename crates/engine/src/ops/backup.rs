@@ -16,8 +16,9 @@ use switchback_core::backup::{
     Archived, EXPORTS, HISTORY, IMAGES, MANIFEST, Manifest, Note, Part, RELEASE, SCHEMA, STACK, Snapshot,
     Stamp,
 };
+use switchback_core::data::CopyStats;
 use switchback_core::duration::{human_bytes, human_ms};
-use switchback_core::ids::StepId;
+use switchback_core::ids::{StepId, StoreName};
 use switchback_core::journal::{ErrorKind, Event, Output, StepError};
 use switchback_core::release::{Instance, MountPlace};
 use switchback_core::wal::Bases;
@@ -72,6 +73,7 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
         contents,
         images,
         history: true,
+        torn: torn(context),
     };
     let history = history(context)?;
     let file = super::data::temp_dir(context)?.join("switchback.json");
@@ -121,7 +123,7 @@ pub fn archive(context: &Context<'_>, key: &str, source: &str) -> Result<Output,
     output.notes.extend(wal::described(&done));
     output.notes.extend(unbased);
     output.notes.extend(done.left_out.iter().map(|l| format!("left out: {l}")));
-    if !key_confirmed(context.home) {
+    if !key_confirmed(context.home, backup) {
         output.notes.push(format!("WARNING: {UNCONFIRMED}"));
     }
     output.backup = Some(done);
@@ -138,6 +140,16 @@ fn history(context: &Context<'_>) -> Result<PathBuf, Failed> {
         journal.copy_to(&folder.join("journal.db"))?;
     }
     Ok(folder)
+}
+
+/// What the clone has torn, as the step that made it found.
+fn torn(context: &Context<'_>) -> Vec<String> {
+    let made = context.state.output(&StepId::from("snapshot")).map(|o| o.copies.clone()).unwrap_or_default();
+    let torn = |(name, copy): (&StoreName, &CopyStats)| {
+        let notes = copy.notes.iter().filter(|n| n.starts_with("torn: "));
+        notes.map(|note| format!("{name}: {note}")).collect::<Vec<_>>()
+    };
+    made.iter().flat_map(torn).collect()
 }
 
 pub(super) fn short(snapshot: &Snapshot) -> &str {

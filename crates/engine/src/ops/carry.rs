@@ -2,9 +2,10 @@
 
 use super::data::{must_be_cold, working};
 use super::{Context, Failed};
-use crate::carry::{DONE, Done, folder, rules};
+use crate::carry::{BEGAN, Began, DONE, Done, folder, rules};
 use crate::error::{EngineError, io};
 use crate::home::{create_dir, write_atomic, write_json};
+use crate::left::left_by;
 use std::path::Path;
 use switchback_core::carry::{CarriedPart, Quarantined};
 use switchback_core::data::StoreKind;
@@ -33,12 +34,19 @@ pub fn carry(context: &Context<'_>, key: &str, left: GenerationId, source: &str)
         std::fs::remove_dir_all(&out).map_err(io("remove", &out))?;
     }
     create_dir(&out)?;
+    let rollback = left_by(context.home, left);
+    write_json(&out.join(BEGAN), &Began { rollback: rollback.clone() })?;
     let mut output = Output::default();
     let rules = rules(context.home, left, &instance.release)?;
+    let exported = crate::left::exported(context.home, left)?;
     // Where single services went back, the others' later writes are in production already.
     let present: Vec<_> = context.instance(source)?.common_places(&abandoned).into_iter().cloned().collect();
     for name in instance.stores.keys() {
         if !abandoned.stores.contains_key(name) || present.contains(name) {
+            continue;
+        }
+        if exported.as_ref().is_some_and(|e| !e.contains_key(name)) {
+            output.notes.push(format!("{name}: nothing of it is in the export"));
             continue;
         }
         let mut rules = rules(name);
@@ -68,7 +76,7 @@ pub fn carry(context: &Context<'_>, key: &str, left: GenerationId, source: &str)
                 .notes
                 .extend(reasons.map(|(why, rows)| format!("{name}: {part}: {rows} not carried: {why}")));
         }
-        if quarantined > 0 {
+        if !done.quarantine.is_empty() {
             write_quarantine(&out.join(format!("{name}.jsonl")), &done.quarantine)?;
         }
         output.carried.insert(name.clone(), done.carried);
@@ -86,7 +94,7 @@ pub fn carry(context: &Context<'_>, key: &str, left: GenerationId, source: &str)
         );
         return Err(Failed { error: error.to_step_error(), output: Box::new(output) });
     }
-    let done = Done { run: context.plan.run.clone(), stores: output.carried.clone() };
+    let done = Done { run: context.plan.run.clone(), rollback, stores: output.carried.clone() };
     write_json(&out.join(DONE), &done)?;
     Ok(output)
 }

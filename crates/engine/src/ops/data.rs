@@ -6,11 +6,12 @@ use crate::engine::Notice;
 use crate::error::{EngineError, io};
 use crate::fault::{Gap, gap};
 use crate::home::create_dir;
+use crate::left::COMPLETE;
 use crate::scratch::Scratch;
 use crate::store::Progress;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use switchback_core::ids::{StepId, StoreName};
+use switchback_core::ids::{GenerationId, StepId, StoreName};
 use switchback_core::journal::{ErrorKind, Output, StepError};
 use switchback_core::plan::{CloneMode, Op};
 use switchback_core::release::Instance;
@@ -200,9 +201,12 @@ pub(crate) fn differing(
 pub fn export(context: &Context<'_>, abandoned: &str) -> Result<Output, Failed> {
     let instance = context.instance(abandoned)?;
     // Where single services went back, the others go on with its other stores.
-    let next = context.plan.instances.values().find(|i| {
-        i.is_production() && Some(i.generation) == context.plan.to_generation && !i.shared.is_empty()
-    });
+    let parted =
+        |i: &&Instance| i.is_production() && i.generation != instance.generation && !i.shared.is_empty();
+    let others = || context.plan.instances.values().filter(parted);
+    let next = others()
+        .find(|i| i.shared.generations().contains(&instance.generation))
+        .or_else(|| others().find(|i| Some(i.generation) == context.plan.to_generation));
     let instance = &match next {
         None => {
             must_be_cold(context, instance)?;
@@ -224,7 +228,19 @@ pub fn export(context: &Context<'_>, abandoned: &str) -> Result<Output, Failed> 
         );
         return Ok(Output { notes: vec![note], ..Output::default() });
     }
-    Ok(export_writes(context, instance)?)
+    Ok(export_writes(context, instance).map_err(|e| not_exported(&e, instance.generation))?)
+}
+
+/// What to do about an export that failed, besides removing its cause.
+fn not_exported(error: &EngineError, left: GenerationId) -> StepError {
+    let mut said = error.to_step_error();
+    if !matches!(error, EngineError::Refused { .. }) {
+        let again = format!(
+            "`switchback export {left}` does it again when the cause is gone; generation {left} is kept until then"
+        );
+        said.hint = Some(said.hint.map_or_else(|| again.clone(), |hint| format!("{hint}; {again}")));
+    }
+    said
 }
 
 /// Exports the difference between an instance's stores and the clone kept beside it.
@@ -239,6 +255,8 @@ pub fn export_writes(context: &Context<'_>, instance: &Instance) -> Result<Outpu
         ));
     }
     let out = context.home.export_dir(instance.generation);
+    // Of an export before: until this one is complete, nothing is. Both hold everything since the promotion.
+    crate::left::withdraw(context.home, instance.generation, &[COMPLETE])?;
     create_dir(&out)?;
     let mut output = Output::default();
     for name in instance.stores.keys() {
@@ -262,7 +280,7 @@ pub fn export_writes(context: &Context<'_>, instance: &Instance) -> Result<Outpu
     }
     context.midway();
     // The mark that everything was exported: only now may `gc` take the generation.
-    crate::home::write_json(&out.join("complete.json"), &output.exports)?;
+    crate::home::write_json(&out.join(COMPLETE), &output.exports)?;
     if output.exports.is_empty() {
         output.notes.push("nothing to export".to_owned());
     }

@@ -38,6 +38,9 @@ pub fn flip(
         context.world.data.keep(context.home, instance)?;
         scratch.keep()?;
     }
+    if let Some(from) = from {
+        crate::left::mark(context.home, context.plan, from, to)?;
+    }
     context.midway();
     context.home.set_pointer(Some(&Pointer { format: FORMAT, current: to, previous: to_previous }))?;
     activated(context, to)?;
@@ -64,6 +67,7 @@ pub fn unflip(
     if let Some(from) = from {
         activated(context, from)?;
     }
+    crate::left::unmark(context.home, &context.plan.run)?;
     context.midway();
     // The generation was made by this run and is left again: `prepare` may remove it.
     if let Some(instance) = context.plan.instances.values().find(|i| i.is_production() && i.generation == to)

@@ -102,15 +102,25 @@ fn drilled(lab: &mut Lab<'_>, config: &Config, home: &Home, back: &mut Proof) ->
     let ran =
         lab.carry_out(config, |_| Ok(plan::drill(&fetch_facts(home, config, lab.world, "latest", None)?.0)))?;
     back.runs.push(ran.plan.run.clone());
-    back.demand(ran.done(), "drill", ran.why());
     let fetched = ran.state.output(&"fetch".into()).cloned().unwrap_or_default();
-    back.demand(!fetched.fingerprints.is_empty(), "fingerprints", "nothing was compared");
+    let drilled = if ran.done() { Ok(()) } else { Err(ran.why()) };
+    came_back(back, drilled, config.stores.len(), fetched.fingerprints.len());
     back.measure("recovery_time_ms", ran.report.times.total_ms);
     if let Some(archived) = &fetched.backup {
         let age = ran.report.started_at_ms.saturating_sub(archived.snapshot.at_ms);
         back.measure("recovery_point_ms", age).measure("bytes", archived.snapshot.bytes);
     }
     Ok(())
+}
+
+/// Judges a drill of a stack with so many stores, of which so many were compared.
+fn came_back(back: &mut Proof, drilled: Result<(), String>, stores: usize, compared: usize) {
+    if stores == 0 && drilled.is_ok() {
+        back.not_applicable("the stack has no data");
+        return;
+    }
+    back.demand(drilled.is_ok(), "drill", drilled.err().unwrap_or_default());
+    back.demand(stores == 0 || compared > 0, "fingerprints", "nothing was compared");
 }
 
 /// Changes a byte in the middle of the largest data file.
@@ -130,4 +140,25 @@ fn spoil(folder: &Path) -> Result<Option<PathBuf>, EngineError> {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(io("open", &path))?;
     fs::write(&path, bytes).map_err(io("write", &path))?;
     Ok(Some(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drill_that_compares_nothing_fails_but_where_there_is_no_data() {
+        let failed = || Err("it did not start".to_owned());
+        for (drilled, stores, compared, word) in [
+            (Ok(()), 2, 2, "pass"),
+            (Ok(()), 2, 0, "fail"),
+            (failed(), 2, 2, "fail"),
+            (Ok(()), 0, 0, "not applicable"),
+            (failed(), 0, 0, "fail"),
+        ] {
+            let mut back = Proof::new("backup.restore-drill", "");
+            came_back(&mut back, drilled, stores, compared);
+            assert_eq!(back.verdict().word(), word, "{stores} stores, {compared} compared");
+        }
+    }
 }

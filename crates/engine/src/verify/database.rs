@@ -251,3 +251,41 @@ fn time(lab: &Lab<'_>, ran: &Ran) -> Result<Proof, Stop> {
     }
     Ok(proof)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::{ran, step};
+    use super::*;
+    use switchback_core::ids::ServiceName;
+    use switchback_core::journal::{Output, StepResult, StepState};
+    use switchback_core::plan::{Group, OnFailure, Procedure, Undo};
+
+    #[test]
+    fn a_migration_that_did_not_end_well_fails_its_row() {
+        let mut good = ran(Procedure::Rehearse);
+        let op = Op::Migrate {
+            instance: "candidate/2".to_owned(),
+            service: ServiceName::new("app").expect("a name"),
+            source: "candidate/1".to_owned(),
+        };
+        good.plan.steps = vec![Step {
+            id: "migrate-app".into(),
+            title: "Migrate".to_owned(),
+            op,
+            undo: Undo::Nothing,
+            on_failure: OnFailure::Undo,
+            requires: Vec::new(),
+            group: Group::Switch,
+        }];
+        let done = StepState { result: Some(StepResult::Done(Output::default())), ..StepState::default() };
+        good.state.steps.insert("migrate-app".into(), done);
+        good.report.steps = vec![step("start-new", Group::Switch, StepStatus::Done, 1)];
+        assert_eq!(migrated(&good).verdict().word(), "pass");
+        let mut bad = good.clone();
+        bad.state.steps.clear();
+        assert_eq!(migrated(&bad).verdict().word(), "fail", "it did not run");
+        let mut bad = good.clone();
+        bad.report.steps[0].status = StepStatus::Failed;
+        assert_eq!(migrated(&bad).verdict().word(), "fail", "the new version did not start on it");
+    }
+}

@@ -165,6 +165,23 @@ fn rules(samples: &Samples) -> (BTreeMap<String, Mask>, usize) {
     (rules, found)
 }
 
+/// Why no column was masked.
+fn nothing_to_mask(proof: &mut Proof, before: &Samples) {
+    let all = || before.values().flatten();
+    let texts = all().filter(|s| s.values.iter().any(|v| v.parse::<f64>().is_err())).count();
+    proof.measure("columns looked at", all().count());
+    proof.measure("columns with texts in them", texts);
+    if all().count() == 0 {
+        proof.not_applicable("the stack has no database");
+    } else if texts > 0 {
+        proof.not_run("no column looks personal, and no text is long enough to be told from others");
+    } else if all().all(|s| s.values.is_empty()) {
+        proof.not_run("its databases have no rows yet");
+    } else {
+        proof.not_applicable("its databases hold numbers only, which no mask is for");
+    }
+}
+
 fn mask_proof(
     lab: &Lab<'_>,
     proof: &mut Proof,
@@ -175,18 +192,7 @@ fn mask_proof(
     masked: &BTreeMap<StoreName, MaskedStore>,
 ) -> Result<(), Stop> {
     if rules.is_empty() {
-        let all = || before.values().flatten();
-        let texts = all().filter(|s| s.values.iter().any(|v| v.parse::<f64>().is_err())).count();
-        proof.measure("columns looked at", all().count());
-        proof.measure("columns with texts in them", texts);
-        if all().count() == 0 {
-            proof.not_applicable("the stack has no database");
-        } else if texts > 0 {
-            proof.not_run("no column looks personal, and no text is long enough to be told from others");
-        } else {
-            // Numbers alone: there is nothing that a mask could be for.
-            proof.demand(texts == 0, "columns", "there are texts, and none was masked");
-        }
+        nothing_to_mask(proof, before);
         return Ok(());
     }
     let columns: Vec<_> = masked.values().flat_map(|m| &m.columns).collect();
@@ -335,4 +341,43 @@ fn receive(mut stream: std::net::TcpStream) -> Option<String> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database with one column of these values.
+    fn column(values: &[&str]) -> Samples {
+        let column = Column {
+            database: String::new(),
+            schema: String::new(),
+            table: "points".to_owned(),
+            name: "x".to_owned(),
+            family: Family::Any,
+            sql_type: "real".to_owned(),
+            array: false,
+            limit: None,
+            required: false,
+            computed: false,
+        };
+        let values = values.iter().map(ToString::to_string).collect();
+        let store = StoreName::new("db").expect("a name");
+        [(store, vec![Sample { column, values }])].into()
+    }
+
+    #[test]
+    fn nothing_that_was_masked_is_never_a_pass() {
+        for (samples, word) in [
+            (Samples::new(), "not applicable"),
+            (column(&["1", "2.5"]), "not applicable"),
+            (column(&[]), "not run"),
+            (column(&["1", "no"]), "not run"),
+        ] {
+            assert!(rules(&samples).0.is_empty(), "{samples:?}");
+            let mut proof = Proof::new("staging.masked", "");
+            nothing_to_mask(&mut proof, &samples);
+            assert_eq!(proof.verdict().word(), word, "{samples:?}");
+        }
+    }
 }

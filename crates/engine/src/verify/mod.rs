@@ -15,6 +15,8 @@ mod ground;
 mod lab;
 mod ledger;
 mod locks;
+#[cfg(test)]
+mod made_up;
 mod mutants;
 pub mod mutate;
 mod production;

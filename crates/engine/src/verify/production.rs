@@ -20,7 +20,7 @@ pub struct Footprint {
     pub files: BTreeMap<String, Option<Digest>>,
     /// Generations on disk.
     pub generations: Vec<GenerationId>,
-    /// Runs that began.
+    /// Runs that began and are about production itself: backups and drills on copies are not.
     pub runs: usize,
 }
 
@@ -38,7 +38,7 @@ impl Footprint {
             seen,
             files,
             generations: home.generation_ids()?,
-            runs: journal(home)?.map_or(Ok(0), |j| j.runs(usize::MAX >> 1).map(|r| r.len()))?,
+            runs: journal(home)?.map_or(Ok(0), |j| changes(&j))?,
         })
     }
 
@@ -77,6 +77,13 @@ impl Footprint {
 fn journal(home: &Home) -> Result<Option<Journal>, EngineError> {
     let path = home.state().join("journal.db");
     if path.exists() { Journal::open_read(&path) } else { Ok(None) }
+}
+
+/// How many runs began that can change production.
+fn changes(journal: &Journal) -> Result<usize, EngineError> {
+    let planned = journal.of_kind("planned")?;
+    let changes = |e: &Event| matches!(e, Event::Planned { plan } if !plan.procedure.is_aside());
+    Ok(planned.iter().filter(|r| changes(&r.event)).count())
 }
 
 /// Promotions of production so far: all that took place, and those that a person let through without a
@@ -122,4 +129,33 @@ pub fn open_files(
 /// Whether an event says that a step has begun.
 pub fn begins(event: &Event, wanted: &str) -> bool {
     matches!(event, Event::Started { step, .. } if step.as_str() == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::taken_back::tests::plan;
+
+    #[test]
+    fn a_backup_by_the_clock_is_no_change_of_production() {
+        let dir = tempfile::tempdir().expect("folder");
+        let mut journal = Journal::open(&dir.path().join("journal.db")).expect("opens");
+        let begin = |journal: &mut Journal, run: &str, procedure| {
+            let plan = Box::new(plan(run, procedure, (1, "a"), (2, "b")));
+            journal.append(&run.into(), 1, &Event::Planned { plan }).expect("appends");
+        };
+        for (run, procedure) in [
+            ("B", Procedure::Backup),
+            ("D", Procedure::Drill),
+            ("R", Procedure::Rehearse),
+            ("E", Procedure::StagingSync),
+        ] {
+            begin(&mut journal, run, procedure);
+            assert_eq!(changes(&journal).expect("reads"), 0, "{procedure:?}");
+        }
+        begin(&mut journal, "U", Procedure::Up);
+        begin(&mut journal, "P", Procedure::Promote);
+        begin(&mut journal, "X", Procedure::ProductionDrill);
+        assert_eq!(changes(&journal).expect("reads"), 3);
+    }
 }

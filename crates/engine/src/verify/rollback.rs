@@ -346,18 +346,28 @@ fn configuration(
     let release = home.release(&old.release)?;
     let now = lab.ground.config_now(home, old)?;
     lab.ground.running_configuration(home, &sandbox.current, old, &mut proof)?;
-    for (file, wanted) in &release.config {
-        for (when, seen) in [("before", then), ("after", &now)] {
-            let same = seen.get(file).is_some_and(|d| d.as_ref() == Some(wanted));
-            proof.demand(same, file, format!("it was not the recorded one {when} the rollback"));
-        }
-    }
+    same_files(&mut proof, &release.config, then, &now);
     proof
         .measure("configuration files", release.config.len())
         .measure("release", old.release.short())
         .demand(release.id() == old.release, "release", "it is not what its name says")
         .demand(ran.done(), "rollback", ran.why());
     Ok(proof)
+}
+
+/// Demands that every recorded file had its content before and after.
+fn same_files(
+    proof: &mut Proof,
+    recorded: &BTreeMap<String, Digest>,
+    then: &BTreeMap<String, Option<Digest>>,
+    now: &BTreeMap<String, Option<Digest>>,
+) {
+    for (file, wanted) in recorded {
+        for (when, seen) in [("before", then), ("after", now)] {
+            let same = seen.get(file).is_some_and(|d| d.as_ref() == Some(wanted));
+            proof.demand(same, file, format!("it was not the recorded one {when} the rollback"));
+        }
+    }
 }
 
 fn services(lab: &Lab<'_>, ran: &Ran, old: &Instance) -> Result<Proof, Stop> {
@@ -422,27 +432,5 @@ pub fn rollback_after(lab: &Lab<'_>, promoted: &Ran) -> Result<Option<RunId>, En
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_outage_is_measured_from_the_last_good_to_the_next_good_answer() {
-        let zero = Instant::now();
-        let seen = |list: &[(u64, bool)]| {
-            outage(&list.iter().map(|(ms, ok)| (zero + Duration::from_millis(*ms), *ok)).collect::<Vec<_>>())
-        };
-        assert_eq!(
-            seen(&[(0, true), (10, false), (20, true), (30, false), (70, true), (80, true)]),
-            Some(70)
-        );
-        assert_eq!(seen(&[(0, true), (10, true)]), None);
-        assert_eq!(seen(&[(0, true), (10, false)]), None, "an outage without an end");
-        assert_eq!(
-            seen(&[(0, false), (5, true), (10, false), (30, true)]),
-            Some(25),
-            "bad before anything was good"
-        );
-        assert_eq!(seen(&[(0, false)]), None);
-        assert_eq!(seen(&[]), None);
-    }
-}
+#[path = "rollback_tests.rs"]
+mod tests;

@@ -289,3 +289,46 @@ fn health(ran: &Ran) -> Proof {
     }
     proof
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::{check, failed, ran, step};
+    use super::*;
+    use switchback_core::plan::Procedure;
+
+    const STARTS: [&str; 4] = ["start-baseline", "start-old", "start-new", "read-back-new"];
+
+    #[test]
+    fn a_service_that_did_not_start_or_a_step_that_did_not_work_at_once_fails_its_row() {
+        let mut good = ran(Procedure::Rehearse);
+        good.report.steps = STARTS.map(|id| step(id, Group::Baseline, StepStatus::Done, 1)).into();
+        assert_eq!(deployed(&good).verdict().word(), "pass");
+        assert_eq!(provisioned(&good).verdict().word(), "pass");
+        for (number, id) in STARTS.iter().enumerate() {
+            let mut bad = good.clone();
+            bad.report.steps[number].status = StepStatus::Failed;
+            assert_eq!(deployed(&bad).verdict().word(), "fail", "{id}");
+            assert_eq!(provisioned(&bad).verdict().word(), "fail", "{id}");
+            bad.report.steps.remove(number);
+            assert_eq!(deployed(&bad).verdict().word(), "fail", "{id} is not in the report");
+        }
+        let mut again = good.clone();
+        again.report.steps[0].attempts = 2;
+        assert_eq!(provisioned(&again).verdict().word(), "fail", "somebody had to help");
+    }
+
+    #[test]
+    fn a_service_that_is_not_healthy_fails_its_row() {
+        let mut seen = ran(Procedure::Rehearse);
+        let well = |environment| check(CheckKind::Health, environment, Verdict::Pass);
+        seen.report.checks = vec![well("baseline"), well("candidate")];
+        assert_eq!(health(&seen).verdict().word(), "pass");
+        for environment in ["baseline", "candidate"] {
+            let mut bad = seen.clone();
+            bad.report.checks.push(failed(CheckKind::Health, environment));
+            assert_eq!(health(&bad).verdict().word(), "fail", "{environment}");
+        }
+        seen.report.checks.pop();
+        assert_eq!(health(&seen).verdict().word(), "inconclusive", "nobody looked at the candidate");
+    }
+}

@@ -9,10 +9,12 @@ use crate::error::{EngineError, io};
 use crate::prove;
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use switchback_core::check::{CheckKind, CheckResult, Verdict};
 use switchback_core::duration::human_ms;
 use switchback_core::journal::Outcome as Ended;
-use switchback_core::prove::{Injection, Outcome, TABLE};
+use switchback_core::prove::{Injection, Outcome, Row, TABLE};
+use switchback_core::report::Report;
 use switchback_core::workflow::{ReferenceKind, Workflow};
 
 /// Proves the phase.
@@ -210,8 +212,14 @@ fn table(lab: &Lab<'_>) -> Result<Proof, Stop> {
     let Some(proved) = prove::on_stack(&home, &config, &mut session, &request)? else {
         return Err(Stop::Interrupted);
     };
+    judge_table(&mut proof, &proved.rows);
+    Ok(proof)
+}
+
+/// Judges what came of the mutants.
+fn judge_table(proof: &mut Proof, rows: &[Row]) {
     let mut untried = Vec::new();
-    for row in &proved.rows {
+    for row in rows {
         let at = format!("{} {}", row.id, row.name);
         match &row.outcome {
             Outcome::Caught { by, .. } => {
@@ -242,7 +250,6 @@ fn table(lab: &Lab<'_>) -> Result<Proof, Stop> {
     if !untried.is_empty() {
         proof.not_run(format!("{} of the table were not tried: {}", untried.len(), untried.join(", ")));
     }
-    Ok(proof)
 }
 
 /// Whether it is the stack that leaves nothing to try a mutant on: what goes through the proxy, or slows something down, could
@@ -250,6 +257,31 @@ fn table(lab: &Lab<'_>) -> Result<Proof, Stop> {
 fn of_the_stack(id: &str) -> bool {
     let of = TABLE.iter().find(|m| m.id == id).map(|m| m.injection);
     of.is_some_and(|i| !matches!(i, Injection::Proxy | Injection::Beside(_)))
+}
+
+/// Demands that a run's folder has its four reports.
+fn written(proof: &mut Proof, dir: &Path, ran: &Ran) {
+    let run = &ran.plan.run;
+    let at = format!("{} {run}", ran.plan.procedure.as_str());
+    for file in ["report.html", "report.md"] {
+        let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
+        proof.demand(text.contains(run.as_str()), format!("{at}, {file}"), "it is missing or names no run");
+    }
+    let json = fs::read(dir.join("report.json")).unwrap_or_default();
+    let same = serde_json::from_slice(&json).is_ok_and(|r: Report| r == ran.report);
+    proof.demand(same, format!("{at}, report.json"), "it is not the report of the run");
+    match junit::parse(&fs::read(dir.join("junit.xml")).unwrap_or_default()) {
+        Err(e) => {
+            proof.demand(false, format!("{at}, junit.xml"), e.to_string());
+        }
+        Ok(cases) => {
+            let failed = cases.iter().any(|c| matches!(c.outcome, junit::Outcome::Failed(_)));
+            let refused = matches!(ran.state.ended, Some(Ended::Refused { .. }));
+            proof.demand(!cases.is_empty(), format!("{at}, junit.xml"), "it has no case");
+            let what = "it does not say whether the run was refused";
+            proof.demand(failed || !refused, format!("{at}, junit.xml"), what);
+        }
+    }
 }
 
 fn reports(lab: &Lab<'_>) -> Result<Proof, Stop> {
@@ -261,32 +293,7 @@ fn reports(lab: &Lab<'_>) -> Result<Proof, Stop> {
     let mut seen = 0;
     for run in lab.journal()?.runs(usize::MAX >> 1)? {
         let ran = lab.ran(&run)?;
-        let dir = home.run_dir(&run);
-        let at = format!("{} {run}", ran.plan.procedure.as_str());
-        for file in ["report.html", "report.md"] {
-            let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
-            proof.demand(
-                text.contains(run.as_str()),
-                format!("{at}, {file}"),
-                "it is missing or names no run",
-            );
-        }
-        let json = fs::read(dir.join("report.json")).unwrap_or_default();
-        let same =
-            serde_json::from_slice(&json).is_ok_and(|r: switchback_core::report::Report| r == ran.report);
-        proof.demand(same, format!("{at}, report.json"), "it is not the report of the run");
-        match junit::parse(&fs::read(dir.join("junit.xml")).unwrap_or_default()) {
-            Err(e) => {
-                proof.demand(false, format!("{at}, junit.xml"), e.to_string());
-            }
-            Ok(cases) => {
-                let failed = cases.iter().any(|c| matches!(c.outcome, junit::Outcome::Failed(_)));
-                let refused = matches!(ran.state.ended, Some(Ended::Refused { .. }));
-                proof.demand(!cases.is_empty(), format!("{at}, junit.xml"), "it has no case");
-                let what = "it does not say whether the run was refused";
-                proof.demand(failed || !refused, format!("{at}, junit.xml"), what);
-            }
-        }
+        written(&mut proof, &home.run_dir(&run), &ran);
         seen += 1;
         proof.runs.push(run);
     }
@@ -296,3 +303,7 @@ fn reports(lab: &Lab<'_>) -> Result<Proof, Stop> {
     }
     Ok(proof)
 }
+
+#[cfg(test)]
+#[path = "validation_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! The same upgrade on other versions of the stack's database servers, as far as this host has them.
 
-use super::lab::Lab;
+use super::lab::{Lab, Ran};
 use super::proof::{Proof, Stop};
 use crate::gather::Target;
 use crate::runtime::Stage;
@@ -81,7 +81,12 @@ fn other(lab: &Lab<'_>, proof: &mut Proof, service: &ServiceName, tag: &str) -> 
     let target = Target { versions };
     let ran = lab.carry_out(&config, |s| s.plan_rehearsal(&config, &target, &Stage::quiet()))?;
     proof.runs.push(ran.plan.run.clone());
-    let at = format!("{service} {tag}");
+    judge(proof, format!("{service} {tag}"), &ran);
+    Ok(())
+}
+
+/// Judges the rehearsal with another version.
+fn judge(proof: &mut Proof, at: String, ran: &Ran) {
     let converted = ran.plan.steps.iter().any(|s| matches!(s.op, Op::Convert { .. }));
     let how = if converted { ", its data converted by dump and restore" } else { "" };
     match &ran.state.ended {
@@ -96,7 +101,6 @@ fn other(lab: &Lab<'_>, proof: &mut Proof, service: &ServiceName, tag: &str) -> 
             proof.doubt(format!("{at}: {other:?}"));
         }
     }
-    Ok(())
 }
 
 /// The first number of a tag.
@@ -107,7 +111,24 @@ fn major(tag: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::major;
+    use super::super::made_up::ran;
+    use super::*;
+    use switchback_core::plan::Procedure;
+
+    #[test]
+    fn a_version_of_the_database_that_the_upgrade_does_not_work_with_fails_its_row() {
+        let mut seen = ran(Procedure::Rehearse);
+        for (ended, word) in [
+            (Some(Outcome::Done), "pass"),
+            (Some(Outcome::Refused { reasons: vec!["rows are gone".to_owned()] }), "fail"),
+            (None, "inconclusive"),
+        ] {
+            seen.state.ended = ended;
+            let mut proof = Proof::new("compat.database-versions", "");
+            judge(&mut proof, "db 17.2".to_owned(), &seen);
+            assert_eq!(proof.verdict().word(), word);
+        }
+    }
 
     #[test]
     fn the_major_version_is_the_first_number() {

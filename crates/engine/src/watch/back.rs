@@ -3,7 +3,8 @@
 //!
 //! Owns what follows a rollback that nobody sees: telling it, undoing what gave way to it, carrying later writes.
 
-use super::{Trial, record, still_running, tell};
+use super::trouble::Troubles;
+use super::{Trial, still_running, tell};
 use crate::carry;
 use crate::engine::{Cancel, Notice, Observer, RunEnd};
 use crate::error::EngineError;
@@ -34,13 +35,18 @@ pub fn guarded(journal: &Journal) -> Result<Option<RunId>, EngineError> {
 /// Goes on with a run whose command line was killed; false while somebody still works on it.
 ///
 /// Production may be down in the middle of a switch: nobody should have to notice that and type `resume`.
-pub fn take_over(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<bool, EngineError> {
+pub fn take_over(
+    home: &Home,
+    troubles: &Troubles<'_>,
+    cancel: &Cancel,
+    observe: Observer<'_>,
+) -> Result<bool, EngineError> {
     let mut session = match Session::open(home, "the watchdog, taking over", Duration::ZERO) {
         Ok(session) => session,
         Err(EngineError::Busy { .. }) => return Ok(false),
         Err(e) => return Err(e),
     };
-    go_on(home, &mut session, cancel, observe)?;
+    go_on(home, &mut session, troubles, cancel, observe)?;
     Ok(true)
 }
 
@@ -49,6 +55,7 @@ pub fn take_over(home: &Home, cancel: &Cancel, observe: Observer<'_>) -> Result<
 fn go_on(
     home: &Home,
     session: &mut Session<'_>,
+    troubles: &Troubles<'_>,
     cancel: &Cancel,
     observe: Observer<'_>,
 ) -> Result<(), EngineError> {
@@ -57,10 +64,11 @@ fn go_on(
         let config = home.run_config(&rolled.run)?;
         return carry_writes(home, &rolled, &config, session, cancel, observe);
     };
+    let plan = session.journal.load(&run)?.0;
+    troubles.owed.set(plan.procedure == Procedure::Rollback);
     let config = home.run_config(&run)?;
     // Before anything is recorded: this is asked again and again.
     World::open(&config)?;
-    let plan = session.journal.load(&run)?.0;
     let end = session.resume(&run, false, cancel, observe);
     if plan.procedure == Procedure::Rollback {
         follow(home, &plan, &config, session, &end, cancel, observe);
@@ -69,12 +77,13 @@ fn go_on(
 }
 
 /// Rolls back, waiting for the lock as long as it takes: nobody else will do it. Whoever only works on copies is asked to
-/// give way.
+/// give way. The trial ends when its rollback is recorded, in one transaction: until then it is tried again.
 pub fn roll_back(
     home: &Home,
     trial: &Trial,
     config: &Config,
     (trigger, seen): (&str, &[String]),
+    troubles: &Troubles<'_>,
     cancel: &Cancel,
     observe: Observer<'_>,
 ) -> Result<(), EngineError> {
@@ -90,15 +99,16 @@ pub fn roll_back(
     if !still_running(home, &trial.plan.run)? {
         return session.undo_what_gave_way(cancel, observe).map(drop);
     }
-    go_on(home, &mut session, cancel, observe)?;
+    go_on(home, &mut session, troubles, cancel, observe)?;
+    troubles.owed.set(true);
+    let reason = format!("{TRIAL_FAILED}: {}", seen.join("; "));
+    let plan = session.plan_rollback(config, None, &reason, OnFailure::Persist { attempts: 3 })?;
     let failed = Event::TrialFailed { trigger: trigger.to_owned(), reasons: seen.to_vec() };
-    record(home, &trial.plan.run, &failed)?;
+    session.begin(&plan, config, Some(&(trial.plan.run.clone(), failed)), observe)?;
     let title =
         format!("{}: the trial failed, rolling back", describe_change(&trial.plan.from, &trial.plan.to));
     tell(home, config, Severity::Bad, "trial_failed", title, seen);
-    let reason = format!("{TRIAL_FAILED}: {}", seen.join("; "));
-    let plan = session.plan_rollback(config, None, &reason, OnFailure::Persist { attempts: 3 })?;
-    let end = session.carry_out(&plan, config, cancel, observe);
+    let end = session.perform(&plan, config, cancel, observe);
     if let Err(e) = &end
         && e.is_away()
     {
@@ -123,9 +133,8 @@ fn follow(
         Ok(RunEnd::Ended(Outcome::Done)) => ("rolled_back", format!("production is back{back}")),
         Ok(RunEnd::Ended(outcome)) => ("needs_operator", format!("the rollback needs a person: {outcome:?}")),
         Ok(RunEnd::Interrupted) => ("needs_operator", "the rollback was interrupted".to_owned()),
-        // It is tried again and again; its end is told when it comes.
-        Err(e) if e.is_away() => return,
-        Err(e) => ("needs_operator", format!("the rollback failed: {e}")),
+        // It is tried again and again; its end is told when it comes, and what keeps it from that once.
+        Err(_) => return,
     };
     tell(home, config, Severity::Bad, event, title, &[format!("switchback report {}", plan.run)]);
     if matches!(end, Ok(RunEnd::Ended(_))) {

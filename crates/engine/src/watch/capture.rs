@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use switchback_core::config::Config;
 use switchback_core::ids::{RunId, StoreName};
 use switchback_core::journal::TrialVerdict;
+use switchback_core::notify::Severity;
 use switchback_core::release::{Instance, Release};
 
 /// Time between two looks: each starts a program in the server's container.
@@ -88,6 +89,9 @@ impl Own<'_> {
                         }
                         let before = progress(self.home, self.instance).remove(&name).unwrap_or_default();
                         let changes = before.changes + now.changes;
+                        if let (Some(why), true, false) = (&now.trouble, now.ended, before.ended) {
+                            self.say_given_up(&name, why);
+                        }
                         tell(self.home, self.instance, &name, &Progress { changes, ..now });
                         spool.rest();
                         spools.insert(name, spool);
@@ -107,6 +111,20 @@ impl Own<'_> {
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
+    }
+
+    /// A rollback takes as long as before; what follows it, where later writes are carried, takes longer than was promised.
+    fn say_given_up(&self, name: &StoreName, why: &str) {
+        let title = format!("which rows of {name} are written to is not recorded any more");
+        let line = "a rollback is as quick as before; to find the later writes, all of the store is compared afterwards";
+        super::tell(
+            self.home,
+            self.config,
+            Severity::Info,
+            "capture_ended",
+            title,
+            &[why.to_owned(), line.to_owned()],
+        );
     }
 
     fn drain(

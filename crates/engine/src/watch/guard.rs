@@ -2,7 +2,7 @@
 //!
 //! The keeper looks every few seconds, and so do the commands that a clock starts.
 
-use super::{Due, due, ensure, holder, tell, wanted};
+use super::{Due, due, ensure, holder, tell, trouble, wanted};
 use crate::error::EngineError;
 use crate::home::Home;
 use std::time::{Duration, Instant};
@@ -38,7 +38,11 @@ fn again(home: &Home) -> Result<(), EngineError> {
         _ => ("a run that changes production".to_owned(), None),
     };
     let who = ensure(home)?;
-    let config = run.map_or_else(|| home.config(), |run| home.run_config(&run));
+    // One that could not do its work has said why; it was not killed.
+    if trouble(home).is_some() {
+        return Ok(());
+    }
+    let config = run.map_or_else(|| home.config(), |run| home.run_config(&run).or_else(|_| home.config()));
     if let Ok(config) = config {
         let title = format!("{what} had lost its watchdog; another one was started");
         let lines = [

@@ -2,12 +2,13 @@
 
 use crate::checks::{Suite, Target};
 use crate::error::EngineError;
-use crate::home::{Home, read_json, write_json, write_json_volatile};
+use crate::home::{Home, read_json, write_atomic, write_json, write_json_volatile};
 use crate::runtime::Placement;
 use crate::world::World;
+use serde::de::DeserializeOwned;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use switchback_core::check::{CheckKind, CheckResult, Verdict};
 use switchback_core::config::{Action, RuntimeKind};
@@ -33,7 +34,10 @@ const DATABASE_EVERY: u32 = 3;
 pub(super) struct Look {
     pub ok: bool,
     pub seen: Vec<String>,
+    /// What is known nevertheless where something could not be seen.
     pub sample: Sample,
+    /// What could not be seen: the look is neither good nor bad.
+    pub doubt: Option<String>,
 }
 
 /// Looks at one instance again and again.
@@ -61,12 +65,19 @@ impl Eye<'_> {
             ok = false;
             seen.extend(restarting);
         }
-        let (results, went) = self.checks()?;
+        let mut doubt = None;
+        let (results, went) = match self.checks() {
+            Ok(found) => found,
+            Err(e) if e.is_away() => return Err(e),
+            Err(e) => {
+                doubt = Some(e.to_string());
+                (Vec::new(), None)
+            }
+        };
         if let Some(differences) = went.filter(|_| ok) {
             ok = false;
             seen.extend(differences);
         }
-        let mut doubt = None;
         for result in &results {
             match &result.verdict {
                 Verdict::Pass | Verdict::Waived { .. } => {}
@@ -80,15 +91,14 @@ impl Eye<'_> {
             }
         }
         // What was seen to fail has failed, whatever else could not be seen.
-        if let Some(detail) = doubt.filter(|_| ok) {
-            return Err(EngineError::Internal { detail });
-        }
-        // Last: lines of logs count as read only where the look counts.
+        let doubt = doubt.filter(|_| ok);
+        ok &= doubt.is_none();
+        // Last: lines of logs count as read only where the look counts. A check that cannot be judged hides nothing else.
         let sample = self.sample(&results)?;
         if ok {
             seen.push("everything as it must be".to_owned());
         }
-        Ok(Look { ok, seen, sample })
+        Ok(Look { ok, seen, sample, doubt })
     }
 
     /// Runs the checks; and what went away meanwhile. A workflow may try again for minutes: nothing of it is waited for when the services
@@ -207,10 +217,22 @@ pub fn mark_logs(placement: &Placement<'_>, world: &World, run: &RunId) -> Resul
     write_json_volatile(&marks_file(placement.home, run), &marks)
 }
 
-/// How far the logs were read, by this watchdog or another one.
-pub(super) fn marks(home: &Home, run: &RunId) -> Result<Marks, EngineError> {
-    let path = marks_file(home, run);
-    if path.exists() { read_json(&path) } else { Ok(Marks::new()) }
+/// What was seen before the promotion, and how far the logs were read, by this watchdog or another one. What cannot be read counts as
+/// nothing (logs are read from now on) and is put aside; `unread` says what.
+pub(super) fn known(home: &Home, run: &RunId, unread: &mut Vec<String>) -> (Before, Marks) {
+    (read_or_aside(&before_file(home, run), unread), read_or_aside(&marks_file(home, run), unread))
+}
+
+fn read_or_aside<T: DeserializeOwned + Default>(path: &Path, unread: &mut Vec<String>) -> T {
+    if !path.exists() {
+        return T::default();
+    }
+    read_json(path).unwrap_or_else(|e| {
+        unread.push(e.to_string());
+        // So that it is said once.
+        let _ = std::fs::rename(path, path.with_extension("damaged.json"));
+        T::default()
+    })
 }
 
 /// Keeps how far they were read. Lines that are read twice do less harm than lines that are not read.
@@ -243,19 +265,78 @@ pub fn observe_before(
     }
     for name in placement.release.services.keys() {
         let lines = world.runtime.log(&placement, name, LOG_BEFORE_BYTES);
-        let known = lines.iter().filter_map(|l| Line::read(l)).map(|l| l.template).take(MESSAGES_BEFORE);
-        before.errors.insert(name.clone(), known.collect());
+        before.errors.insert(name.clone(), messages(&lines));
     }
     write_json(&before_file(home, run), &before)?;
-    let messages: usize = before.errors.values().map(std::collections::BTreeSet::len).sum();
+    let messages: usize = before.errors.values().map(BTreeSet::len).sum();
     Ok(format!(
         "{} checks timed {rounds} times; {messages} different error messages in the logs",
         before.checks.len()
     ))
 }
 
+/// The different error messages of a log, the newest of them where there are too many.
+fn messages(lines: &[String]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in lines.iter().rev().filter_map(|l| Line::read(l)) {
+        if found.len() == MESSAGES_BEFORE {
+            break;
+        }
+        found.insert(line.template);
+    }
+    found
+}
+
+/// What was seen before a promotion is true for the trial that goes on after single services went back, too.
+pub fn keep_before(home: &Home, trial: &RunId, next: &RunId) -> Result<(), EngineError> {
+    // What cannot be read counts as nothing, as it does for the trial itself.
+    let Ok(kept) = std::fs::read(before_file(home, trial)) else { return Ok(()) };
+    write_atomic(&before_file(home, next), &kept)
+}
+
 /// What was seen before a promotion; nothing where nobody looked.
 pub fn before(home: &Home, run: &RunId) -> Result<Before, EngineError> {
     let path = before_file(home, run);
     if path.exists() { read_json(&path) } else { Ok(Before::default()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_logged_again_and_again_hides_no_other_one() {
+        let often = |n: usize| format!("2026-11-29T02:03:04Z ERROR slow client {n}");
+        let mut lines = vec!["ERROR the cache is cold".to_owned()];
+        lines.extend((0..2 * MESSAGES_BEFORE).map(often));
+        lines.push("ERROR no such calendar".to_owned());
+        let found = messages(&lines);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found.contains("ERROR the cache is cold") && found.contains("ERROR no such calendar"));
+    }
+
+    #[test]
+    fn of_too_many_messages_the_newest_are_kept() {
+        // Digits are no part of a message.
+        let word = |n: usize| format!("ERROR {}", "x".repeat(n % 25) + &"y".repeat(n / 25));
+        let lines: Vec<String> = (0..MESSAGES_BEFORE + 10).map(word).collect();
+        let found = messages(&lines);
+        assert_eq!(found.len(), MESSAGES_BEFORE);
+        assert!(found.contains(&word(MESSAGES_BEFORE + 9)) && !found.contains(&word(3)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_counts_as_nothing_and_is_put_aside() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("before.json");
+        let mut unread = Vec::new();
+        assert_eq!(read_or_aside::<Before>(&path, &mut unread), Before::default());
+        assert!(unread.is_empty(), "what is not there is not damaged: {unread:?}");
+        std::fs::write(&path, "{").expect("writes");
+        assert_eq!(read_or_aside::<Before>(&path, &mut unread), Before::default());
+        assert!(unread[0].contains("before.json is damaged"), "{unread:?}");
+        assert!(dir.path().join("before.damaged.json").exists() && !path.exists());
+        read_or_aside::<Before>(&path, &mut unread);
+        assert_eq!(unread.len(), 1, "it is said once");
+    }
 }

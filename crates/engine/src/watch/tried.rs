@@ -1,6 +1,6 @@
 //! The watchdog's looks at an environment of staging, for the proof that it would end a trial.
 
-use super::look::{Eye, Marks};
+use super::look::{Eye, Look, Marks};
 use crate::checks::Suite;
 use crate::error::EngineError;
 use crate::runtime::Placement;
@@ -43,23 +43,27 @@ pub fn tried(
             break;
         }
         // A look that does not come about is no failure: the next one counts.
-        let look = match eye.look() {
+        let Look { ok, seen, sample, doubt } = match eye.look() {
             Ok(look) => look,
             Err(e) if number == 0 => return Ok(Tried::Ill(e.to_string())),
             Err(_) => continue,
         };
-        if number == 0 && !look.ok {
-            return Ok(Tried::Ill(look.seen.join("; ")));
+        if number == 0 && !ok {
+            return Ok(Tried::Ill(doubt.unwrap_or_else(|| seen.join("; "))));
         }
-        judge.look(look.sample);
-        failures = if look.ok { 0 } else { failures + 1 };
+        judge.look(sample);
+        failures = match doubt {
+            None if ok => 0,
+            None => failures + 1,
+            Some(_) => failures,
+        };
         if let Some(trigger) = judge.condemned() {
             let by = format!("watchdog: {}", trigger.as_str());
             return Ok(Tried::Condemned { by, why: judge.why(trigger) });
         }
         if failures >= rules.failures {
             let by = format!("watchdog: {failures} probes in a row");
-            return Ok(Tried::Condemned { by, why: look.seen.join("; ") });
+            return Ok(Tried::Condemned { by, why: seen.join("; ") });
         }
     }
     Ok(Tried::Spared)

@@ -38,7 +38,7 @@ pub fn auto(global: &Global, args: &AutoArgs) -> Result<Exit, Trouble> {
         let (exit, _) = carry_out_as(global, &home, &mut session, plan, &config, Last::IfNotDone)?;
         if exit != Exit::Done {
             let change = describe_change(&plan.from, &plan.to);
-            tell(
+            tell_once(
                 &home,
                 &config,
                 Severity::Bad,
@@ -61,7 +61,7 @@ pub fn auto(global: &Global, args: &AutoArgs) -> Result<Exit, Trouble> {
         if config.promotion.auto == Auto::Never {
             return nothing(global, &format!("{title}: `switchback promote`"));
         }
-        tell(&home, &config, Severity::Info, "upgrade_ready", &title, &plan)?;
+        tell_once(&home, &config, Severity::Info, "upgrade_ready", &title, &plan)?;
         return nothing(global, &format!("{title}: `switchback promote`"));
     }
     if let Err(e) = policy::permits(&home, &config, &plan, &jiff::Zoned::now()) {
@@ -71,14 +71,9 @@ pub fn auto(global: &Global, args: &AutoArgs) -> Result<Exit, Trouble> {
         return show_plan(global, &plan);
     }
     drop(session);
-    tell(
-        &home,
-        &config,
-        Severity::Info,
-        "promotes",
-        &format!("{change} is promoted by promotion.auto"),
-        &plan,
-    )?;
+    // Each time: production changes.
+    let title = format!("{change} is promoted by promotion.auto");
+    tell(&home, &config, Severity::Info, "promotes", &title, &plan);
     let versions = target.versions.iter().map(|(service, version)| format!("{service}={version}")).collect();
     let args = PromoteArgs {
         target: TargetArgs { versions, dry_run: false },
@@ -103,7 +98,7 @@ fn nothing(global: &Global, why: &str) -> Result<Exit, Trouble> {
 }
 
 /// Tells people, once for each change.
-fn tell(
+fn tell_once(
     home: &Home,
     config: &Config,
     severity: Severity,
@@ -113,9 +108,14 @@ fn tell(
 ) -> Result<(), Trouble> {
     let releases: Vec<&str> = plan.instances.values().map(|i| i.release.as_str()).collect();
     if is_news(home, &format!("{event} {}", releases.join(" ")))? {
-        let lines = [format!("run {}", plan.run), "see  switchback report".to_owned()];
-        notify::tell(home, config, notify::message(config, severity, event, title, &lines));
-        notify::settle();
+        tell(home, config, severity, event, title, plan);
     }
     Ok(())
+}
+
+/// Tells people.
+fn tell(home: &Home, config: &Config, severity: Severity, event: &str, title: &str, plan: &Plan) {
+    let lines = [format!("run {}", plan.run), "see  switchback report".to_owned()];
+    notify::tell(home, config, notify::message(config, severity, event, title, &lines));
+    notify::settle();
 }

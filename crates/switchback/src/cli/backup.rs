@@ -177,18 +177,29 @@ fn shown<T>(global: &Global, text: &str, work: impl FnOnce(&Work<'_>) -> T) -> T
 fn init(global: &Global, home: &Home, config: &Config, backup: &Backup) -> Result<Exit, Trouble> {
     let _session = session(global, home, "backup init")?;
     let file = key_file(home, backup);
-    // A key that lies there is taken: somebody may want one for several stacks.
-    let (key, new) = match std::fs::read_to_string(&file) {
-        Ok(_) => (Vault::kept_key(home, backup)?, false),
-        Err(_) => (Key::generate()?, true),
+    // A key that lies there is taken: somebody may want one for several stacks. One that cannot be read is no reason for another.
+    let (key, new) = match file.symlink_metadata() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => (Key::generate()?, true),
+        _ => (Vault::kept_key(home, backup)?, false),
     };
     let vault = Vault::with_key(home, backup, key)?;
     let world = World::open(config)?;
-    let id: String =
-        shown(global, "making the repository", |work| backup::ask(home, &world, &vault, &Task::Init, work))?;
+    // Before the repository: what is killed in between leaves a key without a repository, never one that nobody can open.
     if new {
         keep_key(&file, &vault.key)?;
     }
+    let made =
+        shown(global, "making the repository", |work| backup::ask(home, &world, &vault, &Task::Init, work));
+    let id: String = match made {
+        Ok(id) => id,
+        Err(e) => {
+            if new && !opens(home, &world, &vault) {
+                // What could not be removed is taken the next time.
+                let _ = std::fs::remove_file(&file);
+            }
+            return Err(e.into());
+        }
+    };
     let out = Output::new(global.json);
     let place = vault.location.shown();
     if out.is_json() {
@@ -206,6 +217,11 @@ fn init(global: &Global, home: &Home, config: &Config, backup: &Backup) -> Resul
     }
     out.line("Next:  switchback backup")?;
     Ok(Exit::Done)
+}
+
+/// Whether the key opens the repository nevertheless: it was made, and something failed after that.
+fn opens(home: &Home, world: &World, vault: &Vault) -> bool {
+    backup::ask::<Vec<Snapshot>>(home, world, vault, &Task::List, &Work::none()).is_ok()
 }
 
 fn list(
@@ -317,13 +333,22 @@ fn key(
             ));
         };
         let world = World::open(config)?;
+        let used = vault.key.clone();
         let other = Vault { key: typed, opened: None, ..vault };
         let _: Vec<Snapshot> = shown(global, "opening the repository with it", |work| {
             backup::ask(home, &world, &other, &Task::List, work)
         })?;
-        backup::confirm_key(home)?;
+        // A repository may have several keys; it is confirmed of the one that the stack uses.
+        if other.key != used {
+            let own = Vault { key: used.clone(), ..other };
+            let _: Vec<Snapshot> =
+                shown(global, "opening the repository with the key of the stack", |work| {
+                    backup::ask(home, &world, &own, &Task::List, work)
+                })?;
+        }
+        backup::confirm_key(home, &used)?;
     }
-    let confirmed = backup::key_confirmed(home);
+    let confirmed = backup::key_confirmed(home, backup);
     if out.is_json() {
         out.json(&json!({ "key_file": file, "confirmed": confirmed }))?;
     } else {

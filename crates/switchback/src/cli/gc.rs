@@ -1,8 +1,8 @@
 //! Removing what is no longer needed.
 //!
 //! Kept: the current generation, the one a rollback needs, the configured number besides, everything on
-//! trial or unfinished, every abandoned generation whose writes are not exported, and data that lies where
-//! the user put it (never deleted, whatever is asked).
+//! trial or unfinished, every generation that was left and whose writes are not exported (`left` in the engine says which), and
+//! data that lies where the user put it (never deleted, whatever is asked).
 
 use super::consent::confirm;
 use super::run::journal;
@@ -17,6 +17,7 @@ use switchback_core::ids::{Digest, GenerationId, RunId};
 use switchback_core::release::{Instance, MountPlace, Release};
 use switchback_engine::environments;
 use switchback_engine::home::Home;
+use switchback_engine::left;
 use switchback_engine::scratch;
 use switchback_engine::session::Session;
 use switchback_engine::verify;
@@ -50,6 +51,9 @@ struct Found {
     /// Names that kept images for generations that are gone; Compose only.
     images: usize,
     bytes: u64,
+    /// A generation that stays, and whose later writes are not asked for any more.
+    #[serde(skip)]
+    given_up: Option<GenerationId>,
     kept: Vec<Kept>,
     removed: bool,
 }
@@ -58,25 +62,6 @@ struct Found {
 struct Kept {
     generation: GenerationId,
     why: String,
-}
-
-/// Generations that were left for an older one, and whose later writes are not exported.
-pub fn unexported(home: &Home) -> Result<Vec<GenerationId>, Trouble> {
-    let Some(pointer) = home.pointer()? else { return Ok(Vec::new()) };
-    let (mut found, mut ids, mut needed) = (Vec::new(), Vec::new(), BTreeSet::new());
-    for id in home.generation_ids()? {
-        // Single services went back to a generation before: what was written to the data that they left belongs to it.
-        needed.extend(home.generation(id)?.instance.shared.generations());
-        ids.push(id);
-    }
-    for id in ids {
-        // A rollback makes the pointer smaller than a generation that exists.
-        let left = id > pointer.current || needed.contains(&id);
-        if left && !home.export_dir(id).join("complete.json").exists() {
-            found.push(id);
-        }
-    }
-    Ok(found)
 }
 
 /// Removes.
@@ -97,7 +82,8 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
         && found.runs.is_empty()
         && found.releases.is_empty()
         && found.elsewhere.is_empty()
-        && found.sandboxes.is_empty();
+        && found.sandboxes.is_empty()
+        && found.given_up.is_none();
     if !args.dry_run && !nothing {
         let mut question = format!(
             "Remove {} generations, {} leftovers of staging and {} runs ({})?",
@@ -120,6 +106,9 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
             verify::remove_leftovers(&home, &config)?;
         }
         remove(&home, &world, &found)?;
+        if let Some(id) = found.given_up {
+            left::give_up(&home, id)?;
+        }
         found.removed = true;
     }
     if !args.dry_run {
@@ -156,6 +145,10 @@ pub fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Trouble> {
     if found.images > 0 {
         out.line(&format!("let go of {} images that no generation needs any more", found.images))?;
     }
+    if let Some(id) = found.given_up {
+        let verb = if found.removed { "gave" } else { "would give" };
+        out.line(&format!("{verb} the later writes of generation {id} up; its data stays"))?;
+    }
     for kept in &found.kept {
         out.line(&format!("kept generation {}: {}", kept.generation, kept.why))?;
     }
@@ -180,7 +173,7 @@ fn look(
         found.sandboxes.extend(sandbox.file_name().map(|n| n.to_string_lossy().into_owned()));
     }
     let Some(pointer) = home.pointer()? else { return Ok(found) };
-    let unexported: BTreeSet<GenerationId> = unexported(home)?.into_iter().collect();
+    let unexported: BTreeSet<GenerationId> = left::unexported(home)?.into_iter().collect();
     let mut spare = keep_generations;
     let mut used_releases = BTreeSet::new();
     let mut needed = BTreeSet::new();
@@ -196,7 +189,9 @@ fn look(
         } else if generation.adopted {
             Some("its data lies where you put it".to_owned())
         } else if unexported.contains(&id) && lose != Some(id) {
-            Some(format!("its later writes are not exported (`gc --lose-writes-of {id}` gives them up)"))
+            Some(format!(
+                "its later writes are not exported (`export {id}` does it, `gc --lose-writes-of {id}` gives them up)"
+            ))
         } else if !world.runtime.running(home, &generation.instance)?.is_empty() {
             Some("something of it is running".to_owned())
         } else if spare > 0 && lose != Some(id) {
@@ -209,6 +204,9 @@ fn look(
             Some(why) => {
                 used_releases.insert(generation.instance.release.0.clone());
                 needed.extend(generation.instance.shared.generations());
+                if lose == Some(id) && unexported.contains(&id) {
+                    found.given_up = lose;
+                }
                 found.kept.push(Kept { generation: id, why });
             }
             None => {

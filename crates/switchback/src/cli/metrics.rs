@@ -317,6 +317,43 @@ mod tests {
         let _: serde_json::Value = serde_json::from_str(&page("grafana.json")).expect("JSON");
     }
 
+    /// What neither the dashboard nor a rule shows: it is said by another one, or of use on a trial only.
+    const NOT_SHOWN: [&str; 8] = [
+        "switchback_capture_behind_bytes",
+        "switchback_capture_working",
+        "switchback_drift",
+        "switchback_promotions_undone_total",
+        "switchback_rollback_measured_age_seconds",
+        "switchback_service_running",
+        "switchback_trial_failures",
+        "switchback_trial_left_seconds",
+    ];
+
+    #[test]
+    fn the_dashboard_or_a_rule_shows_every_metric_but_those_that_are_named_here() {
+        let (dashboard, rules) = (page("grafana.json"), page("alerts.yaml"));
+        let shown: BTreeSet<&str> = mentioned(&dashboard).union(&mentioned(&rules)).copied().collect();
+        let not: Vec<&str> = NAMES.iter().map(|(n, ..)| *n).filter(|n| !shown.contains(n)).collect();
+        let mut wanted = NOT_SHOWN.to_vec();
+        wanted.sort_by_key(|n| NAMES.iter().position(|(name, ..)| name == n));
+        assert_eq!(not, wanted);
+        // What makes production unsafe wakes somebody.
+        for name in [
+            "switchback_production_down",
+            "switchback_service_well",
+            "switchback_trial_watched",
+            "switchback_blind",
+            "switchback_rollback_ready",
+            "switchback_backup_late",
+            "switchback_backup_key_confirmed",
+            "switchback_wal_age_seconds",
+            "switchback_info",
+        ] {
+            assert!(mentioned(&rules).contains(name), "no rule asks for {name}");
+        }
+        let _: serde_yaml_ng::Value = serde_yaml_ng::from_str(&rules).expect("YAML");
+    }
+
     #[test]
     fn labels_cannot_break_out_of_their_quotes() {
         let mut page = Page::new("a\"b");

@@ -12,6 +12,7 @@ mod consent;
 mod doctor;
 mod drill;
 mod error;
+mod export;
 mod find;
 mod gc;
 mod history;
@@ -241,6 +242,9 @@ pub enum Command {
         after_help = "Examples:\n  switchback carry --dry-run\n  switchback carry\n  switchback carry --from 3"
     )]
     Carry(carry::CarryArgs),
+    /// Export what was written to a generation that production left, where its rollback did not
+    #[command(after_help = "Examples:\n  switchback export\n  switchback export 2")]
+    Export(export::ExportArgs),
     /// Try what one hopes never to need
     #[command(
         subcommand,
@@ -326,6 +330,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Trouble> {
         Command::Backup(args) => backup::backup(&global, &args),
         Command::Restore(args) => restore::restore(&global, &args),
         Command::Carry(args) => carry::carry(&global, &args),
+        Command::Export(args) => export::export(&global, &args),
         Command::Drill(command) => backup::drill(&global, &command),
         Command::Schema { of } => {
             let schema = if of == "workflow" {

@@ -1,5 +1,6 @@
 //! What the program offers, for those who hold the documentation against it: taken from the program itself.
 
+use super::metrics::NAMES;
 use super::{Cli, Exit};
 use clap::CommandFactory as _;
 use serde_json::Value;
@@ -30,6 +31,7 @@ pub fn reference() -> Reference {
         keys: keys(&Config::schema()),
         workflow_keys: keys(&workflow::schema()),
         exits: Exit::ALL.iter().map(|e| e.code()).collect(),
+        metrics: NAMES.iter().map(|(name, kind, _)| ((*name).to_owned(), (*kind).to_owned())).collect(),
     }
 }
 
@@ -82,7 +84,7 @@ fn walk(schema: &Value, node: &Value, path: &str, above: &mut Vec<String>, found
 mod tests {
     use super::*;
     use std::path::Path;
-    use switchback_engine::verify::docs::{COMMANDS, EXITS, KEYS, WORKFLOWS};
+    use switchback_engine::verify::docs::{COMMANDS, EXITS, KEYS, METRICS, WORKFLOWS};
 
     fn page(name: &str) -> String {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/upgrade-infrastructure");
@@ -144,6 +146,9 @@ mod tests {
         }
         for code in &all.exits {
             check(EXITS, &format!("\n| `{code}` |"), "\n|", format!("the exit code {code}"));
+        }
+        for (name, _) in &all.metrics {
+            check(METRICS, &format!("\n| `{name}` |"), "\n|", format!("the metric `{name}`"));
         }
         assert!(removed > 300, "{removed}");
     }

@@ -44,7 +44,7 @@ pub struct RestoreArgs {
     /// As of this moment, for what `backup.wal` archives: the backup before it is brought back, and the log replayed up to it
     #[arg(long, value_name = "TIME", value_parser = super::moments::moment, conflicts_with = "snapshot")]
     pub at: Option<Moment>,
-    /// With --from: an earlier attempt in that folder was killed; what it brought there is removed first
+    /// With --from: an earlier attempt in that folder was killed; everything in the folder is removed first
     #[arg(long, requires = "from")]
     pub start_over: bool,
     /// Return once the trial has begun; the watchdog goes on by itself

@@ -9,6 +9,7 @@ use clap::Args;
 use switchback_core::plan::Procedure;
 use switchback_engine::engine::Notice;
 use switchback_engine::home::Home;
+use switchback_engine::left::unexported;
 use switchback_engine::watch as watchdog;
 
 /// Options of resume.
@@ -38,6 +39,11 @@ pub fn resume(global: &Global, args: &ResumeArgs) -> Result<Exit, Trouble> {
             out.json(&serde_json::json!({ "resumed": null }))?;
         } else {
             out.line("There is nothing to resume.")?;
+            for id in unexported(&home)? {
+                out.line(&format!(
+                    "What was written to generation {id} is not exported: switchback export {id}"
+                ))?;
+            }
         }
         return Ok(Exit::Done);
     };

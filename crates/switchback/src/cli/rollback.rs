@@ -13,6 +13,7 @@ use switchback_core::release::describe_change;
 use switchback_engine::fault::{self, At, Way};
 use switchback_engine::give_way::production_changes;
 use switchback_engine::home::Home;
+use switchback_engine::left::{Leaving, leaving};
 use switchback_engine::session::Session;
 
 /// Options of a rollback.
@@ -79,20 +80,45 @@ fn roll_back(
             hint: None,
         });
     };
-    let question = format!(
-        "Return from generation {from} to {to} ({})? Writes made since generation {from} was promoted leave production; they are exported to .switchback/exports{}.",
-        describe_change(&plan.from, &plan.to),
-        if config.rollback.writes == Writes::Carry {
-            ", and then carried into the version before"
-        } else {
-            ""
-        }
-    );
-    if !confirm(global, &question)? {
+    let change = describe_change(&plan.from, &plan.to);
+    let leaving = leaving(home, config, from, to);
+    if !confirm(global, &question(&change, (from, to), &leaving, config.rollback.writes))? {
         return Err(declined());
     }
     let (exit, _) = carry_out_as(global, home, session, &plan, config, Last::IfNotDone)?;
     follow(global, home, config, session, &plan, exit)
+}
+
+/// What is asked before: what leaves production, and what becomes of it.
+fn question(
+    change: &str,
+    (from, to): (GenerationId, GenerationId),
+    leaving: &Leaving,
+    writes: Writes,
+) -> String {
+    let own = match (leaving.exported, writes) {
+        (false, _) => format!(
+            "Writes made to generation {from} leave production and are NOT exported: there is no clone to recognise them by. Its data stays where it is."
+        ),
+        (true, Writes::Export) => format!(
+            "Writes made since generation {from} was promoted leave production; they are exported to .switchback/exports."
+        ),
+        (true, Writes::Carry) => format!(
+            "Writes made since generation {from} was promoted leave production; they are exported to .switchback/exports, and then carried into the version before."
+        ),
+    };
+    let between: Vec<String> = leaving.between.iter().map(ToString::to_string).collect();
+    let more = match between.as_slice() {
+        [] => String::new(),
+        [one] => format!(
+            " Those made to generation {one} before leave it as well and are NOT exported: `switchback export {one}` does that afterwards."
+        ),
+        several => format!(
+            " Those made to generations {} before leave it as well and are NOT exported: `switchback export` does that afterwards, one after the other.",
+            several.join(", ")
+        ),
+    };
+    format!("Return from generation {from} to {to} ({change})? {own}{more}")
 }
 
 /// Takes the lock; `None` after Ctrl-C. A run that only works on copies is asked to give way.
@@ -152,8 +178,10 @@ pub fn follow(
             if let Some(Err(why)) = other {
                 Progress::new(global.quiet).line(&format!("! The later writes are not carried: {why}"));
                 if !why.is_away() {
-                    // The watchdog would try again, and say the same.
-                    switchback_engine::carry::settle(home, plan)?;
+                    // The watchdog would try again, and say the same. The rollback is done in any case.
+                    if let Err(e) = switchback_engine::carry::settle(home, plan) {
+                        Progress::new(global.quiet).line(&format!("! Nor can that be written down: {e}"));
+                    }
                 }
             }
             // The report of one that took too long was the answer.
@@ -177,5 +205,39 @@ fn undo_what_gave_way(global: &Global, session: &mut Session<'_>) {
             progress.line(&format!("  Run {run}, which had given way to the rollback, is undone."));
         }),
         Err(e) => progress.line(&format!("! What gave way to the rollback is not undone: {e}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(exported: bool, between: &[u32], writes: Writes) -> String {
+        let between = between.iter().copied().map(GenerationId).collect();
+        question("app 3 -> 1", (GenerationId(3), GenerationId(1)), &Leaving { exported, between }, writes)
+    }
+
+    #[test]
+    fn the_question_says_what_is_exported_and_what_is_not() {
+        let plain = asked(true, &[], Writes::Export);
+        assert_eq!(
+            plain,
+            "Return from generation 3 to 1 (app 3 -> 1)? Writes made since generation 3 was promoted leave production; they are exported to .switchback/exports."
+        );
+        assert!(asked(true, &[], Writes::Carry).ends_with(", and then carried into the version before."));
+        let further = asked(true, &[2], Writes::Export);
+        assert!(further.starts_with(&plain), "{further}");
+        assert!(
+            further.contains(
+                "to generation 2 before leave it as well and are NOT exported: `switchback export 2`"
+            ),
+            "{further}"
+        );
+        assert!(asked(true, &[2, 4], Writes::Export).contains("to generations 2, 4 before"));
+        let adopted = asked(false, &[], Writes::Carry);
+        assert!(
+            adopted.contains("NOT exported: there is no clone") && !adopted.contains("carried"),
+            "{adopted}"
+        );
     }
 }

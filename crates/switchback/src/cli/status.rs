@@ -20,9 +20,10 @@ use switchback_engine::engine::{now_ms, production_down};
 use switchback_engine::error::EngineError;
 use switchback_engine::home::Home;
 use switchback_engine::journal::Journal;
+use switchback_engine::left::unexported;
 use switchback_engine::lock::Lock;
 use switchback_engine::runtime::{Observed, Placement};
-use switchback_engine::watch;
+use switchback_engine::watch::{self, WatchdogTrouble};
 use switchback_engine::world::World;
 
 #[derive(Debug, Serialize)]
@@ -42,6 +43,9 @@ pub(super) struct Status {
     /// Backups; none where they are not configured.
     pub backup: Option<BackupStatus>,
     pub trial: Option<TrialStatus>,
+    /// What keeps the watchdog of a trial or an unfinished run from its work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog_trouble: Option<WatchdogTrouble>,
     pub unfinished: Option<Unfinished>,
     pub busy: Option<String>,
     pub unexported: Vec<GenerationId>,
@@ -210,12 +214,13 @@ pub(super) fn gather(home: &Home, config: &Config) -> Result<Status, Trouble> {
             pointer.as_ref().and_then(|p| p.previous),
         )?,
         backup: backup(home, config)?,
+        watchdog_trouble: watch::trouble(home).filter(|_| trial.is_some() || unfinished.is_some()),
         trial,
         unfinished,
         busy: Lock::holder(&home.state().join("lock")),
         capture: current.as_ref().map(|g| captured(home, &g.instance)).unwrap_or_default(),
         uncarried: uncarried(home)?,
-        unexported: super::gc::unexported(home)?.into_iter().filter(|g| Some(*g) != in_the_making).collect(),
+        unexported: unexported(home)?.into_iter().filter(|g| Some(*g) != in_the_making).collect(),
     })
 }
 
@@ -245,15 +250,13 @@ fn uncarried(home: &Home) -> Result<Vec<Left>, EngineError> {
 }
 
 fn backup(home: &Home, config: &Config) -> Result<Option<BackupStatus>, EngineError> {
-    if config.backup.is_none() {
-        return Ok(None);
-    }
+    let Some(backup) = &config.backup else { return Ok(None) };
     let chains = switchback_engine::backup::wal::chains(home)?;
     let ago = |of| Ok::<_, EngineError>(newest(home, of)?.map(|(at, _)| now_ms() - at));
     Ok(Some(BackupStatus {
         age_ms: ago(Procedure::Backup)?,
         drilled_ago_ms: ago(Procedure::Drill)?,
-        key_confirmed: key_confirmed(home),
+        key_confirmed: key_confirmed(home, backup),
         late: late::scheduled(home, config)?
             .into_iter()
             .map(|s| (s.procedure.as_str().to_owned(), s.is_late()))
@@ -430,6 +433,10 @@ fn print(out: &Output, status: &Status) -> Result<(), Trouble> {
             out.line(&format!("  {words:<14} {}: {}", one.trigger.as_str(), printable(&one.why)))?;
         }
     }
+    if let Some(trouble) = &status.watchdog_trouble {
+        let what = if trouble.rollback_waits { "the rollback cannot be done" } else { "it cannot watch" };
+        out.line(&format!("  watchdog       {what}, it tries again: {}", printable(&trouble.why)))?;
+    }
     for (store, now) in &status.capture {
         out.line(&format!("  capture        {}", printable(&in_words(store, now))))?;
     }
@@ -456,7 +463,8 @@ fn print(out: &Output, status: &Status) -> Result<(), Trouble> {
     }
     if !status.unexported.is_empty() {
         let list: Vec<String> = status.unexported.iter().map(ToString::to_string).collect();
-        out.line(&format!("  kept           generation {}: writes not exported yet", list.join(", ")))?;
+        let text = format!("generation {}: writes not exported yet", list.join(", "));
+        out.line(&format!("  kept           {text}; `switchback export` does it"))?;
     }
     for left in &status.uncarried {
         let text = format!("{} made to generation {} are exported", left.writes, left.generation);

@@ -12,13 +12,13 @@ use switchback_core::duration::human_ms;
 use switchback_core::ids::{GenerationId, ServiceName};
 use switchback_core::plan::{OnFailure, Plan, Procedure};
 use switchback_core::release::{describe, describe_change};
-use switchback_engine::certificate::refuse_what_failed;
 use switchback_engine::engine::{Cancel, Notice, RunEnd};
 use switchback_engine::gather::Target;
 use switchback_engine::home::Home;
 use switchback_engine::keeper;
 use switchback_engine::runtime::Stage;
 use switchback_engine::session::Session;
+use switchback_engine::taken_back::{Asked, refuse_what_failed};
 use switchback_engine::watch as watchdog;
 
 /// Versions to try.
@@ -43,7 +43,7 @@ pub struct PromoteArgs {
     /// Promote without a rehearsal; the waiver is recorded
     #[arg(long, requires = "reason")]
     pub without_certificate: bool,
-    /// Also if exactly this release was rolled back before
+    /// Also if exactly this release was rolled back by the watchdog before
     #[arg(long)]
     pub again: bool,
     /// Also outside of `promotion.windows`, and a version younger than `promotion.min_age`
@@ -153,7 +153,7 @@ pub fn session<'h>(global: &Global, home: &'h Home, what: &str) -> Result<Sessio
 
 /// What a plan is about, for people.
 pub fn change(plan: &Plan) -> String {
-    if matches!(plan.procedure, Procedure::Backup | Procedure::Drill | Procedure::Carry) {
+    if matches!(plan.procedure, Procedure::Backup | Procedure::Drill | Procedure::Carry | Procedure::Export) {
         return describe(&plan.to);
     }
     let environment = plan.instances.values().find(|i| !i.is_production()).map(|i| i.environment.as_str());
@@ -306,7 +306,7 @@ fn refuse_now(
     args: &PromoteArgs,
 ) -> Result<(), Trouble> {
     if !args.again {
-        refuse_what_failed(&session.journal, plan)?;
+        refuse_what_failed(&session.journal, plan, Asked::ByPerson)?;
     }
     if !args.any_time {
         switchback_engine::policy::permits(home, config, plan, &jiff::Zoned::now())?;

@@ -84,6 +84,7 @@ pub fn procedure(procedure: Procedure) -> &'static str {
         Procedure::ProductionDrill => "Rollback drill on production",
         Procedure::Restore => "Restore",
         Procedure::Carry => "Writes carried back",
+        Procedure::Export => "Later writes exported",
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::EngineError;
 use crate::runtime::Placement;
 use crate::store::postgres::{self, Psql};
 use std::path::Path;
-use switchback_core::carry::{Carried, Outcome, Rules};
+use switchback_core::carry::{EXPORTED_ONLY, Outcome, Rules};
 use switchback_core::data::{ExportStats, StoreKind};
 use switchback_core::ids::StoreName;
 use switchback_core::plan::CloneMode;
@@ -33,9 +33,9 @@ impl ComposeData {
         let hands = self.hands(to.home)?;
         let scratch = self.scratch_place(to.home, &hands, target)?;
         if left.kind == StoreKind::Mysql {
-            let note = "later writes of MySQL and MariaDB are exported, not carried".to_owned();
-            let carried = Carried { notes: vec![note], ..Carried::default() };
-            return Ok(Some(Outcome { carried, ..Outcome::default() }));
+            let exported = crate::left::exported(from.home, from.instance.generation)?.unwrap_or_default();
+            let of_store = exported.get(store).cloned().unwrap_or_default();
+            return Ok(Some(Outcome::only_exported(&of_store, EXPORTED_ONLY)));
         }
         if left.kind == StoreKind::Postgres {
             return self.carry_rows(from, to, store, rules, work).map(Some);

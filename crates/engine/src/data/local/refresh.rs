@@ -23,6 +23,9 @@ use switchback_core::plan::CloneMode;
 /// Passes over a tree that is in use: what changes during each of them is told after the last one.
 const PASSES: u32 = 5;
 
+/// How a note begins that names files which were written to while they were copied.
+const TORN: &str = "torn: ";
+
 /// One store and its clone.
 struct Pair<'a> {
     kind: StoreKind,
@@ -137,7 +140,9 @@ fn tree(pair: &Pair<'_>, mode: CloneMode, work: &Work<'_>) -> Result<CopyStats, 
     }
     match mode {
         CloneMode::Live if last.left > 0 => {
-            stats.notes.push(format!("torn: {} file(s) kept changing while being copied", last.left));
+            let named = last.left_named.join(", ");
+            let note = format!("{TORN}{} file(s) kept changing while being copied: {named}", last.left);
+            stats.notes.push(note);
         }
         CloneMode::Live => {}
         CloneMode::Cold => {
@@ -173,5 +178,60 @@ fn tell(output: &mut Output, name: &StoreName, stats: CopyStats) {
     } else {
         format!("{name}: {all} in {took}")
     });
+    warn(output, name, &stats);
     output.copies.insert(name.clone(), stats);
+}
+
+/// Says it where everybody sees it that files of a copy are torn.
+pub(super) fn warn(output: &mut Output, name: &StoreName, stats: &CopyStats) {
+    let torn = stats.notes.iter().filter(|n| n.starts_with(TORN));
+    output.notes.extend(torn.map(|note| format!("WARNING: {name}: {note}")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn torn_files_are_told_with_the_step_and_other_notes_are_not() {
+        let torn = "torn: 2 file(s) kept changing while being copied: log, cache/x".to_owned();
+        let stats = CopyStats { notes: vec!["1 socket(s) left out".to_owned(), torn], ..Default::default() };
+        let mut output = Output::default();
+        tell(&mut output, &StoreName::new("uploads").expect("a name"), stats);
+        let warnings: Vec<&String> = output.notes.iter().filter(|n| n.starts_with("WARNING")).collect();
+        let expected = "WARNING: uploads: torn: 2 file(s) kept changing while being copied: log, cache/x";
+        assert_eq!(warnings, [expected]);
+    }
+
+    /// A file that is written to all the time: whatever the copy has of it, it is named.
+    #[test]
+    fn a_file_that_keeps_changing_while_a_tree_is_copied_is_named() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (src, dst, state) = (dir.path().join("src"), dir.path().join("dst"), dir.path().join("state"));
+        std::fs::create_dir(&src).expect("makes");
+        std::fs::write(src.join("quiet"), "quiet").expect("writes");
+        std::fs::write(src.join("busy"), vec![1; 16 << 20]).expect("writes");
+        let ends = AtomicBool::new(false);
+        let last = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let busy = std::fs::File::options().write(true).open(src.join("busy")).expect("opens");
+                let mut n: u64 = 0;
+                while !ends.load(Ordering::Relaxed) {
+                    use std::os::unix::fs::FileExt as _;
+                    busy.write_all_at(&n.to_le_bytes(), (n * 4096) % (16 << 20)).expect("writes");
+                    n += 1;
+                }
+            });
+            // A pass may find a moment at which nothing is written.
+            let found = (0..200).find_map(|_| {
+                let progress = store::Progress::none();
+                let pass = store::sync_pass(&src, &dst, &state, Writers::Running, None, &progress);
+                pass.ok().filter(|pass| pass.left > 0)
+            });
+            ends.store(true, Ordering::Relaxed);
+            found.expect("a pass during which the file changed")
+        });
+        assert_eq!((last.left, last.left_named), (1, vec!["busy".to_owned()]));
+    }
 }

@@ -25,7 +25,7 @@ use switchback_core::data::CopyStats;
 /// A file that keeps changing is copied this often; after that a copy would be luck.
 const ATTEMPTS: u32 = 3;
 /// More paths than this in a note help nobody.
-const NAMED: usize = 20;
+pub(super) const NAMED: usize = 20;
 
 /// Adds up a tree before it is copied and refuses what cannot be cloned.
 #[derive(Default)]

@@ -71,15 +71,20 @@ pub(super) fn prove(lab: &mut Lab<'_>, root: &Path, pages: &[Page]) -> Result<()
     executed.measure("commands typed", commands);
     executed.demand(commands > 0, TOPICS[0].0, "no page has an example that can be typed");
     helps(lab, &mut executed)?;
-    for goal in GOALS {
-        followed.demand(best.0.contains(goal), if best.1.is_empty() { "documentation" } else { &best.1 }, {
-            format!("who follows it does not get so far: {goal}")
-        });
-    }
+    judge(&mut followed, &best.0, &best.1);
     followed.measure("page", &best.1).measure("got so far", format!("{} of {}", best.0.len(), GOALS.len()));
     lab.add(executed);
     lab.add(followed);
     Ok(())
+}
+
+/// Judges the page that leads furthest.
+fn judge(proof: &mut Proof, reached: &BTreeSet<&str>, page: &str) {
+    let at = if page.is_empty() { "documentation" } else { page };
+    for goal in GOALS {
+        let why = format!("who follows it does not get so far: {goal}");
+        proof.demand(reached.contains(goal), at, why);
+    }
 }
 
 /// Asks every command for its help.
@@ -152,4 +157,23 @@ fn reached(root: &Path) -> Result<BTreeSet<&'static str>, EngineError> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_stops_anywhere_on_the_way_fails_its_row() {
+        let verdict = |reached: &[&str]| {
+            let mut proof = Proof::new("docs.followed", "");
+            judge(&mut proof, &reached.iter().copied().collect(), "rollback/README.md");
+            proof.verdict().word()
+        };
+        assert_eq!(verdict(&GOALS), "pass");
+        for (number, goal) in GOALS.iter().enumerate() {
+            let without = [&GOALS[..number], &GOALS[number + 1..]].concat();
+            assert_eq!(verdict(&without), "fail", "{goal}");
+        }
+    }
 }

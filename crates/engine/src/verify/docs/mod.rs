@@ -6,7 +6,7 @@ mod followed;
 mod reference;
 
 pub use examples::{Block, Example, blocks, carry_out, examples, normal};
-pub use reference::{COMMANDS, Command, EXITS, KEYS, Reference, WORKFLOWS};
+pub use reference::{COMMANDS, Command, EXITS, KEYS, METRICS, Reference, WORKFLOWS};
 
 use super::lab::Lab;
 use super::proof::{Proof, Stop};
@@ -146,5 +146,40 @@ mod tests {
         let text = "`switchback -C /srv promote` and `switchback verify --list`, the switchback idea\n```sh\n$ switchback frobnicate x\nswitchback --version\n```\n";
         assert_eq!(commands(text), ["promote", "verify", "frobnicate"]);
         assert_eq!(links("[a](b.md#x) [c](https://d) [e](#f)"), ["b.md"]);
+    }
+    /// This documentation passes each topic; without the pages of one, exactly that one fails.
+    #[test]
+    fn a_topic_whose_pages_are_gone_fails_its_row() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/upgrade-infrastructure");
+        let pages = read(&root).expect("reads");
+        let mut names: Vec<String> = pages.iter().flat_map(|p| commands(&p.text)).collect();
+        names.sort();
+        let command = |name| Command { name, ..Command::default() };
+        let reference =
+            Reference { commands: names.into_iter().map(command).collect(), ..Reference::default() };
+        for (gone, places) in TOPICS {
+            let left: Vec<Page> = pages
+                .iter()
+                .filter(|p| !places.iter().any(|place| p.path.starts_with(root.join(place))))
+                .map(|p| Page { path: p.path.clone(), text: p.text.clone() })
+                .collect();
+            for (id, places) in TOPICS {
+                let all = topic(&root, &pages, id, places, &reference);
+                assert_eq!(all.verdict().word(), "pass", "{id}");
+                let word = topic(&root, &left, id, places, &reference).verdict().word();
+                assert_eq!(word, if id == gone { "fail" } else { "pass" }, "{id} without {gone}");
+            }
+        }
+        let short = [Page { path: root.join("setup/README.md"), text: "See `switchback up`.".to_owned() }];
+        let (id, places) = TOPICS[0];
+        assert_eq!(topic(&root, &short, id, places, &reference).verdict().word(), "fail", "it says nothing");
+        let long = |more: &str| {
+            let text = format!("{} {more}", "word ".repeat(WORDS));
+            let page = [Page { path: root.join("setup/README.md"), text }];
+            topic(&root, &page, id, places, &reference).verdict().word()
+        };
+        assert_eq!(long(""), "pass");
+        assert_eq!(long("`switchback frobnicate`"), "fail", "there is no such command");
+        assert_eq!(long("[there](nowhere.md)"), "fail", "the link leads nowhere");
     }
 }

@@ -1,7 +1,7 @@
 //! The reference pages held against what the program offers.
 //!
 //! Owns where each thing has to be named, so that a name elsewhere on the page does not count: a command has its section, an option
-//! is in it, a key stands with its whole path, and an exit code has a row.
+//! is in it, a key stands with its whole path, and an exit code and a metric have a row.
 
 use super::super::proof::Proof;
 
@@ -29,6 +29,8 @@ pub struct Reference {
     pub workflow_keys: Vec<String>,
     /// Exit codes.
     pub exits: Vec<u8>,
+    /// Metrics: name and type.
+    pub metrics: Vec<(String, String)>,
 }
 
 /// Where commands and options are named.
@@ -39,6 +41,8 @@ pub const KEYS: &str = "reference/configuration.md";
 pub const WORKFLOWS: &str = "testing/workflows.md";
 /// Where exit codes are.
 pub const EXITS: &str = "reference/exit-codes.md";
+/// Where metrics are.
+pub const METRICS: &str = "monitoring/metrics.md";
 /// The section on options of every command.
 const COMMON: &str = "Options of every command";
 
@@ -80,6 +84,10 @@ impl Reference {
         for code in &self.exits {
             look(exits.contains(&format!("\n| `{code}` |")), format!("the exit code {code}"));
         }
+        let metrics = page(METRICS);
+        for (name, kind) in &self.metrics {
+            look(metrics.contains(&format!("\n| `{name}` | {kind} |")), format!("the metric `{name}`"));
+        }
         (asked, missing)
     }
 
@@ -88,7 +96,7 @@ impl Reference {
         let mut proof = Proof::new(
             "docs.complete",
             format!(
-                "{COMMANDS} has a section for every command with its options, {KEYS} every key, {WORKFLOWS} every key of workflows, {EXITS} a row for every exit code"
+                "{COMMANDS} has a section for every command with its options, {KEYS} every key, {WORKFLOWS} every key of workflows, {EXITS} a row for every exit code, {METRICS} one for every metric"
             ),
         );
         let (asked, missing) = self.undocumented(page);
@@ -96,6 +104,7 @@ impl Reference {
             .measure("commands", self.commands.len())
             .measure("keys", self.keys.len() + self.workflow_keys.len())
             .measure("exit codes", self.exits.len())
+            .measure("metrics", self.metrics.len())
             .measure("documented", format!("{} of {asked}", asked - missing.len()));
         proof.demand(!self.commands.is_empty(), "program", "it names no command");
         for what in missing {
@@ -136,23 +145,26 @@ mod tests {
             keys: own(&["services.NAME.env"]),
             workflow_keys: own(&["steps[].wait"]),
             exits: vec![0, 8],
+            metrics: vec![("switchback_trial".to_owned(), "gauge".to_owned())],
         };
         let page = |name: &str| -> String {
             match name {
                 COMMANDS => "\n## Options of every command\n`--json`\n## up\n`--now`, `up all`\n",
                 KEYS => "`services.NAME.env`",
                 WORKFLOWS => "`steps[].wait`",
+                METRICS => "\n| `switchback_trial` | gauge | 1 on trial |\n",
                 _ => "\n| `0` | done |\n| `8` | busy |\n",
             }
             .to_owned()
         };
-        assert_eq!(reference.undocumented(&page), (8, Vec::new()));
+        assert_eq!(reference.undocumented(&page), (9, Vec::new()));
         for (from, to, wanted) in [
             ("## up\n", "## down\n", 3),
             ("`--now`", "`--nowhere`", 1),
             ("`up all`", "`all`", 1),
             ("`services.NAME.env`", "`stores.NAME.env`", 1),
             ("| `8`", "| `18`", 1),
+            ("_trial` | gauge", "_trial` | counter", 1),
         ] {
             let changed = |name: &str| page(name).replace(from, to);
             assert_eq!(reference.undocumented(&changed).1.len(), wanted, "{from}");

@@ -30,7 +30,7 @@ pub fn look(home: &Home, config: &Config, findings: &mut Findings) {
     if let Err(e) = ages(home, backup, findings) {
         findings.error("backup", &e);
     }
-    if !key_confirmed(home) {
+    if !key_confirmed(home, backup) {
         findings.warning("backup-key", UNCONFIRMED, "switchback backup key --confirm");
     }
 }

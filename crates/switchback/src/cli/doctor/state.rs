@@ -1,6 +1,5 @@
 //! The state: journal, runs, generations, and whether a rollback would work.
 
-use super::super::gc::unexported;
 use super::Findings;
 use std::fs;
 use std::path::Path;
@@ -15,6 +14,7 @@ use switchback_engine::error::EngineError;
 use switchback_engine::gather::artefact_digest;
 use switchback_engine::home::Home;
 use switchback_engine::journal::Journal;
+use switchback_engine::left::unexported;
 use switchback_engine::lock::Lock;
 use switchback_engine::runtime::Placement;
 use switchback_engine::runtime::compose::lock_drift;
@@ -338,7 +338,7 @@ fn kept(
         findings.warning(
             "unexported",
             format!("what was written to generation {id} before the rollback is not exported; it is kept until then"),
-            format!("`switchback gc --lose-writes-of {id}` gives it up"),
+            format!("`switchback export {id}` does it; `switchback gc --lose-writes-of {id}` gives it up"),
         );
     }
     if let Some(config) = config {

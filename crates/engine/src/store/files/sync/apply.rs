@@ -6,11 +6,11 @@
 
 use super::super::super::progress::Meter;
 use super::super::super::{Result, StoreError};
-use super::super::clone::open_file_at;
+use super::super::clone::{NAMED, open_file_at};
 use super::super::content::Copier;
 use super::super::remove::remove_at;
 use super::super::walk::shown;
-use super::super::{Writers, meta};
+use super::super::{Writers, escape, meta};
 use super::folders::Folders;
 use super::links::Links;
 use super::patch::{Pair, Patched, patch};
@@ -32,6 +32,8 @@ pub(super) struct Done {
     pub copied: u64,
     pub removed: u64,
     pub left: u64,
+    /// The first of those.
+    pub left_named: Vec<String>,
     pub unlinked: u64,
     pub refused: BTreeSet<String>,
 }
@@ -122,6 +124,9 @@ impl Apply<'_, '_> {
         match self.writers {
             Writers::Running => {
                 self.done.left += 1;
+                if self.done.left_named.len() < NAMED {
+                    self.done.left_named.push(escape(&self.plan.entries[index].rel));
+                }
                 Ok(Certainty::Unknown)
             }
             Writers::Stopped => Err(StoreError::Changed { path: self.path(index) }),

@@ -9,7 +9,8 @@
 //! rest is as for a [seal](super::seal): nobody works on the copy while it is read; its pages were written out before,
 //! so that the next store through a mapping moves the change time; the file had been left alone for more than a tick of
 //! file times by then; the machine was not restarted, and the folder is the same one (the file's header); and the file
-//! system is one whose change times can be relied on. Elsewhere nothing is kept, and everything is read.
+//! system is one whose change times can be relied on, and that of the folder itself, not one that is mounted inside.
+//! Elsewhere nothing is kept, and everything is read.
 
 use super::super::super::{Result, StoreError};
 use super::super::walk::Found;
@@ -19,6 +20,7 @@ use super::seal::{due, now_ns};
 use rustix::fs::syncfs;
 use std::collections::HashMap;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// First bytes of the file; the number is the version of the format.
@@ -31,6 +33,8 @@ pub(in super::super) struct Memo {
     path: PathBuf,
     /// What it is about. None where nothing can be kept.
     header: Option<Vec<u8>>,
+    /// Of its root. Nothing is known about what is mounted inside.
+    device: u64,
     began_ns: i64,
     known: HashMap<Box<[u8]>, (Look, blake3::Hash)>,
     kept: Vec<(Box<[u8]>, Look, blake3::Hash)>,
@@ -41,6 +45,7 @@ impl Memo {
     pub(in super::super) fn open(root: &Path, path: &Path) -> Result<Self> {
         let began_ns = now_ns();
         let copy = File::open(root).map_err(|e| StoreError::read("open", root, e))?;
+        let device = copy.metadata().map_err(|e| StoreError::read("stat", root, e))?.dev();
         let header = if is_trusted(root)? { header(root, root)? } else { None };
         let mut known = HashMap::new();
         if let Some(header) = &header {
@@ -54,19 +59,19 @@ impl Memo {
                 known.clear();
             }
         }
-        Ok(Self { path: path.to_owned(), header, began_ns, known, kept: Vec::new() })
+        Ok(Self { path: path.to_owned(), header, device, began_ns, known, kept: Vec::new() })
     }
 
     /// The digest of a file that is as it was.
     pub(in super::super) fn recall(&self, found: &Found<'_>) -> Option<blake3::Hash> {
         let (look, digest) = self.known.get(found.rel)?;
-        (*look == Look::of(found.stat)).then_some(*digest)
+        (look.dev == self.device && *look == Look::of(found.stat)).then_some(*digest)
     }
 
     /// Keeps the digest of a file that looked like this before it was read.
     pub(in super::super) fn keep(&mut self, found: &Found<'_>, digest: blake3::Hash) {
         let look = Look::of(found.stat);
-        if due(&look) <= self.began_ns {
+        if look.dev == self.device && due(&look) <= self.began_ns {
             self.kept.push((found.rel.into(), look, digest));
         }
     }
@@ -91,4 +96,38 @@ fn numbers(look: &Look, digest: &blake3::Hash) -> [u64; NUMBERS] {
 fn digest_of(numbers: &[u64; NUMBERS]) -> Option<blake3::Hash> {
     let bytes: Vec<u8> = numbers[LOOK..].iter().flat_map(|n| n.to_le_bytes()).collect();
     Some(blake3::Hash::from_bytes(bytes.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{Stat, stat};
+    use std::os::fd::AsFd as _;
+
+    fn found<'a>(dir: &'a File, stat: &'a Stat) -> Found<'a> {
+        Found { dir: dir.as_fd(), name: c"a", rel: b"a", stat }
+    }
+
+    #[test]
+    fn nothing_is_known_of_what_is_mounted_inside() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let root = dir.path().join("copy");
+        std::fs::create_dir(&root).expect("makes");
+        std::fs::write(root.join("a"), "a").expect("writes");
+        let folder = File::open(&root).expect("opens");
+        let own = stat(root.join("a")).expect("there");
+        let mut mounted = own;
+        mounted.st_dev += 1;
+        let digest = blake3::hash(b"a");
+        let mut memo = Memo::open(&root, &dir.path().join("digests")).expect("opens");
+        assert_eq!(memo.device, stat(&root).expect("there").st_dev);
+        // Whatever the clock says, and on an overlay, where files have devices of their own.
+        (memo.began_ns, memo.device) = (i64::MAX, own.st_dev);
+        for (stat, known) in [(mounted, false), (own, true)] {
+            memo.keep(&found(&folder, &stat), digest);
+            assert_eq!(memo.kept.len(), usize::from(known));
+            memo.known.insert(b"a".as_slice().into(), (Look::of(&stat), digest));
+            assert_eq!(memo.recall(&found(&folder, &stat)).is_some(), known);
+        }
+    }
 }

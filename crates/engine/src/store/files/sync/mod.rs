@@ -88,6 +88,9 @@ pub struct SyncStats {
     pub removed: u64,
     /// Entries that changed or vanished while they were read, which the next pass has to deal with.
     pub left: u64,
+    /// The paths of the first of those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_named: Vec<String>,
     /// Wall time in milliseconds.
     pub took_ms: u64,
     /// How long a pass with paused writers would take now, in milliseconds: listing the tree as long as
@@ -231,6 +234,7 @@ fn pass(
         took_ms: ms(took),
         estimate_next_ms: listed_ms + reading_ms,
         notes: notes(&plan, &done),
+        left_named: done.left_named,
     })
 }
 

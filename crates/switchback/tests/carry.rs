@@ -30,18 +30,6 @@ fn left(notes: usize, rehearsed: bool) -> (Stack, BTreeSet<String>) {
     (stack, written)
 }
 
-/// The titles of a generation's notes that begin with a word.
-fn titles(stack: &Stack, generation: u64, word: &str) -> Vec<String> {
-    let path = match generation {
-        1 => stack.root.join("data/assistant.db"),
-        n => stack.state().join(format!("generations/{n}/stores/db/assistant.db")),
-    };
-    let connection = rusqlite::Connection::open(path).expect("opens");
-    let mut statement = connection.prepare("select title from notes order by id").expect("prepares");
-    let all = statement.query_map([], |row| row.get::<_, String>(0)).expect("asks");
-    all.map(|t| t.expect("text")).filter(|t| t.starts_with(word)).collect()
-}
-
 fn generation(stack: &Stack) -> u64 {
     stack.status()["generation"].as_u64().expect("a generation")
 }
@@ -50,7 +38,7 @@ fn generation(stack: &Stack) -> u64 {
 fn later_writes_come_back_into_the_version_before() {
     let (stack, written) = left(30, true);
     let before = stack.rows(1);
-    assert!(titles(&stack, 1, "later").is_empty());
+    assert!(stack.titles(1, "later").is_empty());
     let status = stack.run(&["status"]).expect(0);
     assert!(status.stdout.contains("`switchback carry`"), "{}", status.stdout);
     let dry = stack.run(&["carry", "--dry-run"]).expect(0);
@@ -62,7 +50,7 @@ fn later_writes_come_back_into_the_version_before() {
     assert_eq!((&notes["inserted"], &notes["quarantined"]), (&Value::from(30), &Value::from(0)), "{notes}");
     assert_eq!(done["carried"]["uploads"]["parts"]["files"]["inserted"], 1, "{done}");
     assert_eq!((generation(&stack), stack.version().as_deref()), (3, Some("1.0.0")));
-    let found = titles(&stack, 3, "later");
+    let found = stack.titles(3, "later");
     assert_eq!(found.len(), written.len(), "one is there twice: {found:?}");
     assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), written);
     assert_eq!(stack.files(3)["later.txt"], b"later");
@@ -72,7 +60,7 @@ fn later_writes_come_back_into_the_version_before() {
     assert_eq!(stack.rows(1), before, "exactly as before can be had, too");
     // And then they can be carried again.
     stack.run(&["carry", "--from", "2", "--yes", "--detach"]).expect(0);
-    assert_eq!(titles(&stack, 4, "later").len(), 30);
+    assert_eq!(stack.titles(4, "later").len(), 30);
 }
 
 #[test]
@@ -96,7 +84,7 @@ fn without_a_rehearsal_the_data_itself_says_what_the_upgrade_rewrote() {
     let (stack, written) = left(5, false);
     let done = stack.run(&["carry", "--yes", "--detach"]).expect(0);
     assert!(done.all().contains("later writes are in production"), "{}", done.all());
-    assert_eq!(titles(&stack, 3, "later").into_iter().collect::<BTreeSet<_>>(), written);
+    assert_eq!(stack.titles(3, "later").into_iter().collect::<BTreeSet<_>>(), written);
 }
 
 #[test]
@@ -107,8 +95,8 @@ fn a_row_whose_number_is_taken_is_put_into_quarantine_and_named() {
     stack.write_note("mine b");
     let done = stack.run(&["carry", "--yes", "--detach"]).expect(0);
     assert!(done.all().contains("another row with this key"), "{}", done.all());
-    assert_eq!(titles(&stack, 3, "mine").len(), 2);
-    assert_eq!(titles(&stack, 3, "later").len(), 2);
+    assert_eq!(stack.titles(3, "mine").len(), 2);
+    assert_eq!(stack.titles(3, "later").len(), 2);
     let file = stack.state().join("exports/generation-2/carried-into-3/db.jsonl");
     let text = fs::read_to_string(&file).expect("a quarantine");
     let entries: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
@@ -128,10 +116,10 @@ fn a_carry_that_is_killed_at_any_point_loses_nothing_and_doubles_nothing() {
             assert!(matches!(resumed.code, Some(0 | 3 | 4)), "{case}: {:?} {}", resumed.code, resumed.all());
             let now = generation(&stack);
             if now == 1 {
-                assert!(titles(&stack, 1, "later").is_empty(), "{case}: the old generation was written to");
+                assert!(stack.titles(1, "later").is_empty(), "{case}: the old generation was written to");
                 stack.run(&["carry", "--yes", "--detach"]).expect(0);
             }
-            let found = titles(&stack, generation(&stack), "later");
+            let found = stack.titles(generation(&stack), "later");
             assert_eq!(found.len(), written.len(), "{case}: {found:?}");
             assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), written, "{case}");
         }
@@ -150,7 +138,7 @@ fn a_rollback_carries_by_itself_where_the_configuration_says_so_and_only_once() 
     let back = stack.run(&["rollback", "--yes"]).expect(0);
     assert!(back.all().contains("1 of 1 later writes are in production"), "{}", back.all());
     assert_eq!((generation(&stack), stack.version().as_deref()), (3, Some("1.0.0")));
-    assert_eq!(titles(&stack, 3, "later"), ["later"]);
+    assert_eq!(stack.titles(3, "later"), ["later"]);
     // What was carried may be bad itself: to return from it is not undone again.
     stack.run(&["rollback", "--yes"]).expect(0);
     assert_eq!(generation(&stack), 1);
@@ -171,7 +159,7 @@ fn a_rollback_carries_by_itself_where_the_configuration_says_so_and_only_once() 
         let now = status["generation"].as_u64().unwrap_or(0);
         now > left && status["versions"]["app"] == "1.0.0" && status["unfinished"].is_null()
     });
-    let found = titles(&stack, generation(&stack), "unattended");
+    let found = stack.titles(generation(&stack), "unattended");
     assert_eq!(found.len(), written.len());
     assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), written);
 }
@@ -191,7 +179,7 @@ fn carries(kind: ReleaseKind, version: &str) -> Stack {
 fn carried_once(stack: &Stack) {
     stack.wait_until("the writes are carried", Duration::from_secs(30), || generation(stack) == 3);
     stack.wait_until("that has ended", Duration::from_secs(30), || stack.status()["unfinished"].is_null());
-    assert_eq!(titles(stack, 3, "later"), ["later"]);
+    assert_eq!(stack.titles(3, "later"), ["later"]);
     assert_eq!(stack.version().as_deref(), Some("1.0.0"));
 }
 

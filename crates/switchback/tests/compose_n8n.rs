@@ -4,6 +4,7 @@
 mod common;
 
 use common::docker::{Example, Stack, docker, full};
+use common::image::Image;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -177,35 +178,15 @@ fn the_checks_of_n8n_catch_every_known_bad_upgrade() {
     assert_eq!(made(&stack), before, "production was touched");
 }
 
-/// An image of 2.8.4 that is 1.71.3 once there is a certain file on its volume. It is removed when it is dropped.
-struct Turning(String);
-
-impl Turning {
-    fn build() -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        let start = "if [ -e /home/node/.n8n/old ]; then exec /old/node /old/app/node_modules/.bin/n8n \"$@\"; fi; exec n8n \"$@\"";
-        let text = format!(
-            "FROM sbt/n8n:1.71.3 AS old\nFROM sbt/n8n:2.8.4\nCOPY --from=old /app /old/app\n\
-             COPY --from=old /usr/local/bin/node /old/node\nENTRYPOINT {}\nCMD [\"start\"]\n",
-            serde_json::json!(["tini", "--", "sh", "-c", start, "n8n"])
-        );
-        fs::write(dir.path().join("Dockerfile"), text).expect("writes");
-        let tag = format!("2.8.4-turning-{}", std::process::id());
-        let built = Command::new("docker")
-            .args(["build", "--quiet", "--tag", &format!("sbt/n8n:{tag}")])
-            .arg(dir.path())
-            .env("DOCKER_BUILDKIT", "0")
-            .output()
-            .expect("docker is installed");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        Self(tag)
-    }
-}
-
-impl Drop for Turning {
-    fn drop(&mut self) {
-        docker(&["image", "rm", &format!("sbt/n8n:{}", self.0)]);
-    }
+/// An image of 2.8.4 that is 1.71.3 once there is a certain file on its volume.
+fn turning() -> Image {
+    let start = "if [ -e /home/node/.n8n/old ]; then exec /old/node /old/app/node_modules/.bin/n8n \"$@\"; fi; exec n8n \"$@\"";
+    let text = format!(
+        "FROM sbt/n8n:1.71.3 AS old\nFROM sbt/n8n:2.8.4\nCOPY --from=old /app /old/app\n\
+         COPY --from=old /usr/local/bin/node /old/node\nENTRYPOINT {}\nCMD [\"start\"]\n",
+        serde_json::json!(["tini", "--", "sh", "-c", start, "n8n"])
+    );
+    Image::build("sbt/n8n", "2.8.4-turning", &text, &[])
 }
 
 /// The natural case: nothing but the webhooks tells.
@@ -215,7 +196,7 @@ fn the_old_n8n_on_the_migrated_database_is_healthy_and_is_rolled_back_by_its_wor
         eprintln!("SKIPPED: long; scripts/test --full runs it");
         return;
     }
-    let image = Turning::build();
+    let image = turning();
     let stack = seeded(Stack::compose(Example::N8n));
     stack.set("N8N_BLOCK_ENV_ACCESS_IN_NODE", "false");
     stack.edit("switchback.yaml", "watch: 30s, every: 3s", "watch: 2h, every: 3s, failures: 3");
@@ -227,7 +208,7 @@ fn the_old_n8n_on_the_migrated_database_is_healthy_and_is_rolled_back_by_its_wor
         let now = made(&stack);
         std::mem::replace(&mut before, now.clone()) == now
     });
-    let version = format!("n8n={}", image.0);
+    let version = format!("n8n={}", image.tag);
     let why = ["--without-certificate", "--reason", "a test", "--yes", "--detach"];
     stack.run(&[&["promote", &version][..], &why].concat()).expect(0);
     stack.wait_until("orders are added up by 2.8.4", WEBHOOKS, || stack.order() == (200, Some(42)));

@@ -4,7 +4,8 @@
 mod common;
 
 use common::copy_folder;
-use common::docker::{docker, full};
+use common::docker::full;
+use common::image::Image;
 use common::pa::{CHAT_TOKEN, PA_TOKEN, Pa};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,32 +83,11 @@ fn failed(report: &Value) -> BTreeSet<String> {
     failed.map(|c| c["id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// An image of release 2 whose migration does something more. It is removed when it is dropped.
-struct Release(String);
-
-impl Release {
-    fn bad(name: &str, sql: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        fs::write(dir.path().join("more.sql"), sql).expect("writes");
-        let text = "FROM sbt/pa:2\nCOPY more.sql /tmp/more.sql\nUSER root\n\
-                    RUN cat /tmp/more.sql >>/app/pa/migrations/2.sql\nUSER pa\n";
-        fs::write(dir.path().join("Dockerfile"), text).expect("writes");
-        let tag = format!("{name}-{}", std::process::id());
-        let built = Command::new("docker")
-            .args(["build", "--quiet", "--tag", &format!("sbt/pa:{tag}")])
-            .arg(dir.path())
-            .env("DOCKER_BUILDKIT", "0")
-            .output()
-            .expect("docker is installed");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        Self(tag)
-    }
-}
-
-impl Drop for Release {
-    fn drop(&mut self) {
-        docker(&["image", "rm", &format!("sbt/pa:{}", self.0)]);
-    }
+/// An image of release 2 whose migration does something more.
+fn bad(name: &str, sql: &str) -> Image {
+    let text = "FROM sbt/pa:2\nCOPY more.sql /tmp/more.sql\nUSER root\n\
+                RUN cat /tmp/more.sql >>/app/pa/migrations/2.sql\nUSER pa\n";
+    Image::build("sbt/pa", name, text, &[("more.sql", sql)])
 }
 
 #[test]
@@ -121,8 +101,8 @@ fn bad_upgrades_of_the_assistant_are_refused_by_the_checks_that_are_there_for_th
     let before = pa.made();
 
     // A migration that throws old reminders away: the data tells, and so does the invariant.
-    let release = Release::bad("forgets", "delete from reminders where due < '2030-04-01';\n");
-    let version = format!("bot={}", release.0);
+    let release = bad("forgets", "delete from reminders where due < '2030-04-01';\n");
+    let version = format!("bot={}", release.tag);
     let ran = pa.0.run(&["rehearse", &version]).expect(3);
     let expected = ["integrity/db", "invariant/reminders"].map(str::to_owned).into();
     assert_eq!(failed(&pa.0.report()), expected, "{}", ran.all());

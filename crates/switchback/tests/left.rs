@@ -39,18 +39,6 @@ fn is_kept(stack: &Stack, generation: u32) -> bool {
     stack.state().join(format!("generations/{generation}/generation.json")).exists()
 }
 
-/// The titles of the notes of a generation that begin so.
-fn titles(stack: &Stack, generation: u64, word: &str) -> Vec<String> {
-    let path = match generation {
-        1 => stack.root.join("data/assistant.db"),
-        n => stack.state().join(format!("generations/{n}/stores/db/assistant.db")),
-    };
-    let connection = rusqlite::Connection::open(path).expect("opens");
-    let mut statement = connection.prepare("select title from notes order by id").expect("prepares");
-    let all = statement.query_map([], |row| row.get::<_, String>(0)).expect("asks");
-    all.map(|t| t.expect("text")).filter(|t| t.starts_with(word)).collect()
-}
-
 fn exported_notes(done: &Ran) -> Value {
     let done = done.json();
     assert_eq!((&done["procedure"], &done["conclusion"]), (&"export".into(), &"pass".into()), "{done}");
@@ -137,7 +125,7 @@ fn what_cannot_be_exported_is_listed_until_somebody_gives_it_up() {
     let gc = stack.run(&["gc", "--yes", "--lose-writes-of", "1"]).expect(0).stdout;
     assert!(gc.contains("gave the later writes of generation 1 up; its data stays"), "{gc}");
     assert!(unexported(&stack).is_empty());
-    assert_eq!(titles(&stack, 1, "to the first").len(), 1);
+    assert_eq!(stack.titles(1, "to the first").len(), 1);
     assert_eq!(stack.version().as_deref(), Some("2.0.0"));
 }
 
@@ -147,7 +135,7 @@ fn written_to_again() -> Stack {
     promote(&stack, ReleaseKind::V2);
     stack.write_note("again 1");
     stack.run(&["rollback", "--yes"]).expect(0);
-    assert_eq!((stack.status()["generation"].as_u64(), titles(&stack, 3, "again").len()), (Some(3), 1));
+    assert_eq!((stack.status()["generation"].as_u64(), stack.titles(3, "again").len()), (Some(3), 1));
     stack.run(&["rollback", "--to", "2", "--yes"]).expect(0);
     assert_eq!(stack.version().as_deref(), Some("2.0.0"));
     stack.write_note("again 2");
@@ -160,7 +148,7 @@ fn a_generation_that_is_left_again_is_exported_and_carried_again() {
     let back = stack.run(&["rollback", "--yes"]).expect(0).all();
     assert!(back.contains("later writes are in production"), "{back}");
     assert_eq!(stack.status()["generation"], 4);
-    assert_eq!(titles(&stack, 4, "again"), ["again 1", "again 2"]);
+    assert_eq!(stack.titles(4, "again"), ["again 1", "again 2"]);
     assert!(unexported(&stack).is_empty());
 }
 
@@ -181,7 +169,7 @@ fn an_export_that_fails_the_second_time_is_not_taken_for_the_first() {
     let done = stack.run(&["export", "--json"]).expect(0);
     assert_eq!(exported_notes(&done), 2);
     stack.run(&["carry", "--yes", "--detach"]).expect(0);
-    assert_eq!(titles(&stack, 4, "again"), ["again 1", "again 2"]);
+    assert_eq!(stack.titles(4, "again"), ["again 1", "again 2"]);
 }
 
 #[test]
@@ -194,12 +182,12 @@ fn writes_of_which_production_has_some_are_not_carried_by_themselves_and_that_is
         ),
         "{back}"
     );
-    assert_eq!(titles(&stack, 3, "again"), ["again 1"]);
+    assert_eq!(stack.titles(3, "again"), ["again 1"]);
     let status = stack.status();
     assert_eq!(status["uncarried"][0]["generation"], 2, "{status}");
     stack.run(&["carry", "--yes", "--detach"]).expect(3);
     stack.run(&["carry", "--yes", "--detach", "--again"]).expect(0);
-    assert_eq!(titles(&stack, 4, "again"), ["again 1", "again 2"]);
+    assert_eq!(stack.titles(4, "again"), ["again 1", "again 2"]);
 }
 
 #[test]
@@ -214,7 +202,7 @@ fn a_damaged_export_counts_as_none_and_keeps_no_other_writes_from_being_carried(
     stack.write_note("again 1");
     let back = stack.run(&["rollback", "--yes"]).expect(0).all();
     assert!(back.contains("1 of 1 later writes are in production"), "{back}");
-    assert_eq!(titles(&stack, 4, "again"), ["again 1"]);
+    assert_eq!(stack.titles(4, "again"), ["again 1"]);
     stack.run(&["export", "2"]).expect(0);
     assert!(unexported(&stack).is_empty());
 }

@@ -6,6 +6,7 @@ pub mod bank;
 pub mod docker;
 pub mod engine;
 pub mod heard;
+pub mod image;
 pub mod pa;
 pub mod runbook;
 pub mod ssh;
@@ -231,6 +232,18 @@ impl Stack {
             }
         }
         rows
+    }
+
+    /// The titles of a generation's notes that begin with a word.
+    pub fn titles(&self, generation: u64, word: &str) -> Vec<String> {
+        let path = match generation {
+            1 => self.root.join("data/assistant.db"),
+            n => self.state().join(format!("generations/{n}/stores/db/assistant.db")),
+        };
+        let connection = rusqlite::Connection::open(path).expect("opens");
+        let mut statement = connection.prepare("select title from notes order by id").expect("prepares");
+        let all = statement.query_map([], |row| row.get::<_, String>(0)).expect("asks");
+        all.map(|t| t.expect("text")).filter(|t| t.starts_with(word)).collect()
     }
 
     /// Uploaded files of a generation: name -> content.

@@ -105,7 +105,7 @@ pub enum Event {
         /// How.
         outcome: Outcome,
     },
-    /// A trial began.
+    /// A trial began; again, where what had cancelled it was undone.
     TrialBegan {
         /// The generation on trial.
         generation: GenerationId,
@@ -345,13 +345,17 @@ impl RunState {
             }
             Event::Ended { outcome } => self.ended = Some(outcome.clone()),
             Event::TrialBegan { generation, deadline_ms } => {
-                self.trial.get_or_insert(TrialState {
+                let trial = self.trial.get_or_insert(TrialState {
                     generation: *generation,
                     deadline_ms: *deadline_ms,
                     failures_in_a_row: 0,
                     triggers: BTreeMap::new(),
                     verdict: None,
                 });
+                // What had cancelled it was undone. What was seen until then counts.
+                if let Some(TrialVerdict::Cancelled(_)) = trial.verdict {
+                    (trial.deadline_ms, trial.verdict) = (*deadline_ms, None);
+                }
             }
             Event::TrialProbe { failures_in_a_row, .. } => {
                 if let Some(trial) = &mut self.trial {

@@ -73,8 +73,11 @@ pub fn answered_again_at(records: &[Record], stop: &str, start: &str) -> Option<
 pub fn failing_since(records: &[Record]) -> Option<i64> {
     let mut probes = None;
     let mut triggers = BTreeMap::new();
+    let mut cancelled = None;
     for record in records {
         match &record.event {
+            // What had cancelled it was undone.
+            Event::TrialBegan { .. } => cancelled = None,
             Event::TrialProbe { ok: true, .. } => probes = None,
             // Without a failure in a row it is the watchdog that cannot look.
             Event::TrialProbe { failures_in_a_row: 1.., .. } => {
@@ -90,12 +93,12 @@ pub fn failing_since(records: &[Record]) -> Option<i64> {
             Event::TrialFailed { .. } => {
                 return Some(triggers.into_values().chain(probes).fold(record.at_ms, i64::min));
             }
-            Event::TrialCancelled { .. } => return triggers.into_values().chain(probes).min(),
+            Event::TrialCancelled { .. } => cancelled = triggers.values().copied().chain(probes).min(),
             Event::TrialConfirmed { .. } => return None,
             _ => {}
         }
     }
-    None
+    cancelled
 }
 
 /// How long production will be down for the migration, as a rehearsal shows it: without what only a rehearsal prepares.
@@ -159,6 +162,11 @@ mod tests {
         let confirmed = Event::TrialConfirmed { probes: 1, by: None };
         assert_eq!(since(&[probe(5, false, 1), (8, confirmed)]), None);
         assert_eq!(since(&good_again), None, "it has not ended");
+        // What cancelled it was undone: it begins again.
+        let began = || (7, Event::TrialBegan { generation: crate::ids::GenerationId(2), deadline_ms: 99 });
+        let cancelled_once = [&good_again[..], &[cancelled(6), began()]].concat();
+        assert_eq!(since(&cancelled_once), None, "it has not ended");
+        assert_eq!(since(&[&cancelled_once[..], &[probe(8, false, 1), failed(9)]].concat()), Some(5));
     }
 
     #[test]

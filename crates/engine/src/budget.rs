@@ -6,13 +6,11 @@ use crate::journal::Journal;
 use switchback_core::config::{Capture, Config, Writes};
 use switchback_core::data::StoreKind;
 use switchback_core::duration::human_ms;
+use switchback_core::ids::RunId;
 use switchback_core::journal::Record;
 use switchback_core::plan::{Op, Plan, Procedure};
 use switchback_core::release::Certificate;
 use switchback_core::times;
-
-/// Runs that are looked through for one that carried writes.
-const RUNS: usize = 200;
 
 /// What a rollback is expected to take, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,14 +80,8 @@ fn carrying(home: &Home, config: &Config, certificate: &Certificate) -> Result<u
         let diffs = plan.steps.iter().filter(|s| matches!(s.op, Op::Diff { .. }));
         diffs.filter_map(|s| took(&records, s.id.as_str())).max().unwrap_or(0)
     };
-    let mut last = 0;
-    for run in journal.runs(RUNS)? {
-        let (plan, _, records) = journal.load(&run)?;
-        if plan.procedure == Procedure::Carry {
-            last = took(&records, "carry").unwrap_or(0);
-            break;
-        }
-    }
+    let took_last = |run: &RunId| Ok(Some(took(&journal.load(run)?.2, "carry").unwrap_or(0)));
+    let last = journal.newest_of(|p| p == Procedure::Carry, took_last)?.unwrap_or(0);
     // With the capture on, what the last one took may have been without it.
     let searching = if known { comparing } else { comparing.max(last) };
     Ok(certificate.downtime_ms.saturating_add(searching))

@@ -21,11 +21,6 @@ use switchback_core::ids::{Digest, GenerationId, RunId, StoreName};
 use switchback_core::journal::Outcome;
 use switchback_core::plan::{Op, Plan, Procedure, PromoteFacts};
 
-/// Runs that are looked through for the promotion and its rehearsal.
-const RUNS: usize = 1000;
-/// After so many runs (backups, rehearsals), writes that were not carried are left to a person.
-const RECENT: usize = 50;
-
 /// A generation that was left, whose writes are exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Left {
@@ -271,28 +266,25 @@ pub fn settle(home: &Home, rolled: &Plan) -> Result<(), EngineError> {
 
 /// The rollback whose later writes are to be carried by itself, and that nobody does it for: what should have, was killed.
 pub fn pending(home: &Home, journal: &Journal) -> Result<Option<Plan>, EngineError> {
-    // Asked every few seconds: mostly there is no export, or none whose writes anybody wants to have carried.
+    // Asked every few seconds: mostly there is no export, or none whose writes anybody wants to have carried. One that is
+    // damaged may have some.
     let there = |l: &Left| l.writes > 0 && !is_tried(home, l.generation);
-    if !left(home)?.iter().any(there)
+    let damaged = |id: &GenerationId| exported(home, *id).is_err() && !is_tried(home, *id);
+    if !left(home)?.iter().any(there) && !home.generation_ids()?.iter().any(damaged)
         || home.config().map_or(true, |config| config.rollback.writes != Writes::Carry)
     {
         return Ok(None);
     }
-    for run in journal.runs(RECENT)? {
-        let (plan, state, _) = journal.load(&run)?;
-        if !plan.procedure.switches() {
-            continue;
-        }
-        let (Procedure::Rollback, Some(Outcome::Done), Some(from)) =
-            (plan.procedure, &state.ended, plan.from_generation)
-        else {
-            return Ok(None);
-        };
-        let wanted = home.run_config(&run)?.rollback.writes == Writes::Carry;
-        // Where its export is damaged, whoever carries says so.
-        return Ok((wanted && is_due(home, from).unwrap_or(true)).then_some(plan));
-    }
-    Ok(None)
+    let last = journal.newest_of(Procedure::switches, |run| journal.load(run).map(Some))?;
+    let Some((plan, state, _)) = last else { return Ok(None) };
+    let (Procedure::Rollback, Some(Outcome::Done), Some(from)) =
+        (plan.procedure, &state.ended, plan.from_generation)
+    else {
+        return Ok(None);
+    };
+    let wanted = home.run_config(&plan.run)?.rollback.writes == Writes::Carry;
+    // Where its export is damaged, whoever carries says so.
+    Ok((wanted && is_due(home, from).unwrap_or(true)).then_some(plan))
 }
 
 /// How a generation came to be.
@@ -309,12 +301,12 @@ fn history(
     now: &Digest,
 ) -> Result<Option<History>, EngineError> {
     let mut made: Option<(Plan, bool)> = None;
-    for run in journal.runs(RUNS)? {
-        let (plan, state, _) = journal.load(&run)?;
+    let makes = |p| matches!(p, Procedure::Promote | Procedure::Carry);
+    let from = |run: &RunId| {
+        let (plan, state, _) = journal.load(run)?;
         match &made {
             None => {
-                let makes = matches!(plan.procedure, Procedure::Promote | Procedure::Carry);
-                if makes && plan.to_generation == Some(generation) {
+                if makes(plan.procedure) && plan.to_generation == Some(generation) {
                     let before = plan.steps.iter().any(|s| match &s.op {
                         Op::Base { instance, source } => instance != source,
                         _ => false,
@@ -324,7 +316,7 @@ fn history(
             }
             Some((promoted, before_upgrade)) => {
                 if promoted.procedure == Procedure::Carry {
-                    break; // nothing was migrated
+                    return Ok(Some(None)); // nothing was migrated
                 }
                 let has = |release: &Digest| plan.instances.values().any(|i| i.release == *release);
                 let target = release_of(promoted, promoted.to_generation);
@@ -341,10 +333,14 @@ fn history(
                     .collect();
                 if !diffs.is_empty() {
                     let rehearsed = Some(diffs.into_iter().collect());
-                    return Ok(Some(History { before_upgrade: *before_upgrade, rehearsed }));
+                    return Ok(Some(Some(History { before_upgrade: *before_upgrade, rehearsed })));
                 }
             }
         }
+        Ok(None)
+    };
+    if let Some(Some(found)) = journal.newest_of(|p| makes(p) || p == Procedure::Rehearse, from)? {
+        return Ok(Some(found));
     }
     Ok(made.map(|(promoted, before)| match promoted.procedure {
         // Both sides have the same release: whatever differs was written by users.

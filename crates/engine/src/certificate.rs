@@ -11,7 +11,7 @@ use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use std::fs;
 use std::path::PathBuf;
 use switchback_core::duration::human_bytes;
-use switchback_core::ids::{Digest, GenerationId};
+use switchback_core::ids::{Digest, GenerationId, RunId};
 use switchback_core::journal::{ErrorKind, Event, Outcome};
 use switchback_core::plan::{Op, Plan, Procedure};
 use switchback_core::release::{Certificate, Signature, describe_change};
@@ -20,8 +20,6 @@ use switchback_core::release::{Certificate, Signature, describe_change};
 const GROWTH_BYTES: u64 = 256 << 20;
 /// Rehearsals whose rollbacks make the range of a certificate.
 const RANGE: usize = 10;
-/// Runs that are looked through for rehearsals after a certificate.
-const RUNS: usize = 1000;
 
 fn path(home: &Home) -> PathBuf {
     home.state().join("certificate.key")
@@ -177,18 +175,18 @@ fn refused_since(
     certificate: &Certificate,
     change: &str,
 ) -> Result<Option<EngineError>, EngineError> {
-    for run in journal.runs(RUNS)? {
-        if run == certificate.run {
-            break;
+    let speaks = |run: &RunId| {
+        if *run == certificate.run {
+            return Ok(Some(None)); // older ones count no more
         }
-        let (plan, state, _) = journal.load(&run)?;
+        let (plan, state, _) = journal.load(run)?;
         let same = |from: &String, to: &String| {
             plan.instance(from).is_some_and(|i| i.release == certificate.from)
                 && plan.instance(to).is_some_and(|i| i.release == certificate.to)
         };
         let tries = |op: &Op| matches!(op, Op::Certify { from, to, .. } if same(from, to));
-        if plan.procedure != Procedure::Rehearse || !plan.steps.iter().any(|s| tries(&s.op)) {
-            continue;
+        if !plan.steps.iter().any(|s| tries(&s.op)) {
+            return Ok(None);
         }
         let why = match &state.ended {
             Some(Outcome::Refused { reasons }) => reasons.join("; "),
@@ -196,16 +194,16 @@ fn refused_since(
                 error.message.clone()
             }
             // It was not finished, or the host was in its way: it says nothing about the upgrade.
-            _ => continue,
+            _ => return Ok(None),
         };
-        return Ok(Some(EngineError::refused(
+        Ok(Some(Some(EngineError::refused(
             format!(
                 "the rehearsal {run} of {change} was refused, after a certificate for it was issued: {why}"
             ),
             format!("rehearse again: `switchback rehearse`; `switchback report {run}` has what was seen"),
-        )));
-    }
-    Ok(None)
+        ))))
+    };
+    Ok(journal.newest_of(|p| p == Procedure::Rehearse, speaks)?.flatten())
 }
 
 /// What speaks against a certificate.

@@ -10,12 +10,9 @@ use crate::journal::Journal;
 use crate::runtime::Placement;
 use crate::world::World;
 use switchback_core::config::{Config, RuntimeKind};
-use switchback_core::ids::Digest;
+use switchback_core::ids::{Digest, RunId};
 use switchback_core::plan::{Procedure, ProductionDrillFacts, RollbackDrillFacts};
 use switchback_core::times;
-
-/// Runs that are looked through for the last drill.
-const LOOK_BACK: usize = 500;
 
 /// What the plan of a drill on production is made from. Refuses where production does not run, and where something could reach the
 /// copy: what is written to it would not be in production's data.
@@ -61,13 +58,9 @@ pub fn production_facts(
 /// rehearsal and rollback. The second says whether it was a drill.
 pub fn expected(home: &Home, production: &Digest) -> Result<Option<(u64, bool)>, EngineError> {
     let Some(journal) = Journal::open_read(&home.state().join("journal.db"))? else { return Ok(None) };
-    for run in journal.runs(LOOK_BACK)? {
-        let (plan, _, records) = journal.load(&run)?;
-        if plan.procedure == Procedure::ProductionDrill
-            && let Some(ms) = times::downtime(&records, "stop-old", "rollback-start")
-        {
-            return Ok(Some((ms, true)));
-        }
+    let away = |run: &RunId| Ok(times::downtime(&journal.load(run)?.2, "stop-old", "rollback-start"));
+    if let Some(ms) = journal.newest_of(|p| p == Procedure::ProductionDrill, away)? {
+        return Ok(Some((ms, true)));
     }
     let all = certificates(&journal)?;
     let of = all.iter().rev().find(|c| c.to == *production && c.downtime_ms > 0);

@@ -98,6 +98,11 @@ pub enum RunEnd {
     Interrupted,
 }
 
+/// Why a trial ends when a rollback begins.
+pub(crate) fn rolled_back_by(run: &RunId) -> String {
+    format!("rolled back by run {run}")
+}
+
 /// The current time, UTC, milliseconds since 1970.
 pub fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
@@ -180,10 +185,15 @@ impl Engine<'_> {
                     attempt: state.steps.get(&step.id).map_or(0, |s| s.undo_attempts) + 1,
                 },
             };
-            let mut batch: Vec<(i64, &Event)> = ended.iter().map(|(at, e)| (*at, e)).collect();
-            batch.push((now_ms(), &event));
-            let recorded = self.append(plan, &batch)?;
-            records.extend(recorded);
+            let mut batch: Vec<_> = ended.iter().map(|(at, e)| (&plan.run, *at, e)).collect();
+            batch.push((&plan.run, now_ms(), &event));
+            let goes_on = match &decision {
+                Next::End(Outcome::Undone { .. }) => self.trial_that_goes_on(plan)?,
+                _ => None,
+            };
+            batch.extend(goes_on.iter().map(|(run, began)| (run, now_ms(), began)));
+            let recorded = self.append_of_runs(plan, &batch)?;
+            records.extend(recorded.into_iter().filter(|r| r.run == plan.run));
             state.apply(plan, &event);
             if matches!(event, Event::Interrupted { .. }) {
                 return Ok(RunEnd::Interrupted);
@@ -219,6 +229,23 @@ impl Engine<'_> {
             state.apply(plan, &result);
             ended = Some((at_ms, result));
         }
+    }
+
+    /// The trial that ended with the beginning of this plan, and its new beginning: what ended it is undone, and production is
+    /// what it was.
+    fn trial_that_goes_on(&self, plan: &Plan) -> Result<Option<(RunId, Event)>, EngineError> {
+        let ended = Event::TrialCancelled { why: rolled_back_by(&plan.run) };
+        let all = self.journal.of_kind("trial_cancelled")?;
+        let Some(last) = all.into_iter().rfind(|r| r.event == ended) else { return Ok(None) };
+        let (trial, ..) = self.journal.load(&last.run)?;
+        Ok(trial.steps.iter().find_map(|step| match &step.op {
+            Op::BeginTrial { instance, watch_ms } => {
+                let generation = trial.instance(instance)?.generation;
+                let deadline_ms = now_ms().saturating_add_unsigned(*watch_ms);
+                Some((trial.run.clone(), Event::TrialBegan { generation, deadline_ms }))
+            }
+            _ => None,
+        }))
     }
 
     /// Waits until what runs the services can be spoken to again: the event that says so, or `None` where a stop was

@@ -3,7 +3,7 @@
 use crate::budget;
 use crate::certificate;
 use crate::checks;
-use crate::engine::{Cancel, Engine, Observer, RunEnd, now_ms};
+use crate::engine::{Cancel, Engine, Observer, RunEnd, now_ms, rolled_back_by};
 use crate::error::EngineError;
 use crate::fault::{self, At, Gap, Way, gap};
 use crate::gather::{self, Target};
@@ -387,7 +387,7 @@ impl<'h> Session<'h> {
         if !matches!(plan.procedure, plan::Procedure::Rollback | plan::Procedure::ServiceRollback) {
             return Ok(None);
         }
-        let why = format!("rolled back by run {}", plan.run);
+        let why = rolled_back_by(&plan.run);
         let trial = watch::current(&self.journal)?;
         Ok(trial.map(|trial| (trial.plan.run, Event::TrialCancelled { why })))
     }

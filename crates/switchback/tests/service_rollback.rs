@@ -303,6 +303,27 @@ fn a_trial_goes_on_for_the_service_that_stays() {
 }
 
 #[test]
+fn a_trial_goes_on_where_the_rollback_that_ended_it_is_undone() {
+    let two = Two::new();
+    let stack = &two.stack;
+    stack.run(&["up"]).expect(0);
+    stack.run(&PROMOTE).expect(0);
+    stack.run_with(&BACK, &[("SWITCHBACK_FAULT_FAIL", "do:flip")]).expect(3);
+    let status = stack.status();
+    assert_eq!((&status["generation"], &status["trial"]["generation"]), (&2.into(), &2.into()), "{status}");
+    // Somebody watches, and rolls back.
+    for pid in two.pids("generations/2:app") {
+        let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    stack.wait_until("everything is back", std::time::Duration::from_secs(40), || {
+        stack.status()["generation"] == 1 && stack.status()["unfinished"].is_null()
+    });
+    assert_eq!(two.versions(), ("1.0.0".into(), "1.0.0".into()));
+    stack.run(&["status", "--why"]).expect(0);
+}
+
+#[test]
 fn it_is_refused_with_the_reason_where_something_else_depends_on_it() {
     let refused = |edit: &dyn Fn(&Two), args: &[&str]| {
         let two = Two::new();

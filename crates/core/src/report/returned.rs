@@ -14,11 +14,13 @@ fn has(report: &Report, step: &str, status: StepStatus) -> bool {
     report.steps.iter().any(|s| s.id == step && s.status == status)
 }
 
-/// Whether production is back and a person is needed all the same.
-fn is_back(report: &Report) -> bool {
-    matches!(report.procedure, Procedure::Rollback | Procedure::ServiceRollback)
-        && report.conclusion == Conclusion::NeedsOperator
-        && has(report, FLIP, StepStatus::Done)
+impl Report {
+    /// Whether it is of a rollback after which production is back, and a person is needed all the same.
+    pub fn is_back(&self) -> bool {
+        matches!(self.procedure, Procedure::Rollback | Procedure::ServiceRollback)
+            && self.conclusion == Conclusion::NeedsOperator
+            && has(self, FLIP, StepStatus::Done)
+    }
 }
 
 fn is_not_exported(report: &Report) -> bool {
@@ -38,7 +40,7 @@ pub(super) fn headline(report: &Report) -> Option<String> {
             Some(format!("{writes} later writes are exported"))
         }
         (Procedure::Export, Conclusion::Undone) => Some("the later writes are not exported".to_owned()),
-        _ if !is_back(report) => None,
+        _ if !report.is_back() => None,
         _ if is_not_exported(report) && failed == 1 => Some(format!(
             "production is back on generation {to}, but what was written to generation {from} is not exported"
         )),
@@ -47,7 +49,7 @@ pub(super) fn headline(report: &Report) -> Option<String> {
 }
 
 pub(super) fn production(report: &Report) -> Option<String> {
-    is_back(report).then(|| format!("Production is back on generation {}.", number(report.to_generation)))
+    report.is_back().then(|| format!("Production is back on generation {}.", number(report.to_generation)))
 }
 
 pub(super) fn advice(report: &Report) -> Option<Vec<Advice>> {
@@ -57,7 +59,7 @@ pub(super) fn advice(report: &Report) -> Option<Vec<Advice>> {
         let carry = || say("To bring them into production:".to_owned(), "switchback carry");
         return Some(written.then(carry).into_iter().collect());
     }
-    if !is_back(report) {
+    if !report.is_back() {
         return None;
     }
     let (from, to) = (number(report.from_generation), number(report.to_generation));

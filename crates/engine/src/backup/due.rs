@@ -86,7 +86,7 @@ fn drilled(home: &Home, on_production: bool) -> Result<Option<i64>, EngineError>
 pub(super) fn last_tried(home: &Home, procedure: Procedure) -> Result<Option<i64>, EngineError> {
     let path = home.state().join("journal.db");
     let Some(journal) = crate::journal::Journal::open_read(&path)? else { return Ok(None) };
-    journal.newest_of(procedure, |run| Ok(Some(journal.load(run)?.0.made_at_ms)))
+    journal.newest_of(|p| p == procedure, |run| Ok(Some(journal.load(run)?.0.made_at_ms)))
 }
 
 /// The plan of a backup or of a drill of the newest one.

@@ -1,4 +1,4 @@
-//! Finding the newest run of a procedure, however many others there are since.
+//! Finding the newest run of a procedure, or of several, however many others there are since.
 
 use super::Journal;
 use crate::error::EngineError;
@@ -14,16 +14,14 @@ const BEGINNING: usize = 256;
 const NAME: &[u8] = br#""procedure":"#;
 
 impl Journal {
-    /// Asks about the runs of a procedure, newest first, until there is an answer.
+    /// Asks about the runs of the procedures that are wanted, newest first, until there is an answer.
     ///
     /// Of the others only the beginning of the plan is read, which takes microseconds; there may be ten thousand of them.
     pub fn newest_of<T>(
         &self,
-        procedure: Procedure,
+        wanted: impl Fn(Procedure) -> bool,
         mut ask: impl FnMut(&RunId) -> Result<Option<T>, EngineError>,
     ) -> Result<Option<T>, EngineError> {
-        let wanted = serde_json::to_string(&procedure)
-            .map_err(|e| EngineError::Internal { detail: format!("cannot write a procedure: {e}") })?;
         self.at_one_moment(|| {
             let fails = |e| self.wrap(e);
             let sql = "SELECT seq, run FROM events WHERE kind = 'planned' ORDER BY seq DESC";
@@ -41,10 +39,10 @@ impl Journal {
                 let mut beginning = [0; BEGINNING];
                 let got = blob.read_at(&mut beginning, 0).map_err(fails)?;
                 opened = Some(blob);
-                let fits = match says(&beginning[..got], wanted.as_bytes()) {
-                    Some(fits) => fits,
+                let fits = match named(&beginning[..got]) {
+                    Some(name) => serde_json::from_slice(name).is_ok_and(&wanted),
                     // Written in another order, or damaged: then this says so.
-                    None => self.load(&run)?.0.procedure == procedure,
+                    None => wanted(self.load(&run)?.0.procedure),
                 };
                 if fits && let Some(answer) = ask(&run)? {
                     return Ok(Some(answer));
@@ -71,10 +69,10 @@ impl Journal {
     }
 }
 
-/// Whether a plan that begins so is one of this procedure, as JSON has it; `None` if it does not say.
-fn says(beginning: &[u8], wanted: &[u8]) -> Option<bool> {
+/// The procedure of a plan that begins so, as JSON has it; `None` if it does not say.
+fn named(beginning: &[u8]) -> Option<&[u8]> {
     let at = beginning.windows(NAME.len()).position(|bytes| bytes == NAME)? + NAME.len();
     let rest = &beginning[at..];
     let end = rest.iter().skip(1).position(|b| *b == b'"')? + 2;
-    Some(rest[..end] == *wanted)
+    Some(&rest[..end])
 }

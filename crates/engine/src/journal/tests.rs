@@ -287,11 +287,11 @@ fn the_newest_run_of_a_procedure_is_found_behind_a_thousand_others() {
     record("bad", Procedure::Backup, refused());
     record("goes-on", Procedure::Backup, None);
     let journal = Journal::open_read(&path).expect("opens").expect("exists");
-    let newest = |procedure| journal.newest_of(procedure, |run| Ok(Some(run.clone()))).expect("asks");
+    let newest = |procedure| journal.newest_of(|p| p == procedure, |run| Ok(Some(run.clone()))).expect("asks");
     let done = |procedure| {
         let done =
             |run: &RunId| journal.outcome(run).map(|o| (o == Some(Outcome::Done)).then(|| run.clone()));
-        journal.newest_of(procedure, done).expect("asks")
+        journal.newest_of(|p| p == procedure, done).expect("asks")
     };
     assert_eq!(newest(Procedure::Backup), Some("goes-on".into()));
     assert_eq!(done(Procedure::Backup), Some("good".into()));
@@ -312,7 +312,7 @@ fn a_plan_that_begins_in_another_order_or_is_damaged_is_looked_at_as_a_whole() {
     // The name of the run leaves no room for what follows.
     let long = "R".repeat(400);
     journal.append(&long.as_str().into(), 1, &planned(&long, Procedure::Drill)).expect("appends");
-    let newest = |journal: &Journal, of| journal.newest_of(of, |run| Ok(Some(run.clone())));
+    let newest = |journal: &Journal, of| journal.newest_of(|p| p == of, |run| Ok(Some(run.clone())));
     assert_eq!(newest(&journal, Procedure::Drill).expect("asks"), Some(RunId(long)));
     assert_eq!(newest(&journal, Procedure::Backup).expect("asks"), None);
     drop(journal);

@@ -19,6 +19,7 @@ use switchback_core::journal::{Event, Outcome, TRIAL_FAILED};
 use switchback_core::notify::Severity;
 use switchback_core::plan::{self, OnFailure, Plan, Procedure};
 use switchback_core::release::describe_change;
+use switchback_core::report::Report;
 
 /// A promotion or rollback that somebody should be working on: begun, not ended, and not interrupted by a person
 /// (who was told that it waits for `resume`).
@@ -129,14 +130,20 @@ fn follow(
     observe: Observer<'_>,
 ) {
     let back = plan.to_generation.map_or_else(String::new, |g| format!(" on generation {g}"));
+    let mut lines = Vec::new();
     let (event, title) = match end {
         Ok(RunEnd::Ended(Outcome::Done)) => ("rolled_back", format!("production is back{back}")),
-        Ok(RunEnd::Ended(outcome)) => ("needs_operator", format!("the rollback needs a person: {outcome:?}")),
+        Ok(RunEnd::Ended(_)) => {
+            let (is_back, title, reasons) = trouble(&session.journal, plan);
+            lines = reasons;
+            (if is_back { "rolled_back" } else { "needs_operator" }, title)
+        }
         Ok(RunEnd::Interrupted) => ("needs_operator", "the rollback was interrupted".to_owned()),
         // It is tried again and again; its end is told when it comes, and what keeps it from that once.
         Err(_) => return,
     };
-    tell(home, config, Severity::Bad, event, title, &[format!("switchback report {}", plan.run)]);
+    lines.push(format!("switchback report {}", plan.run));
+    tell(home, config, Severity::Bad, event, title, &lines);
     if matches!(end, Ok(RunEnd::Ended(_))) {
         // What is left of them costs disk space, and `switchback resume --abort` removes it as well.
         let _ = session.undo_what_gave_way(cancel, observe);
@@ -145,6 +152,15 @@ fn follow(
         // An engine that is away is asked again: they are pending.
         let _ = carry_writes(home, plan, config, session, cancel, observe);
     }
+}
+
+/// What is told of a rollback that did not end well: whether production is back all the same, and what failed.
+fn trouble(journal: &Journal, plan: &Plan) -> (bool, String, Vec<String>) {
+    let Ok((plan, _, records)) = journal.load(&plan.run) else {
+        return (false, "the rollback needs a person".to_owned(), Vec::new());
+    };
+    let report = Report::build(&plan, &records, "switchback", "");
+    (report.is_back(), report.headline, report.reasons)
 }
 
 /// Carries the writes of the generation that was left, where the configuration says so. What comes of it is told, and it is not

@@ -187,7 +187,15 @@ fn gave_way_to(records: &[Record]) -> Option<String> {
 /// Whether the trial that a run began has ended, and how.
 pub fn trial_ended(home: &Home, run: &RunId) -> Result<Option<Event>, EngineError> {
     let Some(journal) = journal(home)? else { return Ok(None) };
-    Ok(journal.run(run)?.into_iter().map(|r| r.event).find(|e| {
-        matches!(e, Event::TrialConfirmed { .. } | Event::TrialFailed { .. } | Event::TrialCancelled { .. })
-    }))
+    let mut ended = None;
+    for record in journal.run(run)? {
+        match record.event {
+            Event::TrialConfirmed { .. } | Event::TrialFailed { .. } | Event::TrialCancelled { .. } => {
+                ended = Some(record.event);
+            }
+            Event::TrialBegan { .. } => ended = None,
+            _ => {}
+        }
+    }
+    Ok(ended)
 }

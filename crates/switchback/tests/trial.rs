@@ -5,6 +5,7 @@ mod common;
 use assistant::ReleaseKind;
 use common::Stack;
 use common::heard::{Heard, http};
+use common::runbook::Runbook;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -269,13 +270,15 @@ fn a_watchdog_that_cannot_do_its_work_says_why_once_and_goes_on_when_it_can() {
     stack
         .wait_until("it was tried twice", Duration::from_secs(60), || trouble()["tries"].as_u64() >= Some(2));
     assert_eq!(trouble()["rollback_waits"], false);
-    let shown = stack.run(&["status"]).expect(0).stdout;
-    assert!(shown.contains("watchdog       it cannot watch, it tries again: "), "{shown}");
+    let mut book = Runbook::of("The watchdog cannot do its work");
+    let shown = book.types(&stack.root, "switchback status", &[]).expect(0).stdout;
+    book.is_seen(&shown, &[]);
     assert_eq!(dog.try_wait().expect("asks"), None, "it went away");
     fs::write(&config, sound).expect("writes");
     stack.wait_until("it watches", Duration::from_secs(60), || trouble().is_null());
     assert!(!stack.status()["trial"].is_null());
-    stack.run(&["rollback", "--yes"]).expect(0);
+    book.types(&stack.root, "switchback rollback", &[]).expect(0);
+    book.ends();
     dog.wait().expect("ends");
     assert_eq!((told(&web, "watchdog_blind"), told(&web, "watchdog_restarted")), (1, 0), "{:?}", web.all());
 }

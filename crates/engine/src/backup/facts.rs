@@ -20,20 +20,24 @@ pub fn archive_facts(home: &Home, config: &Config, world: &World) -> Result<Arch
     let (_, production) = gather::production(home, config, world)?;
     // Before anything is cloned: is there a key?
     Vault::kept_key(home, configured(config)?)?;
-    let Cost { bytes, shared } = world.data.cost(home, &production)?;
+    let kept = home.state().join(BACKUP_COPY).exists();
+    let Cost { bytes, shared } = match configured(config)?.clone {
+        // It was made because blocks are not shared, and what has grown since is not known.
+        CloneKept::Keep if kept => Cost { bytes: 0, shared: false },
+        _ => world.data.cost(home, &production)?,
+    };
     let images = if configured(config)?.images {
         super::images::bytes_beside_data(home, world, &home.release(&production.release)?)?
     } else {
         0
     };
     let facts = gather::beside(home, config, world, production, if shared { 0 } else { bytes })?;
-    let kept = home.state().join(BACKUP_COPY).exists();
     let copy = match (configured(config)?.clone, shared, kept) {
         (CloneKept::Remove, ..) | (_, true, _) => BackupCopy::Passing,
         (CloneKept::Keep, false, false) => BackupCopy::First,
         (CloneKept::Keep, false, true) => BackupCopy::Kept,
     };
-    // What has grown since is not known; what is kept free anyway is for that.
+    // What is kept free anyway is for what has grown since.
     let need_bytes = if copy == BackupCopy::Kept { 0 } else { facts.need_bytes };
     let need_bytes = need_bytes.saturating_add(images);
     Ok(ArchiveFacts { archived: super::wal::wanted(config).is_some(), copy, need_bytes, ..facts })

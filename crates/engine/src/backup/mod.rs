@@ -112,16 +112,19 @@ pub fn read_manifest(snapshot: &str) -> Task {
 /// When the newest run of a kind that went well had ended, and what it wrote or read; however many runs there are since.
 pub fn newest(home: &Home, procedure: Procedure) -> Result<Option<(i64, Archived)>, EngineError> {
     let Some(journal) = Journal::open_read(&home.state().join("journal.db"))? else { return Ok(None) };
-    journal.newest_of(|p| p == procedure, |run| {
-        if journal.outcome(run)? != Some(Outcome::Done) {
-            return Ok(None);
-        }
-        let (.., records) = journal.load(run)?;
-        Ok(records.iter().rev().find_map(|r| match &r.event {
-            Event::Finished { output, .. } => output.backup.clone().map(|b| (r.at_ms, b)),
-            _ => None,
-        }))
-    })
+    journal.newest_of(
+        |p| p == procedure,
+        |run| {
+            if journal.outcome(run)? != Some(Outcome::Done) {
+                return Ok(None);
+            }
+            let (.., records) = journal.load(run)?;
+            Ok(records.iter().rev().find_map(|r| match &r.event {
+                Event::Finished { output, .. } => output.backup.clone().map(|b| (r.at_ms, b)),
+                _ => None,
+            }))
+        },
+    )
 }
 
 /// What lies where a backup should be brought back to.

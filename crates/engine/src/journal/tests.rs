@@ -287,7 +287,8 @@ fn the_newest_run_of_a_procedure_is_found_behind_a_thousand_others() {
     record("bad", Procedure::Backup, refused());
     record("goes-on", Procedure::Backup, None);
     let journal = Journal::open_read(&path).expect("opens").expect("exists");
-    let newest = |procedure| journal.newest_of(|p| p == procedure, |run| Ok(Some(run.clone()))).expect("asks");
+    let newest =
+        |procedure| journal.newest_of(|p| p == procedure, |run| Ok(Some(run.clone()))).expect("asks");
     let done = |procedure| {
         let done =
             |run: &RunId| journal.outcome(run).map(|o| (o == Some(Outcome::Done)).then(|| run.clone()));

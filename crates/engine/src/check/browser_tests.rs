@@ -179,3 +179,20 @@ fn what_differs_every_time_is_masked() {
     let (told, _kept) = walked(&wrong, server("", 200), server("", 200));
     assert!(said(&told[1]).contains("is no selector"), "{}", said(&told[1]));
 }
+
+/// A frame with round corners, around a field that has its value at once or gets it after the page was drawn.
+const FRAMED: &str = "<div style='border: 1px solid #bbb; border-radius: 6px; background: #fffdf5; width: 640.5px'>\
+    <input id=late value='' style='border: 1px solid #888; border-radius: 5px; width: 100%; box-sizing: border-box'></div>";
+const AT_ONCE: &str = "<script>late.value = 'as it is in the end'</script>";
+const LATER: &str = "<script>const v = 'as it is in the end'; [...v].forEach((_, i) => setTimeout(() => { late.value = v.slice(0, i + 1); }, 20 + 10 * i))</script>";
+
+#[test]
+fn a_page_looks_the_same_whatever_was_drawn_of_it_when() {
+    let framed = |script: &str| -> &'static str { Box::leak(format!("{FRAMED}{script}").into_boxed_str()) };
+    let digests = [AT_ONCE, LATER].map(|script| {
+        let (results, _kept) = walked(JOURNEY, server("", 200), server(framed(script), 200));
+        results[1].looks.iter().map(|l| l.digest.clone()).collect::<Vec<_>>()
+    });
+    assert_eq!(digests[0].len(), 2);
+    assert_eq!(digests[0], digests[1]);
+}

@@ -73,6 +73,8 @@ impl Chromium {
                 "--disable-component-update",
                 "--disable-extensions",
                 "--disable-gpu",
+                // Edges that are drawn anew in part come out a shade off, depending on what changed when.
+                "--disable-partial-raster",
                 "--disable-dev-shm-usage",
                 "--disable-sync",
                 "--font-render-hinting=none",

@@ -424,9 +424,9 @@ impl Walker<'_, '_> {
         }
     }
 
-    /// A picture of the page once it no longer changes: what it still loads would be a difference by chance. A page that never
-    /// stands still is taken as it is.
-    fn settled(&mut self) -> Result<Vec<u8>, String> {
+    /// The page once it no longer changes: what it still loads would be a difference by chance. A page that never stands still
+    /// is taken as it is.
+    fn settled(&mut self) -> Result<(Vec<u8>, tree::Tree), String> {
         self.browser.wait(SETTLE, "nothing is waited for");
         let until = Instant::now() + STANDSTILL;
         let mut last = self.shot()?;
@@ -440,10 +440,13 @@ impl Walker<'_, '_> {
         }
     }
 
-    fn shot(&mut self) -> Result<Vec<u8>, String> {
+    /// What is seen, as PNG, and what a screen reader finds.
+    fn shot(&mut self) -> Result<(Vec<u8>, tree::Tree), String> {
         let answer = self.browser.call("Page.captureScreenshot", &json!({ "format": "png" }))?;
         let data = answer["data"].as_str().unwrap_or_default();
-        base64::engine::general_purpose::STANDARD.decode(data).map_err(|e| e.to_string())
+        let png = base64::engine::general_purpose::STANDARD.decode(data).map_err(|e| e.to_string())?;
+        let tree = self.browser.call("Accessibility.getFullAXTree", &json!({}))?;
+        Ok((png, tree::read(&tree)))
     }
 
     fn picture(&mut self, name: &str, pictures: &mut Vec<Shot>) -> Result<String, String> {
@@ -463,15 +466,14 @@ impl Walker<'_, '_> {
                 return Err(format!("mask: {:?} is no selector", self.mask.join(", ")));
             }
         }
-        let bytes = self.settled()?;
-        let tree = self.browser.call("Accessibility.getFullAXTree", &json!({}))?;
+        let (png, tree) = self.settled()?;
         if !self.mask.is_empty() {
             self.browser.evaluate(
                 "document.adoptedStyleSheets = document.adoptedStyleSheets.filter(s => !s.switchback)",
             )?;
         }
         pictures.retain(|s| s.name != name);
-        pictures.push(Shot { name: name.to_owned(), png: bytes, tree: tree::read(&tree) });
+        pictures.push(Shot { name: name.to_owned(), png, tree });
         Ok("kept".to_owned())
     }
 }

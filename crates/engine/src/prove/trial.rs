@@ -67,6 +67,20 @@ pub fn lacking(ground: &Ground<'_>, mutant: &Mutant, row: &mut Row) -> Result<()
     Ok(())
 }
 
+/// How long the new side took to stop and to start again.
+struct Rolled {
+    stop_ms: u64,
+    start_ms: u64,
+    /// Whether the service that was meant had to be killed.
+    killed: bool,
+}
+
+/// Why a rollback with a service that does not end is not good enough, if the budget is half of the wait longer than it would have
+/// taken without. A start that takes longer another time, as on a busy machine, makes no difference.
+fn spoiled(plain: &Rolled, deaf: &Rolled, grace_ms: u64) -> Option<EngineError> {
+    judged(deaf.stop_ms + deaf.start_ms, plain.stop_ms + deaf.start_ms + grace_ms / 2)
+}
+
 /// Stops and starts the new side as a rollback does, first as it is, then with a service that does not end when it is told to;
 /// the budget is in between. What is left of it.
 pub fn over_budget(ground: &Ground<'_>, mutant: &Mutant, row: &mut Row) -> Result<State, EngineError> {
@@ -79,27 +93,50 @@ pub fn over_budget(ground: &Ground<'_>, mutant: &Mutant, row: &mut Row) -> Resul
         let grace = &mut service.definition.stop.grace.0;
         *grace = (*grace).min(GRACE);
     }
-    let grace_ms = release.services.get(&name).map_or(0, |s| s.definition.stop.grace.as_millis());
+    // Its wait has to stand out from what stopping takes otherwise.
+    if let Some(service) = release.services.get_mut(&name) {
+        service.definition.stop.grace.0 = GRACE;
+    }
     let at = placement(ground, ground.config, &release);
     let stage = Stage { cancelled: ground.cancelled, ..Stage::quiet() };
-    let rolled = || -> Result<(u64, bool), EngineError> {
+    let rolled = || -> Result<Rolled, EngineError> {
         let began = Instant::now();
         let stopped = ground.world.runtime.stop(&at, &stage)?;
+        let (stop_ms, began) = (crate::exec::elapsed_ms(began), Instant::now());
         let started = ground.world.runtime.start(&at, &stage);
         started.map_err(|f| EngineError::refused(f.error.message, "see the logs of its services"))?;
-        Ok((crate::exec::elapsed_ms(began), stopped.services.get(&name).is_some_and(|s| s.killed)))
+        let killed = stopped.services.get(&name).is_some_and(|s| s.killed);
+        Ok(Rolled { stop_ms, start_ms: crate::exec::elapsed_ms(began), killed })
     };
-    let (plain_ms, _) = rolled()?;
-    if let Some(e) = judged(plain_ms, ground.config.rollback.budget.as_millis()) {
+    let plain = rolled()?;
+    if let Some(e) = judged(plain.stop_ms + plain.start_ms, ground.config.rollback.budget.as_millis()) {
         row.outcome = Outcome::Unviable { why: format!("without a fault: {e}") };
         return Ok(State::Used);
     }
     row.landed = ground.world.runtime.deaf(&at, &name)?;
-    let (took_ms, killed) = rolled()?;
-    row.outcome = match judged(took_ms, plain_ms + grace_ms / 2) {
-        _ if row.landed == 0 || !killed => Outcome::Unviable { why: format!("{name} ended all the same") },
+    let deaf = rolled()?;
+    let grace_ms = u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX);
+    row.outcome = match spoiled(&plain, &deaf, grace_ms) {
+        _ if row.landed == 0 || !deaf.killed => {
+            Outcome::Unviable { why: format!("{name} ended all the same") }
+        }
         Some(e) => Outcome::Caught { by: "rollback.budget".to_owned(), why: e.to_string() },
         None => Outcome::Survived { instead: Vec::new(), advice: mutant.advice.to_owned() },
     };
     Ok(State::Used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_does_not_end_spoils_a_rollback_however_long_it_takes_to_start() {
+        let rolled = |stop_ms, start_ms| Rolled { stop_ms, start_ms, killed: true };
+        for start_ms in [2_000, 20_000, 60_000] {
+            let why = spoiled(&rolled(3_000, 30_000), &rolled(7_500, start_ms), 5_000).expect("too long");
+            assert!(why.to_string().contains("the budget is"), "{why}");
+            assert!(spoiled(&rolled(3_000, 30_000), &rolled(4_000, start_ms), 5_000).is_none());
+        }
+    }
 }

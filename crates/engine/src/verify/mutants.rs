@@ -1,5 +1,6 @@
 //! Known-bad upgrades, made on purpose: each must be refused, and for its own reason.
 
+use super::ground::Lasting;
 use super::lab::{Lab, Ran};
 use super::mutate::{MUTATE_VERB, Mutation};
 use super::production::begins;
@@ -26,6 +27,8 @@ use switchback_core::report::StepStatus;
 const START: Span = Span::secs(4);
 /// The mutant that loses rows.
 const ROWS_LOST: &str = "mutant: rows lost";
+/// Makes another release of the upgrade that loses rows: a refusal of the upgrade itself would void its certificate.
+const ROWS_VARIABLE: &str = "SWITCHBACK_VERIFY_ROWS";
 /// The port that nobody listens on.
 const DEAF_PORT: &str = "switchback-verify";
 
@@ -168,11 +171,17 @@ fn lost_rows_of_containers(
         }
         told(notice);
     };
-    let mut mutated = config.clone();
+    let Some((_, mut mutated)) = ground.with_variable(lab.sandbox()?, ROWS_VARIABLE, Lasting::Once)? else {
+        proof.not_run("the stack has no service");
+        return Ok(());
+    };
     mutated.rehearsal.code_only_rollback = false;
     mutated.rehearsal.trace = false;
     let plan = |s: &Session<'_>| s.plan_rehearsal(&mutated, target, &Stage::quiet());
-    let ran = lab.carry_out_seen(&mutated, plan, &observe)?;
+    let ran = lab.carry_out_seen(&mutated, plan, &observe);
+    // Whatever happened, the stack's files say again what the other phases go to.
+    ground.settle(lab.sandbox()?)?;
+    let ran = ran?;
     proof.runs.push(ran.plan.run.clone());
     match lost.into_inner().ok().flatten() {
         Some(Ok(done)) => judge_lost(&ran, &store, &done, proof),

@@ -8,6 +8,7 @@ use crate::ops::over_budget as judged;
 use crate::runtime::Stage;
 use crate::watch;
 use std::time::{Duration, Instant};
+use switchback_core::duration::Span;
 use switchback_core::ids::ServiceName;
 use switchback_core::prove::{Mutant, Outcome, Row};
 use switchback_core::release::Release;
@@ -15,7 +16,7 @@ use switchback_core::release::Release;
 /// The longest that is waited for a service that was ended to be started again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// The longest that is waited for a service that does not end: nobody waits for the configured time.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Span = Span::secs(5);
 
 /// The service that a person asks: the first with a health check over HTTP, else the first with a port.
 fn asked(release: &Release) -> Option<&ServiceName> {
@@ -77,8 +78,8 @@ struct Rolled {
 
 /// Why a rollback with a service that does not end is not good enough, if the budget is half of the wait longer than it would have
 /// taken without. A start that takes longer another time, as on a busy machine, makes no difference.
-fn spoiled(plain: &Rolled, deaf: &Rolled, grace_ms: u64) -> Option<EngineError> {
-    judged(deaf.stop_ms + deaf.start_ms, plain.stop_ms + deaf.start_ms + grace_ms / 2)
+fn spoiled(plain: &Rolled, deaf: &Rolled) -> Option<EngineError> {
+    judged(deaf.stop_ms + deaf.start_ms, plain.stop_ms + deaf.start_ms + GRACE.as_millis() / 2)
 }
 
 /// Stops and starts the new side as a rollback does, first as it is, then with a service that does not end when it is told to;
@@ -89,13 +90,10 @@ pub fn over_budget(ground: &Ground<'_>, mutant: &Mutant, row: &mut Row) -> Resul
         row.outcome = not_applicable(mutant, "no service has a port");
         return Ok(State::Clean);
     };
-    for service in release.services.values_mut() {
-        let grace = &mut service.definition.stop.grace.0;
-        *grace = (*grace).min(GRACE);
-    }
-    // Its wait has to stand out from what stopping takes otherwise.
-    if let Some(service) = release.services.get_mut(&name) {
-        service.definition.stop.grace.0 = GRACE;
+    for (other, service) in &mut release.services {
+        let grace = &mut service.definition.stop.grace;
+        // The wait for the one that is meant has to stand out from what stopping takes otherwise.
+        *grace = if *other == name { GRACE } else { (*grace).min(GRACE) };
     }
     let at = placement(ground, ground.config, &release);
     let stage = Stage { cancelled: ground.cancelled, ..Stage::quiet() };
@@ -115,8 +113,7 @@ pub fn over_budget(ground: &Ground<'_>, mutant: &Mutant, row: &mut Row) -> Resul
     }
     row.landed = ground.world.runtime.deaf(&at, &name)?;
     let deaf = rolled()?;
-    let grace_ms = u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX);
-    row.outcome = match spoiled(&plain, &deaf, grace_ms) {
+    row.outcome = match spoiled(&plain, &deaf) {
         _ if row.landed == 0 || !deaf.killed => {
             Outcome::Unviable { why: format!("{name} ended all the same") }
         }
@@ -134,9 +131,9 @@ mod tests {
     fn a_service_that_does_not_end_spoils_a_rollback_however_long_it_takes_to_start() {
         let rolled = |stop_ms, start_ms| Rolled { stop_ms, start_ms, killed: true };
         for start_ms in [2_000, 20_000, 60_000] {
-            let why = spoiled(&rolled(3_000, 30_000), &rolled(7_500, start_ms), 5_000).expect("too long");
+            let why = spoiled(&rolled(3_000, 30_000), &rolled(7_500, start_ms)).expect("too long");
             assert!(why.to_string().contains("the budget is"), "{why}");
-            assert!(spoiled(&rolled(3_000, 30_000), &rolled(4_000, start_ms), 5_000).is_none());
+            assert!(spoiled(&rolled(3_000, 30_000), &rolled(4_000, start_ms)).is_none());
         }
     }
 }
